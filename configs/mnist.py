@@ -1,0 +1,10 @@
+"""mnist."""
+
+from hns.config import base
+
+
+def get_config():
+  config = base()
+  config.dataset = 'mnist'
+  config.num_clients = 30
+  return config

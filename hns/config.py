@@ -1,0 +1,128 @@
+"""Every field of a run, its default, its meaning and what it may be."""
+
+from typing import Any
+
+import ml_collections
+
+from hns.algorithms import RECIPES
+from hns.errors import invalid
+from hns.models import MODELS
+from hns.partition import PARTITIONS
+from hns.pruning import SCORES
+
+
+def base() -> ml_collections.ConfigDict:
+  """The defaults; a file in `configs/` changes what differs."""
+  config = ml_collections.ConfigDict()
+  config.algorithm = 'hidenseek'  # the method, see hns/algorithms.py
+  config.seed = 0  # of the partition, the weights and every round
+
+  config.dataset = 'digits'  # digits, or any TFDS image classification
+  config.group = ''  # the feature of partition=natural, such as writer
+  config.partition = 'shards'  # iid, shards, dirichlet, natural
+  config.num_clients = 20
+  config.classes_per_client = 2  # for shards
+  config.examples_per_client = 60  # training examples; 0 for all there are
+  config.alpha = 0.5  # for dirichlet; smaller is more uneven
+  config.validation_fraction = 0.2  # of a client's examples, beside training
+  config.test_examples_per_client = 200  # at most
+
+  config.model = 'cnn'  # see hns/models.py
+  config.density = 0.2  # share of the weights that survives pruning, (0, 1]
+  config.pruning = 'synflow'  # the score, see hns/pruning.py
+  config.pruning_steps = 100  # 1 is single-shot
+
+  config.rounds = 30
+  config.cohort = 10  # clients a round
+  config.local_epochs = 5  # passes over a client's examples a round
+  config.local_steps = 0  # if above 0, so many steps instead
+  config.batch_size = 20
+  config.clients_per_step = 0  # width of the vmap; 0: chosen for the backend
+  config.eval_every = 5  # rounds between evaluations of all clients
+  config.eval_split = 'test'  # or validation, to tune on
+
+  # One table a method: the arguments of its recipe.
+  config.hidenseek = dict(learning_rate=0.01, scale=0.3, download_bits=4)
+  config.fedavg = dict(learning_rate=0.05)
+  config.local = dict(learning_rate=0.05)
+  return config
+
+
+_NAMES = {
+  'algorithm': RECIPES,
+  'partition': PARTITIONS,
+  'model': MODELS,
+  'pruning': SCORES,
+  'eval_split': ('test', 'validation'),
+}
+_AT_LEAST = {
+  'num_clients': 1,
+  'classes_per_client': 1,
+  'examples_per_client': 0,
+  'test_examples_per_client': 1,
+  'pruning_steps': 1,
+  'rounds': 1,
+  'cohort': 1,
+  'local_epochs': 1,
+  'local_steps': 0,
+  'batch_size': 1,
+  'clients_per_step': 0,
+  'eval_every': 1,
+  'seed': 0,
+}
+
+
+def validate(config: Any) -> None:
+  """Raises `InputError` for a field that no data could make right."""
+  for field, names in _NAMES.items():
+    if config[field] not in names:
+      raise invalid(field, config[field], f'choose one of {", ".join(names)}')
+  for field, least in _AT_LEAST.items():
+    if config[field] < least:
+      raise invalid(field, config[field], f'must be at least {least}')
+  if not 0 < config.density <= 1:
+    raise invalid('density', config.density, 'must be in (0, 1]')
+  if not 0 <= config.validation_fraction < 1:
+    raise invalid(
+      'validation_fraction', config.validation_fraction, 'must be in [0, 1)'
+    )
+  if config.cohort > config.num_clients:
+    raise invalid(
+      'cohort',
+      config.cohort,
+      f'a round cannot take more than num_clients={config.num_clients}',
+    )
+  if config.partition == 'natural' and not config.group:
+    raise invalid('group', '', 'partition=natural needs a feature: writer')
+  if config.eval_split == 'validation' and not config.validation_fraction:
+    raise invalid(
+      'validation_fraction', 0, 'eval_split=validation needs some examples'
+    )
+  _validate_tables(config)
+
+
+def _validate_tables(config: Any) -> None:
+  for name in RECIPES:
+    table = config[name]
+    if not table.learning_rate > 0:
+      raise invalid(
+        f'{name}.learning_rate', table.learning_rate, 'must be above 0'
+      )
+  if not 1 <= config.hidenseek.download_bits <= 8:
+    raise invalid(
+      'hidenseek.download_bits', config.hidenseek.download_bits, 'is 1 to 8'
+    )
+  if not config.hidenseek.scale > 0:
+    raise invalid('hidenseek.scale', config.hidenseek.scale, 'must be above 0')
+
+
+def differences(there: dict, here: dict, prefix: str = '') -> list[str]:
+  """What two configs disagree on, one string a field."""
+  found = []
+  for name in sorted(there.keys() | here.keys()):
+    a, b = there.get(name), here.get(name)
+    if isinstance(a, dict) and isinstance(b, dict):
+      found += differences(a, b, f'{prefix}{name}.')
+    elif a != b:
+      found.append(f'{prefix}{name} is {a!r} there and {b!r} here')
+  return found

@@ -1,0 +1,169 @@
+"""Convolution that stays fast when every client has its own kernel.
+
+Two things make `jax.vmap` or `lax.scan` over clients slow on XLA:CPU. The
+gradients that autodiff derives for a convolution run many times slower inside
+a loop body than outside, so both are written here by hand. And a vmapped
+kernel turns the convolution into a grouped one, so under `vmap` the forward
+pass and the kernel's gradient become batched matrix products over patches.
+`launch/benchmark_conv.py` measures both.
+
+Shapes: images [n, h, w, c], kernels [kh, kw, c, o] (NHWC, HWIO).
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_batching import custom_vmap
+
+_LAYOUT = ('NHWC', 'HWIO', 'NHWC')
+
+
+class Window(NamedTuple):
+  """How a kernel slides: strides (h, w) and padding ((low, high), ...)."""
+
+  strides: tuple[int, int]
+  padding: tuple[tuple[int, int], tuple[int, int]]
+
+
+def conv(lhs, rhs, window_strides, padding, **options) -> jax.Array:
+  """Drop-in for `lax.conv_general_dilated` in `nn.Conv`, for plain 2-D kernels.
+
+  Dilated and grouped convolutions are handed to `lax` as they are.
+  """
+  plain = (
+    lhs.ndim == 4
+    and options.get('feature_group_count', 1) == 1
+    and not any(
+      d != 1
+      for name in ('lhs_dilation', 'rhs_dilation')
+      for d in options.get(name) or ()
+    )
+  )
+  if not plain:
+    return lax.conv_general_dilated(
+      lhs, rhs, window_strides, padding, **options
+    )
+  if isinstance(padding, str):
+    padding = lax.padtype_to_pads(
+      lhs.shape[1:3], rhs.shape[:2], window_strides, padding
+    )
+  pads = tuple((int(low), int(high)) for low, high in padding)
+  return _conv(Window(tuple(window_strides), pads), lhs, rhs)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _conv(window: Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
+  return _forward(window)(x, kernel)
+
+
+def _conv_fwd(window, x, kernel):
+  return _conv(window, x, kernel), (x, kernel)
+
+
+def _conv_bwd(window, saved, grad):
+  x, kernel = saved
+  dx = _input_gradient(window, x.shape, kernel, grad)
+  return dx, _kernel_gradient(window, kernel.shape)(x, grad)
+
+
+_conv.defvjp(_conv_fwd, _conv_bwd)
+
+
+def _batched_rule(function):
+  """A vmap rule: `function` on arguments that all have a leading axis."""
+
+  def rule(axis_size, is_batched, *args):
+    full = [
+      a if b else jnp.broadcast_to(a, (axis_size, *a.shape))
+      for a, b in zip(args, is_batched)
+    ]
+    return function(*full), True
+
+  return rule
+
+
+def _forward(window: Window):
+  """x [n, h, w, c], kernel -> y [n, h', w', o]."""
+
+  @custom_vmap
+  def forward(x, kernel):
+    return lax.conv_general_dilated(x, kernel, *window, None, None, _LAYOUT)
+
+  @forward.def_vmap
+  @_batched_rule
+  def _(xs, kernels):
+    patches = jax.vmap(
+      lambda x, k: _patches(window, x, k.shape[:2])
+    )(xs, kernels)
+    flat = kernels.reshape(kernels.shape[0], -1, kernels.shape[-1])
+    return jnp.einsum('bnhwk,bko->bnhwo', patches, flat)
+
+  return forward
+
+
+def _kernel_gradient(window: Window, shape: tuple[int, ...]):
+  """x [n, h, w, c], dy [n, h', w', o] -> dw [kh, kw, c, o].
+
+  The convolution of x with dy, examples taking the place of channels and the
+  strides that of dilation.
+  """
+
+  @custom_vmap
+  def gradient(x, dy):
+    dw = lax.conv_general_dilated(
+      x.transpose(3, 1, 2, 0),
+      dy.transpose(1, 2, 0, 3),
+      (1, 1),
+      window.padding,
+      rhs_dilation=window.strides,
+      dimension_numbers=_LAYOUT,
+    )
+    return dw[:, : shape[0], : shape[1]].transpose(1, 2, 0, 3)
+
+  @gradient.def_vmap
+  @_batched_rule
+  def _(xs, dys):
+    patches = jax.vmap(lambda x: _patches(window, x, shape[:2]))(xs)
+    dws = jnp.einsum('bnhwk,bnhwo->bko', patches, dys)
+    return dws.reshape(dws.shape[0], *shape)
+
+  return gradient
+
+
+def _input_gradient(window, shape, kernel, dy):
+  """dy @ kernel^T, each column added back to the pixels it came from."""
+  kh, kw, c, o = kernel.shape
+  (sh, sw), ((top, _), (left, _)) = window
+  height, width = (
+    size + sum(pad) for size, pad in zip(shape[1:3], window.padding)
+  )
+  columns = jnp.einsum('nhwo,ko->nhwk', dy, kernel.reshape(-1, o))
+  columns = columns.reshape(*dy.shape[:3], kh * kw, c)
+  zero = jnp.zeros((), dy.dtype)
+  total = jnp.zeros((dy.shape[0], height, width, c), dy.dtype)
+  for i in range(kh):
+    for j in range(kw):
+      rows = (i, height - i - (dy.shape[1] - 1) * sh - 1, sh - 1)
+      cols = (j, width - j - (dy.shape[2] - 1) * sw - 1, sw - 1)
+      pads = ((0, 0, 0), rows, cols, (0, 0, 0))
+      total += lax.pad(columns[:, :, :, i * kw + j], zero, pads)
+  return total[:, top : top + shape[1], left : left + shape[2]]
+
+
+def _patches(window: Window, x: jax.Array, kernel: tuple[int, int]):
+  """Every pixel's neighbourhood, [n, h', w', kh * kw * c]."""
+  x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)))
+  (sh, sw), (kh, kw) = window.strides, kernel
+  rows = (x.shape[1] - kh) // sh + 1
+  cols = (x.shape[2] - kw) // sw + 1
+  return jnp.concatenate(
+    [
+      x[:, i : i + (rows - 1) * sh + 1 : sh, j : j + (cols - 1) * sw + 1 : sw]
+      for i in range(kh)
+      for j in range(kw)
+    ],
+    axis=-1,
+  )

@@ -1,0 +1,10 @@
+"""The one error a user's input can raise."""
+
+
+class InputError(ValueError):
+  """Something the user gave cannot be used; the message is one sentence."""
+
+
+def invalid(field: str, value: object, remedy: str) -> InputError:
+  """An `InputError` that names the field, its value and what would be right."""
+  return InputError(f'{field}={value!r}: {remedy}')

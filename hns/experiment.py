@@ -1,0 +1,290 @@
+"""A config to objects, and the loop over rounds with its files."""
+
+import contextlib
+import functools
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+
+from hns import (
+  config as configs,
+  data,
+  metrics,
+  models,
+  partition,
+  pruning,
+  report,
+  rounds,
+)
+from hns.algorithms import RECIPES
+from hns.errors import invalid
+from hns.federated import Birth
+from hns.rounds import Engine, Federation
+from hns.supermask import Supermask
+from hns.training import Examples, Plan, Rows
+from hns.wire import Envelope
+
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'ml_collections')
+
+
+class Experiment(NamedTuple):
+  """Everything a run needs, made from a config.
+
+  Attributes:
+    engine: static functions and sizes.
+    key: of all rounds.
+    birth: what exists before round 1.
+    federation: all clients' examples.
+    rows: the examples that accuracies are measured on.
+    envelope: what every payload's header says, but for the round.
+  """
+
+  engine: Engine
+  key: jax.Array
+  birth: Birth
+  federation: Federation
+  rows: Rows
+  envelope: Envelope
+
+
+def build(config: Any) -> Experiment:
+  """Makes an experiment; raises `InputError` before anything is compiled."""
+  configs.validate(config)
+  dataset = data.load(config.dataset, config.group)
+  federation = federate(config, dataset)
+  net = models.create(config.model, dataset.classes)
+  inputs = jnp.zeros((1, *dataset.train_images.shape[1:]))
+  _check_model(config, net, inputs)
+  weights_key, birth_key, key = jax.random.split(
+    jax.random.key(config.seed), 3
+  )
+  method = RECIPES[config.algorithm](
+    functools.partial(_prune, config, net, inputs), **config[config.algorithm]
+  )
+  params = jax.jit(net.init)(weights_key, inputs)['params']
+  engine = Engine(
+    method,
+    Supermask(net).apply,
+    Plan(config.batch_size, config.local_epochs, config.local_steps),
+    config.cohort,
+    config.clients_per_step or _width(config.cohort),
+  )
+  return Experiment(
+    engine,
+    key,
+    method.init(birth_key, params),
+    federation,
+    getattr(federation, config.eval_split),
+    Envelope(0, config.seed, config.density),
+  )
+
+
+def federate(config: Any, dataset: data.Dataset) -> Federation:
+  """Shares a dataset out and keeps the examples that somebody holds."""
+  shares = partition.divide(
+    config.seed,
+    config.partition,
+    partition.Labelled(dataset.train_labels, dataset.train_groups),
+    partition.Labelled(dataset.test_labels, dataset.test_groups),
+    partition.Scheme(
+      config.num_clients,
+      config.examples_per_client,
+      config.classes_per_client,
+      config.alpha,
+      config.validation_fraction,
+      config.test_examples_per_client,
+    ),
+  )
+  train = np.unique(np.concatenate(shares.train + shares.validation))
+  test = np.unique(np.concatenate(shares.test))
+  images = [dataset.train_images[train], dataset.test_images[test]]
+  labels = [dataset.train_labels[train], dataset.test_labels[test]]
+
+  def rows(pools, held, offset):
+    places = [np.searchsorted(held, pool) + offset for pool in pools]
+    return Rows(*map(jnp.asarray, partition.pad(places)))
+
+  scale = [dataset.train_images.mean(), dataset.train_images.std()]
+  return Federation(
+    Examples(
+      jnp.asarray(np.concatenate(images)),
+      jnp.asarray(np.concatenate(labels)),
+      jnp.asarray(scale, jnp.float32),
+    ),
+    rows(shares.train, train, 0),
+    rows(shares.validation, train, 0),
+    rows(shares.test, test, len(train)),
+  )
+
+
+def run(config: Any, workdir: str | pathlib.Path) -> list[dict[str, Any]]:
+  """Trains, writing metrics as they come; returns the rows of the metrics.
+
+  A workdir that holds this run complete is left as it is and its rows are
+  returned.
+
+  Raises:
+    InputError: the config cannot run, or the workdir is another config's.
+  """
+  workdir = pathlib.Path(workdir)
+  configs.validate(config)
+  _check_workdir(config, workdir)
+  rows = _written(workdir)
+  if rows and rows[-1]['round'] == config.rounds:
+    return rows
+  experiment = build(config)
+  _open_workdir(config, workdir)
+  path = workdir / 'metrics.jsonl'
+  with open(path, 'w') as file, _bar(config.rounds) as bar:
+    for row in train(experiment, config.rounds, config.eval_every, bar):
+      file.write(json.dumps(row) + '\n')
+      file.flush()
+      bar.set_postfix_str(
+        f'personalised {row["personal_accuracy"]:.3f}, '
+        f'global {row["global_accuracy"]:.3f}, '
+        f'{report.size(row["uplink_bytes"] + row["downlink_bytes"])}'
+      )
+  rows = report.read(workdir)
+  report.draw(rows, title(config), workdir / 'accuracy.png')
+  return rows
+
+
+def train(experiment: Experiment, last: int, eval_every: int, bar=None):
+  """Yields a row of metrics every `eval_every` rounds and after the last.
+
+  Bytes and rounds count from the first; `seconds` is the last round alone.
+  """
+  engine, key, birth, federation, rows, _ = experiment
+  state = rounds.begin(birth, federation.train.size.shape[0])
+  start = time.perf_counter()
+  step = jax.jit(
+    functools.partial(rounds.run_round, engine), donate_argnums=3
+  ).lower(key, birth, federation, state)
+  step = step.compile()
+  evaluate = jax.jit(functools.partial(rounds.evaluate, engine))
+  evaluate = evaluate.lower(key, birth, federation, state, rows).compile()
+  compile_seconds = time.perf_counter() - start
+  reports, sent = [], {'uplink_bytes': 0, 'downlink_bytes': 0}
+  for number in range(1, last + 1):
+    start = time.perf_counter()
+    state, told = step(key, birth, federation, state)
+    jax.block_until_ready(state)
+    seconds = time.perf_counter() - start
+    reports.append(told)
+    if bar is not None:
+      bar.update()
+    if number % eval_every and number != last:
+      continue
+    traffic = metrics.traffic(jax.device_get(reports))
+    for name in sent:
+      sent[name] += traffic[name]
+    scores = jax.device_get(evaluate(key, birth, federation, state, rows))
+    yield {
+      'round': number,
+      **metrics.summarise(scores),
+      **traffic,
+      **sent,
+      'seconds': seconds,
+      'compile_seconds': compile_seconds,
+    }
+    reports = []
+
+
+def title(config: Any) -> str:
+  """One line that names a run."""
+  return (
+    f'{config.algorithm} on {config.dataset}: {config.num_clients} clients, '
+    f'{config.partition}, {config.model}, density {config.density:g}, '
+    f'seed {config.seed}'
+  )
+
+
+def _prune(config, net, inputs, key, variables) -> Any:
+  total = sum(w.size for w in jax.tree.leaves(variables['weights']))
+  mask = pruning.prune(
+    key,
+    pruning.SCORES[config.pruning],
+    net,
+    variables,
+    inputs,
+    pruning.schedule(total, config.density, config.pruning_steps),
+  )
+  pruning.check_layers(mask, config.density)
+  return mask
+
+
+def _check_model(config, net, inputs) -> None:
+  """Traces the model on one image, without computing anything."""
+  try:
+    shapes = jax.eval_shape(net.init, jax.random.key(0), inputs)
+  except (ValueError, TypeError, ZeroDivisionError) as error:
+    shapes = None
+    cause = str(error).split('\n')[0]
+  sizes = [0] if shapes is None else [x.size for x in jax.tree.leaves(shapes)]
+  if not all(sizes):
+    cause = cause if shapes is None else 'a layer is left without inputs'
+    raise invalid(
+      'model',
+      config.model,
+      f'images of {config.dataset}, {inputs.shape[1:]}, do not fit: {cause}; '
+      'choose mlp or cnn, which take any size',
+    )
+
+
+def _width(cohort: int) -> int:
+  """Clients side by side: one on a CPU, whose cores one client fills.
+
+  On accelerators 32, not measured yet.
+  """
+  return 1 if jax.default_backend() == 'cpu' else min(cohort, 32)
+
+
+def _check_workdir(config, workdir: pathlib.Path) -> None:
+  path = workdir / 'config.json'
+  if not path.exists():
+    return
+  there = json.loads(path.read_text())['config']
+  differing = configs.differences(there, json.loads(config.to_json()))
+  if differing:
+    raise invalid(
+      'workdir',
+      str(workdir),
+      f'holds a run of another config ({"; ".join(differing)}): give another '
+      'folder',
+    )
+
+
+def _written(workdir: pathlib.Path) -> list[dict[str, Any]]:
+  with contextlib.suppress(FileNotFoundError):
+    return report.read(workdir)
+  return []
+
+
+def _open_workdir(config, workdir: pathlib.Path) -> None:
+  """Writes `config.json`; sets the rows of an unfinished run aside."""
+  workdir.mkdir(parents=True, exist_ok=True)
+  about = {
+    'config': json.loads(config.to_json()),
+    'versions': {
+      'python': platform.python_version(),
+      **{name: importlib.metadata.version(name) for name in _PACKAGES},
+      'hns': importlib.metadata.version('hns'),
+    },
+    'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+  }
+  (workdir / 'config.json').write_text(json.dumps(about, indent=2) + '\n')
+  with contextlib.suppress(FileNotFoundError):
+    os.replace(workdir / 'metrics.jsonl', workdir / 'metrics.previous.jsonl')
+
+
+def _bar(total: int) -> tqdm.tqdm:
+  return tqdm.tqdm(total=total, unit='round', dynamic_ncols=True)

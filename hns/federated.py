@@ -1,0 +1,116 @@
+"""The contract of a method: a few pure functions about one client.
+
+The engine (`hns.rounds`) calls these and never asks which method it runs.
+Every function that draws takes a key: the round's, equal for all clients,
+where the server and its clients must draw alike (`download`, `join`); the
+client's own, of round and client id, elsewhere.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hns.wire import Codec, Message
+
+Forward = Callable[[Any], jax.Array]
+
+
+class Birth(NamedTuple):
+  """What exists before the first round.
+
+  Attributes:
+    fixed: frozen for ever, known to server and clients.
+    shared: the server's state.
+    own: one client's state, the same for all at birth; () for none.
+  """
+
+  fixed: Any
+  shared: Any
+  own: Any
+
+
+def no_preparation(key, fixed, message, own, score) -> Any:
+  """`Method.prepare` that leaves a client as it is."""
+  del key, fixed, message, score
+  return own
+
+
+def plain_loss(forward, view, start, trained) -> jax.Array:
+  """`Method.objective` that is the loss of what the model sees."""
+  del start
+  return forward(view(trained))
+
+
+def keep_unvoted(fixed, shared, mean, total) -> Any:
+  """`Method.merge`: the mean, or the old value where nobody voted."""
+  del fixed
+  return jax.tree.map(
+    lambda t, m, old: jnp.where(t > 0, m, old).astype(old.dtype),
+    total,
+    mean,
+    shared,
+  )
+
+
+class Method(NamedTuple):
+  """A federated method, as answers to questions about one client.
+
+  Attributes:
+    init: `(key, params) -> Birth`. What exists at birth?
+    download: `(key, fixed, shared) -> Message`. What reaches every client of
+      the round?
+    join: `(key, fixed, message, own) -> trained`. What does a client start
+      from?
+    view: `(key, fixed, trained) -> variables`. What does the model see? Must
+      be differentiable in `trained`.
+    split: `(key, fixed, message, own, trained) -> (Message, own)`. What is
+      uploaded, what is kept?
+    up, down: codecs of the two messages.
+    optimizer: moves `trained`; its state is born anew every round.
+    merge: `(fixed, shared, mean, total) -> shared`. What does the server make
+      of the mean per coordinate? `total` is the summed weight, examples x
+      `Message.weight`.
+    prepare: `(key, fixed, message, own, score) -> own`. What may a client of
+      the cohort look at before training? `score(variables)` is the accuracy
+      on its validation examples.
+    objective: `(forward, view, start, trained) -> loss`. What is minimised?
+      `forward(variables)` is the mean loss of the batch, `view(trained)` the
+      variables, `start` what `join` gave.
+  """
+
+  init: Callable[..., Birth]
+  download: Callable[..., Message]
+  join: Callable[..., Any]
+  view: Callable[..., Any]
+  split: Callable[..., tuple[Message, Any]]
+  up: Codec
+  down: Codec
+  optimizer: optax.GradientTransformation
+  merge: Callable[..., Any] = keep_unvoted
+  prepare: Callable[..., Any] = no_preparation
+  objective: Callable[..., jax.Array] = plain_loss
+
+
+def weigh(message: Message, examples: jax.Array) -> tuple[Any, Any]:
+  """A client's terms of the mean: weight x value, and weight, x examples.
+
+  Integer values with integer or bool weights give int32, so their sum is
+  exact in any order.
+  """
+
+  def scaled(value, weight):
+    if jnp.issubdtype(value.dtype, jnp.integer):
+      return (examples * weight).astype(jnp.int32)
+    return (examples * weight).astype(value.dtype)
+
+  weights = jax.tree.map(scaled, message.value, message.weight)
+  sums = jax.tree.map(lambda w, v: w * v, weights, message.value)
+  return sums, weights
+
+
+def mean(sums: Any, weights: Any) -> Any:
+  """The weighted mean of each coordinate; 0 where the weight is 0."""
+  return jax.tree.map(lambda s, w: s / jnp.where(w == 0, 1, w), sums, weights)

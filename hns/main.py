@@ -1,0 +1,38 @@
+"""Command line: `python -m hns.main --config=configs/mnist.py --workdir=DIR`."""
+
+import pathlib
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from hns import experiment, report
+from hns.errors import InputError
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config',
+  str(pathlib.Path(__file__).parents[1] / 'configs' / 'digits.py'),
+  'A file of configs/; --config.FIELD=VALUE changes a field.',
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Where results go; default runs/DATASET-ALGORITHM-sSEED.'
+)
+
+
+def main(argv: list[str]) -> None:
+  del argv
+  config = _CONFIG.value
+  workdir = _WORKDIR.value or (
+    f'runs/{config.dataset}-{config.algorithm}-s{config.seed}'
+  )
+  try:
+    rows = experiment.run(config, workdir)
+  except InputError as error:
+    sys.exit(f'hns: {error}')
+  print(experiment.title(config))
+  print(report.table(rows))
+  print(f'{workdir}: metrics.jsonl, config.json, accuracy.png')
+
+
+if __name__ == '__main__':
+  app.run(main)

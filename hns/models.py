@@ -1,0 +1,113 @@
+"""Linen networks, without biases, whose masked layers stay fast per client.
+
+A new model is a function of the number of classes that returns a Linen module
+called with images, float [n, h, w, c], and giving logits [n, classes]; put it
+in `MODELS`.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hns.conv import conv
+from hns.errors import InputError, invalid
+
+_INIT = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
+
+Conv = functools.partial(
+  nn.Conv, use_bias=False, kernel_init=_INIT, conv_general_dilated=conv
+)
+Dense = functools.partial(nn.Dense, use_bias=False, kernel_init=_INIT)
+
+
+class Norm(nn.Module):
+  """RMS norm over all the features of an example, without parameters.
+
+  Zhang and Sennrich 2019 (arXiv 1910.07467), without the gain.
+  """
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    axes = tuple(range(1, x.ndim))
+    mean_square = jnp.mean(jnp.square(x), axes, keepdims=True)
+    return x * jax.lax.rsqrt(mean_square + 1e-6)
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+  """2x2 max pooling by reshape, which XLA:CPU runs faster than a window.
+
+  Odd rows and columns at the end are dropped, as with 'VALID' padding.
+  """
+  n, h, w, c = x.shape
+  x = x[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c)
+  x = jnp.maximum(x[:, :, 0], x[:, :, 1])
+  return jnp.maximum(x[:, :, :, 0], x[:, :, :, 1])
+
+
+class Network(nn.Module):
+  """Convolutions, dense layers, a linear head; RMS norm before each ReLU.
+
+  Attributes:
+    classes: number of logits.
+    convs: one (features, kernel size, stride, pool) a convolution.
+    dense: one width a hidden dense layer.
+    padding: of every convolution, 'SAME' or 'VALID'.
+  """
+
+  classes: int
+  convs: tuple[tuple[int, int, int, bool], ...] = ()
+  dense: tuple[int, ...] = ()
+  padding: str = 'SAME'
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    for features, size, stride, pool in self.convs:
+      if self.padding == 'VALID' and min(x.shape[1:3]) < size:
+        raise InputError(
+          f'images of {x.shape[1]}x{x.shape[2]} do not fit a kernel of '
+          f'{size}x{size}: choose a smaller model, such as cnn or mlp'
+        )
+      x = Conv(features, (size, size), (stride, stride), self.padding)(x)
+      x = nn.relu(Norm()(max_pool(x) if pool else x))
+    x = x.reshape(x.shape[0], -1)
+    for width in self.dense:
+      x = nn.relu(Norm()(Dense(width)(x)))
+    return Dense(self.classes)(x)
+
+
+def mlp(classes: int) -> nn.Module:
+  """200-200: the two hidden layers of McMahan et al. 2017's "2NN"."""
+  return Network(classes, dense=(200, 200))
+
+
+def cnn(classes: int) -> nn.Module:
+  """Strided convolutions, about 100,000 weights: what a laptop can sweep."""
+  convs = ((32, 3, 2, False), (64, 3, 2, False), (64, 3, 2, False))
+  return Network(classes, convs, dense=(48,))
+
+
+def lenet(classes: int) -> nn.Module:
+  """For 28x28 images: two 5x5 convolutions with pooling, dense 512."""
+  convs = ((32, 5, 1, True), (64, 5, 1, True))
+  return Network(classes, convs, dense=(512,), padding='VALID')
+
+
+def conv4(classes: int) -> nn.Module:
+  """For 32x32x3 images: Conv-4 of Zhou et al. 2019 (arXiv 1905.01067)."""
+  convs = ((64, 3, 1, False), (64, 3, 1, True)) + (
+    (128, 3, 1, False),
+    (128, 3, 1, True),
+  )
+  return Network(classes, convs, dense=(256, 256))
+
+
+MODELS = {'mlp': mlp, 'cnn': cnn, 'lenet': lenet, 'conv4': conv4}
+
+
+def create(name: str, classes: int) -> nn.Module:
+  """The model of that name; raises `InputError` for an unknown one."""
+  if name not in MODELS:
+    raise invalid('model', name, f'choose one of {", ".join(MODELS)}')
+  return MODELS[name](classes)

@@ -1,0 +1,184 @@
+"""Pruning once, on the server, before training and without data.
+
+A new score is a function `(key, net, variables, inputs) -> scores`, the tree
+of the weights with a number >= 0 for each; put it in `SCORES`.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hns import tree
+from hns.errors import invalid
+from hns.supermask import seek
+
+Score = Callable[[jax.Array, nn.Module, dict, jax.Array], Any]
+
+
+def synflow(key, net, variables, inputs) -> Any:
+  """Synaptic saliency |w x dR/dw|, R the sum of outputs on an all-ones input.
+
+  Tanaka et al. 2020 (arXiv 2006.05467), eq. 2: all weights positive, norm
+  layers bypassed, so that the network is linear and R = sum of saliencies of
+  each layer (conservation). Each kernel is divided by its mean column sum
+  first: that multiplies R, and so every score, by one number, which changes
+  no ranking and keeps R near 1 in float32 at any depth.
+
+  Args:
+    key: unused.
+    net: the plain module.
+    variables: collections of `hns.supermask.hide`; the mask counts, the signs
+      do not.
+    inputs: float [1, ...], only its shape and dtype are used.
+  """
+  del key
+  positive = jax.tree.map(
+    lambda w, m: _unit_gain(jnp.abs(w) * m),
+    variables['weights'],
+    variables['mask'],
+  )
+  ones = jax.tree.map(jnp.ones_like, positive)
+  rest = jax.tree.map(jnp.abs, variables['params'])
+
+  def total(weights):
+    params = seek(
+      {'weights': weights, 'mask': ones, 'signs': ones, 'params': rest}
+    )
+    with nn.intercept_methods(_bypass_norms):
+      return jnp.sum(net.apply(params, jnp.ones_like(inputs)))
+
+  grads = jax.grad(total)(positive)
+  return jax.tree.map(lambda w, g: jnp.abs(w * g), positive, grads)
+
+
+def magnitude(key, net, variables, inputs) -> Any:
+  """|w|: a control (Han et al. 2015)."""
+  del key, net, inputs
+  return jax.tree.map(
+    lambda w, m: jnp.abs(w) * m, variables['weights'], variables['mask']
+  )
+
+
+def random(key, net, variables, inputs) -> Any:
+  """The same uniform draw whatever the weights: a control."""
+  del net, inputs
+  size = sum(w.size for w in jax.tree.leaves(variables['weights']))
+  draw = jax.random.uniform(key, (size,))
+  return tree.unflatten(draw, variables['weights'])
+
+
+SCORES: dict[str, Score] = {
+  'synflow': synflow,
+  'magnitude': magnitude,
+  'random': random,
+}
+
+
+@functools.partial(jax.jit, static_argnames=('score', 'net', 'keep'))
+def prune(
+  key: jax.Array,
+  score: Score,
+  net: nn.Module,
+  variables: dict[str, Any],
+  inputs: jax.Array,
+  keep: tuple[int, ...],
+) -> Any:
+  """The mask left after scoring and cutting `len(keep)` times.
+
+  One global ranking a step; equal scores are ordered by a draw from `key`, so
+  exactly `keep[-1]` weights survive.
+
+  Args:
+    key: for ties, and for scores that draw.
+    score: one of `SCORES`.
+    net: the plain module.
+    variables: collections of `hns.supermask.hide`.
+    inputs: float [1, ...]: the shape of one example; never data.
+    keep: weights to keep after each step, not growing: see `schedule`.
+
+  Returns:
+    A tree of bool, like `variables['weights']`.
+  """
+  score_key, tie_key = jax.random.split(key)
+  size = sum(w.size for w in jax.tree.leaves(variables['weights']))
+  order = jax.random.permutation(tie_key, size).astype(jnp.uint32)
+
+  def step(i, mask):
+    held = variables | {'mask': mask}
+    scores = tree.flatten(score(score_key, net, held, inputs))
+    # A pruned weight must rank below a survivor whose score is 0.
+    ranked = jnp.where(tree.flatten(mask), scores, -1.0)
+    kept = top_k(ranked.astype(jnp.float32), order, jnp.asarray(keep)[i])
+    return tree.unflatten(kept, mask)
+
+  return jax.lax.fori_loop(0, len(keep), step, variables['mask'])
+
+
+def schedule(total: int, density: float, steps: int) -> tuple[int, ...]:
+  """Weights to keep after each step: total x density^(k / steps), rounded.
+
+  Exponential, Tanaka et al. 2020, algorithm 1.
+  """
+  exponents = np.arange(1, steps + 1) / steps
+  return tuple(int(k) for k in np.rint(total * density**exponents))
+
+
+def top_k(scores: jax.Array, order: jax.Array, k: jax.Array) -> jax.Array:
+  """Which are the k largest, bool [n]; of equal scores the smallest `order`.
+
+  Args:
+    scores: float32 [n], not NaN.
+    order: uint32 [n], a permutation.
+    k: int32 [], at most n.
+  """
+  bits = jax.lax.bitcast_convert_type(scores + 0.0, jnp.uint32)
+  # Makes unsigned order the order of floats: flip all bits of the negative.
+  negative = bits >> 31 == 1
+  rank = jnp.where(negative, ~bits, bits | jnp.uint32(1 << 31))
+  threshold = _kth_largest(rank, k)
+  above = rank > threshold
+  tied = rank == threshold
+  last = _kth_largest(jnp.where(tied, ~order, 0), k - jnp.sum(above))
+  return above | (tied & (~order >= last))
+
+
+def check_layers(mask: Any, density: float) -> None:
+  """Raises `InputError` if a layer lost every weight."""
+  for path, layer in jax.tree_util.tree_leaves_with_path(mask):
+    if not np.any(layer):
+      raise invalid(
+        'density',
+        density,
+        f'pruning leaves no weight in {tree.path_name(path)}: raise density, '
+        'or pruning_steps if it is below 100',
+      )
+
+
+def _kth_largest(values: jax.Array, k: jax.Array) -> jax.Array:
+  """The k-th largest of uint32 [n], by fixing its bits from the top.
+
+  32 counts: on a CPU about ten times faster than sorting a million values.
+  """
+
+  def fix(i, found):
+    trial = found | (jnp.uint32(1) << (31 - i).astype(jnp.uint32))
+    return jnp.where(jnp.sum(values >= trial) >= k, trial, found)
+
+  return jax.lax.fori_loop(0, 32, fix, jnp.uint32(0))
+
+
+def _unit_gain(kernel: jax.Array) -> jax.Array:
+  total = jnp.sum(kernel) / kernel.shape[-1]
+  return kernel / jnp.where(total > 0, total, 1)
+
+
+def _bypass_norms(call, args, kwargs, context):
+  """Interceptor: a norm layer returns its input (it would undo all scale)."""
+  if type(context.module).__name__.endswith('Norm'):
+    return args[0]
+  return call(*args, **kwargs)

@@ -1,0 +1,85 @@
+"""Sign supermasks: any Linen module with frozen weights and a sign on each."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+COLLECTIONS = ('weights', 'mask', 'signs', 'params')
+
+
+@jax.custom_vjp
+def sign(scores: jax.Array) -> jax.Array:
+  """The gate: +1 where a score is >= 0, -1 below; never 0.
+
+  Its gradient is straight-through (the identity: Bengio et al. 2013,
+  arXiv 1308.3432). Same shape and dtype as `scores`.
+  """
+  return jnp.where(scores < 0, -1, 1).astype(scores.dtype)
+
+
+sign.defvjp(lambda scores: (sign(scores), None), lambda _, grad: (grad,))
+
+
+def signs_of(scores: Any) -> Any:
+  """`sign` of every leaf of a tree."""
+  return jax.tree.map(sign, scores)
+
+
+def hide(params: Any, mask: Any = None, signs: Any = None) -> dict[str, Any]:
+  """Turns a module's params into the collections of its masked twin.
+
+  Kernels and embeddings (two dimensions or more) go to `weights`, with a
+  `mask` (bool, default all True) and `signs` (default +1) of the same tree;
+  biases and norm scales stay in `params`.
+  """
+  flat = flatten_dict(params)
+  weights = unflatten_dict({k: v for k, v in flat.items() if v.ndim > 1})
+  rest = unflatten_dict({k: v for k, v in flat.items() if v.ndim < 2})
+  if mask is None:
+    mask = jax.tree.map(lambda w: jnp.ones(w.shape, bool), weights)
+  if signs is None:
+    signs = jax.tree.map(jnp.ones_like, weights)
+  return {'weights': weights, 'mask': mask, 'signs': signs, 'params': rest}
+
+
+def seek(variables: dict[str, Any]) -> dict[str, Any]:
+  """The inverse of `hide`: {'params': weights x mask x signs and the rest}."""
+  product = jax.tree.map(
+    lambda w, m, s: w * (m * s),
+    variables.get('weights', {}),
+    variables.get('mask', {}),
+    variables.get('signs', {}),
+  )
+  rest = flatten_dict(variables.get('params', {}))
+  return {'params': unflatten_dict({**rest, **flatten_dict(product)})}
+
+
+class Supermask(nn.Module):
+  """Any Linen module, unchanged, computing with weights x mask x signs.
+
+  Its variables have the collections `weights` (frozen), `mask` (bool: which
+  weights survived pruning), `signs` ({-1, +1}) and `params` (what has no
+  sign), under the module's own paths. Train real-valued scores by passing
+  `signs=signs_of(scores)`: the gradient goes straight through.
+
+  Attributes:
+    net: the module to mask.
+  """
+
+  net: nn.Module
+
+  def setup(self):
+    nn.share_scope(self, self.net)
+
+  def __call__(self, *args, **kwargs):
+    call = nn.map_variables(
+      lambda net: net(*args, **kwargs),
+      COLLECTIONS,
+      trans_in_fn=seek,
+      trans_out_fn=lambda variables: hide(variables.get('params', {})),
+      init=self.is_initializing(),
+    )
+    return call(self.net)

@@ -1,0 +1,72 @@
+"""Pytrees of arrays: split and combine by path, flatten what is kept."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Tree = Any
+
+
+def path_name(path: tuple) -> str:
+  """A leaf's path as words, `Conv_0/kernel`."""
+  return jax.tree_util.keystr(path, simple=True, separator='/')
+
+
+def split(
+  tree: Tree, chosen: Callable[[str, Any], bool]
+) -> tuple[Tree, Tree]:
+  """Two trees of the same structure, each with `None` where the other has it.
+
+  Args:
+    tree: any pytree.
+    chosen: told a leaf's path (`Conv_0/kernel`) and the leaf; True puts it in
+      the first tree.
+  """
+  pick = jax.tree_util.tree_map_with_path
+  first = pick(lambda p, x: x if chosen(path_name(p), x) else None, tree)
+  second = pick(lambda p, x: None if chosen(path_name(p), x) else x, tree)
+  return first, second
+
+
+def combine(first: Tree, second: Tree) -> Tree:
+  """Fills the holes of `first` with the leaves of `second`."""
+  return jax.tree.map(
+    lambda a, b: b if a is None else a,
+    first,
+    second,
+    is_leaf=lambda x: x is None,
+  )
+
+
+def matching(tree: Tree, holes: Tree) -> Tree:
+  """`tree` without the leaves that are `None` in `holes`."""
+  return jax.tree.map(
+    lambda h, x: None if h is None else x,
+    holes,
+    tree,
+    is_leaf=lambda x: x is None,
+  )
+
+
+def flatten(tree: Tree) -> jax.Array:
+  """All leaves, raveled and joined in tree order, as one vector."""
+  return jnp.concatenate([jnp.ravel(x) for x in jax.tree.leaves(tree)])
+
+
+def unflatten(vector: jax.Array, like: Tree) -> Tree:
+  """The inverse of `flatten`: cuts a vector into the shapes of `like`."""
+  leaves, structure = jax.tree.flatten(like)
+  ends, cut = 0, []
+  for leaf in leaves:
+    cut.append(vector[ends : ends + leaf.size].reshape(leaf.shape))
+    ends += leaf.size
+  return jax.tree.unflatten(structure, cut)
+
+
+def count(tree: Tree) -> jax.Array:
+  """Number of non-zero coordinates, int32 []."""
+  return sum(
+    (jnp.count_nonzero(x) for x in jax.tree.leaves(tree)), jnp.int32(0)
+  )

@@ -1,0 +1,41 @@
+"""Installs `hns`; see README.md."""
+
+import pathlib
+import re
+
+import setuptools
+
+_HERE = pathlib.Path(__file__).parent
+_VERSION = re.search(
+  r"__version__ = '(.+)'", (_HERE / 'hns' / '__init__.py').read_text()
+).group(1)
+
+setuptools.setup(
+  name='hns',
+  version=_VERSION,
+  description='HideNseek in JAX: federated learning where only signs travel.',
+  long_description=(_HERE / 'README.md').read_text(),
+  long_description_content_type='text/markdown',
+  license='MIT',
+  packages=['hns'],
+  python_requires='>=3.11',
+  install_requires=[
+    'absl-py>=2.0',
+    'array_record>=0.5',
+    'flax>=0.10',
+    'jax>=0.6',
+    'matplotlib>=3.8',
+    'ml_collections>=1.0',
+    'numpy>=1.26',
+    'optax>=0.2.3',
+    'pillow>=10',
+    'scikit-learn>=1.4',
+    'tensorflow-datasets>=4.9.7',
+    'tqdm>=4.66',
+  ],
+  extras_require={
+    'test': ['chex>=0.1.88', 'pytest>=8', 'ruff>=0.8'],
+    'notebook': ['jupyterlab>=4', 'ipywidgets>=8'],
+    'prepare': ['tensorflow>=2.18', 'importlib_resources>=6'],
+  },
+)
