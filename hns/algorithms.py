@@ -28,7 +28,9 @@ def dense(optimizer: optax.GradientTransformation) -> Method:
   """
 
   def everything(params):
-    return Message(params, jax.tree.map(lambda x: jnp.ones((), x.dtype), params))
+    return Message(
+      params, jax.tree.map(lambda x: jnp.ones((), x.dtype), params)
+    )
 
   return Method(
     init=lambda key, params: Birth((), params, ()),
@@ -77,7 +79,9 @@ def supermask(
 
   def download(key, fixed, shared):
     votes = jax.tree.map(lambda v: wire.quantise(v, download_bits), shared)
-    return Message(jax.tree.map(jnp.multiply, votes, fixed['mask']), fixed['mask'])
+    return Message(
+      jax.tree.map(jnp.multiply, votes, fixed['mask']), fixed['mask']
+    )
 
   def join(key, fixed, message, own):
     votes = tree.flatten(message.value)

@@ -36,7 +36,7 @@ def base() -> ml_collections.ConfigDict:
   config.cohort = 10  # clients a round
   config.local_epochs = 5  # passes over a client's examples a round
   config.local_steps = 0  # if above 0, so many steps instead
-  config.batch_size = 20
+  config.batch_size = 10
   config.clients_per_step = 0  # width of the vmap; 0: chosen for the backend
   config.eval_every = 5  # rounds between evaluations of all clients
   config.eval_split = 'test'  # or validation, to tune on

@@ -95,9 +95,9 @@ def _forward(window: Window):
   @forward.def_vmap
   @_batched_rule
   def _(xs, kernels):
-    patches = jax.vmap(
-      lambda x, k: _patches(window, x, k.shape[:2])
-    )(xs, kernels)
+    patches = jax.vmap(lambda x, k: _patches(window, x, k.shape[:2]))(
+      xs, kernels
+    )
     flat = kernels.reshape(kernels.shape[0], -1, kernels.shape[-1])
     return jnp.einsum('bnhwk,bko->bnhwo', patches, flat)
 

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
+from hns import config as configs
 from hns import (
-  config as configs,
   data,
+  evaluation,
   metrics,
   models,
   partition,
@@ -64,9 +65,7 @@ def build(config: Any) -> Experiment:
   net = models.create(config.model, dataset.classes)
   inputs = jnp.zeros((1, *dataset.train_images.shape[1:]))
   _check_model(config, net, inputs)
-  weights_key, birth_key, key = jax.random.split(
-    jax.random.key(config.seed), 3
-  )
+  weights_key, birth_key, key = jax.random.split(jax.random.key(config.seed), 3)
   method = RECIPES[config.algorithm](
     functools.partial(_prune, config, net, inputs), **config[config.algorithm]
   )
@@ -170,7 +169,7 @@ def train(experiment: Experiment, last: int, eval_every: int, bar=None):
     functools.partial(rounds.run_round, engine), donate_argnums=3
   ).lower(key, birth, federation, state)
   step = step.compile()
-  evaluate = jax.jit(functools.partial(rounds.evaluate, engine))
+  evaluate = jax.jit(functools.partial(evaluation.evaluate, engine))
   evaluate = evaluate.lower(key, birth, federation, state, rows).compile()
   compile_seconds = time.perf_counter() - start
   reports, sent = [], {'uplink_bytes': 0, 'downlink_bytes': 0}

@@ -1,4 +1,4 @@
-"""Command line: `python -m hns.main --config=configs/mnist.py --workdir=DIR`."""
+"""The command line: `python -m hns.main --config=FILE --workdir=DIR`."""
 
 import pathlib
 import sys

@@ -14,7 +14,7 @@ def summarise(evaluation: Any) -> dict[str, float]:
   """Personalised accuracy over clients, global accuracy over examples.
 
   Args:
-    evaluation: `hns.rounds.Evaluation`.
+    evaluation: `hns.evaluation.Evaluation`.
   """
   each = accuracies(evaluation.personal, evaluation.count)
   right, asked = (

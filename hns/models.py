@@ -23,15 +23,14 @@ Dense = functools.partial(nn.Dense, use_bias=False, kernel_init=_INIT)
 
 
 class Norm(nn.Module):
-  """RMS norm over all the features of an example, without parameters.
+  """RMS norm over the channels of each pixel, without parameters.
 
   Zhang and Sennrich 2019 (arXiv 1910.07467), without the gain.
   """
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    axes = tuple(range(1, x.ndim))
-    mean_square = jnp.mean(jnp.square(x), axes, keepdims=True)
+    mean_square = jnp.mean(jnp.square(x), -1, keepdims=True)
     return x * jax.lax.rsqrt(mean_square + 1e-6)
 
 
@@ -84,8 +83,9 @@ def mlp(classes: int) -> nn.Module:
 
 def cnn(classes: int) -> nn.Module:
   """Strided convolutions, about 100,000 weights: what a laptop can sweep."""
-  convs = ((32, 3, 2, False), (64, 3, 2, False), (64, 3, 2, False))
-  return Network(classes, convs, dense=(48,))
+  return Network(
+    classes, ((32, 3, 2, False), (64, 3, 2, False), (96, 3, 2, False))
+  )
 
 
 def lenet(classes: int) -> nn.Module:
@@ -96,11 +96,8 @@ def lenet(classes: int) -> nn.Module:
 
 def conv4(classes: int) -> nn.Module:
   """For 32x32x3 images: Conv-4 of Zhou et al. 2019 (arXiv 1905.01067)."""
-  convs = ((64, 3, 1, False), (64, 3, 1, True)) + (
-    (128, 3, 1, False),
-    (128, 3, 1, True),
-  )
-  return Network(classes, convs, dense=(256, 256))
+  pair = lambda width: ((width, 3, 1, False), (width, 3, 1, True))
+  return Network(classes, pair(64) + pair(128), dense=(256, 256))
 
 
 MODELS = {'mlp': mlp, 'cnn': cnn, 'lenet': lenet, 'conv4': conv4}

@@ -116,8 +116,10 @@ def shards(
       'examples_per_client', each, sum(counts), len(order), f'class {name}'
     )
     cuts = np.cumsum(counts)
-    parts = np.split(order[: cuts[-1]], cuts[:-1]) if each else (
-      np.array_split(order, len(holders))
+    parts = (
+      np.split(order[: cuts[-1]], cuts[:-1])
+      if each
+      else (np.array_split(order, len(holders)))
     )
     for holder, part in zip(holders, parts):
       pools[holder].append(part)

@@ -1,4 +1,4 @@
-"""The engine: a round and an evaluation, each one program over all clients.
+"""The engine: a round, one program over all the clients of a cohort.
 
 The only `vmap` over clients is here. Randomness follows seed, round and
 client id, never a client's place in the cohort, so the width of the `vmap`
@@ -78,22 +78,6 @@ class Report(NamedTuple):
   uplink: jax.Array
   downlink: jax.Array
   uploaded: jax.Array
-
-
-class Evaluation(NamedTuple):
-  """Correct answers and questions of each client, int32 [clients].
-
-  Attributes:
-    personal: of the model the client has after training, as in a round, from
-      what it would download now.
-    newcomer: of the global model: what a client that just joined sees before
-      training, on the same examples.
-    count: the number of examples.
-  """
-
-  personal: jax.Array
-  newcomer: jax.Array
-  count: jax.Array
 
 
 class Opening(NamedTuple):
@@ -183,7 +167,7 @@ def participate(
   An index past the last client is padding: it has no examples, so it trains
   no step and its upload weighs nothing.
   """
-  own, trained, loss, rows = _train(engine, opening, index)
+  own, trained, loss, rows = train_client(engine, opening, index)
   key = jax.random.fold_in(_client_key(opening, index), 2)
   fixed = opening.birth.fixed
   upload, own = engine.method.split(key, fixed, opening.message, own, trained)
@@ -197,53 +181,6 @@ def uploads(engine: Engine, opening: Opening) -> wire.Message:
     return (), participate(engine, opening, index)[0]
 
   return each_client(client, cohort(engine, opening), engine.width)[1]
-
-
-def personal_models(engine: Engine, opening: Opening, ids: jax.Array) -> Any:
-  """Variables that clients have after local training, leaves [ids, ...].
-
-  With a supermask, `['signs']` holds every client's signs.
-  """
-
-  def client(index):
-    return (), _personal_model(engine, opening, index)
-
-  return each_client(client, ids, engine.width)[1]
-
-
-def global_model(engine: Engine, opening: Opening) -> Any:
-  """Variables that a client which just joined sees before any training."""
-  birth, key = opening.birth, opening.key_shared
-  start = engine.method.join(key, birth.fixed, opening.message, birth.own)
-  return engine.method.view(key, birth.fixed, start)
-
-
-def evaluate(
-  engine: Engine,
-  key: jax.Array,
-  birth: Birth,
-  federation: Federation,
-  state: State,
-  rows: Rows,
-) -> Evaluation:
-  """Every client's personalised and global accuracy on its `rows`.
-
-  Each client trains as in the next round and uploads nothing; no state
-  changes.
-  """
-  opening = open_round(engine, key, birth, federation, state)
-  shared = global_model(engine, opening)
-
-  def client(index):
-    personal = _personal_model(engine, opening, index)
-    asked = _rows(rows, index)
-    right = [
-      correct(engine.apply, variables, federation.examples, asked)
-      for variables in (personal, shared)
-    ]
-    return (), Evaluation(*right, asked.size)
-
-  return each_client(client, jnp.arange(rows.size.shape[0]), engine.width)[1]
 
 
 def cohort(engine: Engine, opening: Opening) -> jax.Array:
@@ -296,18 +233,20 @@ def _client_key(opening: Opening, index: jax.Array) -> jax.Array:
   return jax.random.fold_in(opening.key_clients, index)
 
 
-def _rows(rows: Rows, index: jax.Array) -> Rows:
+def client_rows(rows: Rows, index: jax.Array) -> Rows:
   """A client's rows; none for an index past the last client."""
   present = index < rows.size.shape[0]
   return Rows(rows.index[index], jnp.where(present, rows.size[index], 0))
 
 
-def _train(engine: Engine, opening: Opening, index: jax.Array):
+def train_client(
+  engine: Engine, opening: Opening, index: jax.Array
+) -> tuple[Any, Any, jax.Array, Rows]:
   """A client prepares, joins and trains: (own, trained, loss, its rows)."""
   method, (birth, federation, state, message, *_) = engine.method, opening
   key = _client_key(opening, index)
-  rows = _rows(federation.train, index)
-  held_out = _rows(federation.validation, index)
+  rows = client_rows(federation.train, index)
+  held_out = client_rows(federation.validation, index)
 
   def score(variables):
     right = correct(engine.apply, variables, federation.examples, held_out)
@@ -329,11 +268,6 @@ def _train(engine: Engine, opening: Opening, index: jax.Array):
     start,
   )
   return own, trained, loss, rows
-
-
-def _personal_model(engine: Engine, opening: Opening, index: jax.Array):
-  trained = _train(engine, opening, index)[1]
-  return engine.method.view(opening.key_shared, opening.birth.fixed, trained)
 
 
 def _flip_rate(engine, opening, after, weights) -> jax.Array:

@@ -120,7 +120,7 @@ def fit(
       updates, optimizer_state = method.optimizer.update(
         grads, optimizer_state, trained
       )
-      count = jnp.sum(valid)
+      count = jnp.sum(valid, dtype=jnp.int32)
       return (
         optax.apply_updates(trained, updates),
         optimizer_state,

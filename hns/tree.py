@@ -14,9 +14,7 @@ def path_name(path: tuple) -> str:
   return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
-def split(
-  tree: Tree, chosen: Callable[[str, Any], bool]
-) -> tuple[Tree, Tree]:
+def split(tree: Tree, chosen: Callable[[str, Any], bool]) -> tuple[Tree, Tree]:
   """Two trees of the same structure, each with `None` where the other has it.
 
   Args:
@@ -67,6 +65,5 @@ def unflatten(vector: jax.Array, like: Tree) -> Tree:
 
 def count(tree: Tree) -> jax.Array:
   """Number of non-zero coordinates, int32 []."""
-  return sum(
-    (jnp.count_nonzero(x) for x in jax.tree.leaves(tree)), jnp.int32(0)
-  )
+  counts = [jnp.sum(x != 0, dtype=jnp.int32) for x in jax.tree.leaves(tree)]
+  return sum(counts, jnp.int32(0))

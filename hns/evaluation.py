@@ -1,0 +1,82 @@
+"""How good the models are: personalised and global, on the same engine."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hns import rounds
+from hns.federated import Birth
+from hns.rounds import Engine, Federation, Opening, State
+from hns.training import Rows, correct
+
+
+class Evaluation(NamedTuple):
+  """Correct answers and questions of each client, int32 [clients].
+
+  Attributes:
+    personal: of the model the client has after training, as in a round, from
+      what it would download now.
+    newcomer: of the global model: what a client that just joined sees before
+      training, on the same examples.
+    count: the number of examples.
+  """
+
+  personal: jax.Array
+  newcomer: jax.Array
+  count: jax.Array
+
+
+def evaluate(
+  engine: Engine,
+  key: jax.Array,
+  birth: Birth,
+  federation: Federation,
+  state: State,
+  rows: Rows,
+) -> Evaluation:
+  """Every client's personalised and global accuracy on its `rows`.
+
+  Each client trains as in the next round and uploads nothing; no state
+  changes.
+  """
+  opening = rounds.open_round(engine, key, birth, federation, state)
+  shared = global_model(engine, opening)
+
+  def client(index):
+    personal = personal_model(engine, opening, index)
+    asked = rounds.client_rows(rows, index)
+    right = [
+      correct(engine.apply, variables, federation.examples, asked)
+      for variables in (personal, shared)
+    ]
+    return (), Evaluation(*right, asked.size)
+
+  return rounds.each_client(
+    client, jnp.arange(rows.size.shape[0]), engine.width
+  )[1]
+
+
+def global_model(engine: Engine, opening: Opening) -> Any:
+  """Variables that a client which just joined sees before any training."""
+  birth, key = opening.birth, opening.key_shared
+  start = engine.method.join(key, birth.fixed, opening.message, birth.own)
+  return engine.method.view(key, birth.fixed, start)
+
+
+def personal_model(engine: Engine, opening: Opening, index: jax.Array) -> Any:
+  """Variables that one client has after its local training."""
+  trained = rounds.train_client(engine, opening, index)[1]
+  return engine.method.view(opening.key_shared, opening.birth.fixed, trained)
+
+
+def personal_models(engine: Engine, opening: Opening, ids: jax.Array) -> Any:
+  """Variables that clients have after local training, leaves [ids, ...].
+
+  With a supermask, `['signs']` holds every client's signs.
+  """
+
+  def client(index):
+    return (), personal_model(engine, opening, index)
+
+  return rounds.each_client(client, ids, engine.width)[1]

@@ -1,0 +1,65 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from hns.conv import conv
+
+CASES = [
+  ((5, 5), (1, 1), 'VALID', (12, 12)),
+  ((3, 3), (1, 1), 'SAME', (9, 8)),
+  ((3, 3), (2, 2), 'SAME', (14, 13)),
+  ((3, 2), (2, 1), 'VALID', (9, 10)),
+  ((4, 4), (3, 2), ((1, 2), (0, 3)), (11, 12)),
+]
+LAYOUT = dict(dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+
+
+def reference(x, kernel, strides, padding):
+  return lax.conv_general_dilated(x, kernel, strides, padding, **LAYOUT)
+
+
+@pytest.mark.parametrize('kernel,strides,padding,size', CASES)
+def test_equals_lax_with_its_gradients(x64, kernel, strides, padding, size):
+  keys = jax.random.split(jax.random.key(0), 3)
+  x = jax.random.normal(keys[0], (2, *size, 3), jnp.float64)
+  w = jax.random.normal(keys[1], (*kernel, 3, 4), jnp.float64)
+  expected, vjp = jax.vjp(lambda x, w: reference(x, w, strides, padding), x, w)
+  got, own = jax.vjp(lambda x, w: conv(x, w, strides, padding, **LAYOUT), x, w)
+  grad = jax.random.normal(keys[2], expected.shape, jnp.float64)
+  for a, b in zip((got, *own(grad)), (expected, *vjp(grad))):
+    np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize('kernel,strides,padding,size', CASES)
+def test_vmapped_kernels_equal_one_by_one(x64, kernel, strides, padding, size):
+  keys = jax.random.split(jax.random.key(0), 2)
+  xs = jax.random.normal(keys[0], (3, 2, *size, 3), jnp.float64)
+  ws = jax.random.normal(keys[1], (3, *kernel, 3, 4), jnp.float64)
+
+  def run(convolve):
+    def loss(x, w):
+      return jnp.sum(jnp.sin(convolve(x, w)))
+
+    return jax.grad(loss, (0, 1))
+
+  own = run(lambda x, w: conv(x, w, strides, padding, **LAYOUT))
+  plain = run(lambda x, w: reference(x, w, strides, padding))
+  got = jax.vmap(own)(xs, ws)
+  shared = jax.vmap(own, (None, 0))(xs[0], ws)
+  for i in range(3):
+    for a, b in zip(got, plain(xs[i], ws[i])):
+      np.testing.assert_allclose(a[i], b, rtol=1e-9, atol=1e-9)
+    for a, b in zip(shared, plain(xs[0], ws[i])):
+      np.testing.assert_allclose(a[i], b, rtol=1e-9, atol=1e-9)
+
+
+def test_other_convolutions_are_left_to_lax():
+  x, w = jnp.ones((1, 8, 8, 4)), jnp.ones((3, 3, 1, 4))
+  got = conv(x, w, (1, 1), 'SAME', feature_group_count=4, **LAYOUT)
+  assert float(got[0, 4, 4, 0]) == 9
+  got = conv(
+    x, jnp.ones((3, 3, 4, 1)), (1, 1), 'VALID', rhs_dilation=(2, 2), **LAYOUT
+  )
+  assert got.shape == (1, 4, 4, 1)

@@ -1,0 +1,144 @@
+import zlib
+
+import numpy as np
+import pytest
+
+from hns import partition
+from hns.errors import InputError
+from hns.partition import Labelled, Scheme
+
+RNG = np.random.RandomState(0)
+TRAIN = Labelled(RNG.randint(0, 10, 3000), RNG.randint(0, 40, 3000))
+TEST = Labelled(RNG.randint(0, 10, 1000), RNG.randint(0, 40, 1000))
+SCHEME = Scheme(
+  clients=15, examples=40, classes=2, alpha=0.5, validation=0.2, test=30
+)
+
+
+def divide(name, seed=0, **fields):
+  scheme = SCHEME._replace(**fields)
+  return partition.divide(seed, name, TRAIN, TEST, scheme)
+
+
+@pytest.mark.parametrize('name', partition.PARTITIONS)
+def test_everybody_has_his_own_examples(name):
+  shares = divide(name)
+  held = np.concatenate(shares.train + shares.validation)
+  assert len(np.unique(held)) == len(held)
+  for pools in shares:
+    assert len(pools) == SCHEME.clients
+    assert all(len(p) for p in pools)
+  for test in shares.test:
+    assert len(np.unique(test)) == len(test) <= SCHEME.test
+
+
+@pytest.mark.parametrize('name', partition.PARTITIONS)
+def test_same_seed_same_partition(name):
+  a, b, c = divide(name), divide(name), divide(name, seed=1)
+  flat = lambda s: np.concatenate([np.concatenate(p) for p in s])
+  np.testing.assert_array_equal(flat(a), flat(b))
+  assert flat(a).tolist() != flat(c).tolist()
+
+
+def test_partition_of_a_seed_is_the_same_on_any_machine():
+  found = {
+    name: zlib.crc32(np.concatenate(divide(name).train).astype('<i4').tobytes())
+    for name in partition.PARTITIONS
+  }
+  assert found == KNOWN
+
+
+KNOWN = {
+  'iid': 1650817037,
+  'shards': 852107213,
+  'dirichlet': 99093986,
+  'natural': 192211678,
+}
+
+
+@pytest.mark.parametrize('name', ['iid', 'shards'])
+def test_sizes_are_as_asked(name):
+  shares = divide(name)
+  assert {len(p) for p in shares.train} == {40}
+  assert {len(p) for p in shares.validation} == {10}
+  assert {len(p) for p in shares.test} == {30}
+
+
+def test_shards_have_classes_in_equal_parts():
+  shares = divide('shards')
+  used = np.zeros(10, int)
+  for pool, held_out, test in zip(*shares):
+    both = np.concatenate([pool, held_out])
+    names, counts = np.unique(TRAIN.labels[both], return_counts=True)
+    assert len(names) == 2 and set(counts) == {25}
+    used[names] += 1
+    _, counts = np.unique(TEST.labels[test], return_counts=True)
+    assert set(counts) == {15}
+  assert used.max() - used.min() <= 1
+
+
+def test_all_examples_are_shared_out_when_none_are_asked_for():
+  for name in ('iid', 'shards', 'dirichlet'):
+    shares = divide(name, examples=0, alpha=5.0)
+    assert sum(map(len, shares.train + shares.validation)) == 3000
+
+
+def test_dirichlet_sizes_and_labels_differ_with_alpha():
+  even, uneven = divide('dirichlet', alpha=1000.0), divide('dirichlet')
+  spread = lambda s: np.std([len(p) for p in s.train])
+  assert spread(uneven) > 3 * spread(even)
+  assert sum(map(len, uneven.train + uneven.validation)) == 15 * 50
+
+
+def test_test_labels_follow_the_clients_own():
+  shares = divide('dirichlet', alpha=0.3, examples=150, test=60)
+  for pool, held_out, test in zip(*shares):
+    both = np.concatenate([pool, held_out])
+    own = np.bincount(TRAIN.labels[both], minlength=10) / len(both)
+    asked = np.bincount(TEST.labels[test], minlength=10) / len(test)
+    np.testing.assert_allclose(asked, own, atol=1 / len(test) + 1e-9)
+
+
+def test_natural_clients_are_writers():
+  shares = divide('natural', examples=0, test=100)
+  seen = set()
+  for pool, held_out, test in zip(*shares):
+    writers = set(TRAIN.groups[np.concatenate([pool, held_out])])
+    assert len(writers) == 1 and set(TEST.groups[test]) == writers
+    seen |= writers
+  assert len(seen) == SCHEME.clients
+
+
+@pytest.mark.parametrize(
+  'name,fields,said',
+  [
+    ('shards', dict(classes=11), 'classes_per_client=11: the data has 10'),
+    ('shards', dict(examples=400), 'examples_per_client=.*class'),
+    ('iid', dict(examples=1000), 'examples_per_client=.*3000'),
+    ('natural', dict(clients=41), 'num_clients=41: the data has 40'),
+    ('dirichlet', dict(alpha=0.0), 'alpha=0.0'),
+    ('dirichlet', dict(alpha=1e-3), 'left without'),
+    ('iid', dict(clients=4000, examples=0), 'left without'),
+  ],
+)
+def test_bad_schemes_name_field_and_value(name, fields, said):
+  with pytest.raises(InputError, match=said):
+    divide(name, **fields)
+
+
+def test_scarce_test_examples_are_dealt_again():
+  rng = np.random.RandomState(0)
+  labels = np.repeat([0, 1], 50)
+  pools = [np.arange(10), np.arange(10), np.arange(50, 60)]
+  tests = partition.deal_test(
+    rng, pools, labels, np.array([0] * 6 + [1] * 9), 5
+  )
+  assert [len(t) for t in tests] == [5, 5, 5]
+  assert len(np.intersect1d(tests[0], tests[1])) == 4
+  assert set(tests[2]) <= set(range(6, 15))
+
+
+def test_pad_makes_a_table():
+  table, sizes = partition.pad([np.array([3, 1]), np.array([2]), np.array([])])
+  assert table.tolist() == [[3, 1], [2, 0], [0, 0]]
+  assert sizes.tolist() == [2, 1, 0]

@@ -1,0 +1,177 @@
+import functools
+import inspect
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hns import models, pruning, tree
+from hns.errors import InputError
+from hns.supermask import hide
+
+
+def hidden(net, shape, seed=0):
+  x = jnp.zeros((1, *shape))
+  return hide(net.init(jax.random.key(seed), x)['params']), x
+
+
+def total(variables):
+  return sum(w.size for w in jax.tree.leaves(variables['weights']))
+
+
+def prune(net, variables, x, density, score='synflow', steps=100, seed=1):
+  keep = pruning.schedule(total(variables), density, steps)
+  return pruning.prune(
+    jax.random.key(seed), pruning.SCORES[score], net, variables, x, keep
+  )
+
+
+@pytest.mark.parametrize('name', ['mlp', 'cnn', 'lenet'])
+def test_saliency_is_conserved_from_layer_to_layer(name):
+  net = models.create(name, 10)
+  variables, x = hidden(net, (28, 28, 1))
+  scores = pruning.synflow(None, net, variables, x)
+  sums = [float(jnp.sum(s)) for s in jax.tree.leaves(scores)]
+  assert sums[0] > 0
+  np.testing.assert_allclose(sums, sums[0], rtol=1e-4)
+
+
+def test_saliency_of_a_unit_flows_in_and_out():
+  """Tanaka et al. 2020, theorem 1, on the hidden units of an MLP."""
+  net = models.mlp(10)
+  variables, x = hidden(net, (8, 8, 1))
+  scores = pruning.synflow(None, net, variables, x)
+  into = scores['Dense_0']['kernel'].sum(0)
+  out = scores['Dense_1']['kernel'].sum(1)
+  np.testing.assert_allclose(into, out, rtol=1e-4)
+
+
+def test_saliency_by_hand():
+  """|w x dR/dw| on two layers, up to the common factor that is taken out."""
+
+  class Two(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      x = models.Norm()(nn.Dense(2, use_bias=False)(x))
+      return nn.Dense(1, use_bias=False)(x)
+
+  a, b = jnp.array([[1.0, -2.0], [-3.0, 4.0]]), jnp.array([[5.0], [-6.0]])
+  params = {'Dense_0': {'kernel': a}, 'Dense_1': {'kernel': b}}
+  scores = pruning.synflow(None, Two(), hide(params), jnp.zeros((1, 2)))
+  first = np.abs(a) * np.abs(b).T
+  second = (np.abs(a).sum(0) * np.abs(b)[:, 0])[:, None]
+  ratio = first[0, 0] / scores['Dense_0']['kernel'][0, 0]
+  np.testing.assert_allclose(scores['Dense_0']['kernel'] * ratio, first, 1e-5)
+  np.testing.assert_allclose(scores['Dense_1']['kernel'] * ratio, second, 1e-5)
+
+
+@pytest.mark.parametrize('score', pruning.SCORES)
+@pytest.mark.parametrize('steps', [1, 100])
+@pytest.mark.parametrize('density', [1.0, 0.5, 0.2, 0.0837])
+def test_density_is_exact_to_the_weight(score, steps, density):
+  net = models.mlp(10)
+  variables, x = hidden(net, (8, 8, 1))
+  mask = prune(net, variables, x, density, score, steps)
+  assert int(tree.count(mask)) == round(total(variables) * density)
+
+
+def test_density_is_exact_under_ties():
+  """Signed-constant weights: all saliencies of a layer are equal."""
+  net = models.mlp(10)
+  variables, x = hidden(net, (8, 8, 1))
+  variables['weights'] = jax.tree.map(jnp.ones_like, variables['weights'])
+  masks = [prune(net, variables, x, 0.5, steps=1, seed=s) for s in (1, 1, 2)]
+  for mask in masks:
+    assert int(tree.count(mask)) == round(total(variables) * 0.5)
+  same = [
+    np.array_equal(tree.flatten(masks[0]), tree.flatten(m)) for m in masks
+  ]
+  assert same == [True, True, False]
+
+
+def test_top_k_equals_sorting():
+  rng = np.random.RandomState(0)
+  scores = rng.choice([-1.0, 0.0, 1e-40, 0.5, 0.5, 2.0, 1e30], 200)
+  order = rng.permutation(200).astype(np.uint32)
+  ranked = np.lexsort((order, -scores.astype(np.float32)))
+  for k in (0, 1, 57, 199, 200):
+    expected = np.zeros(200, bool)
+    expected[ranked[:k]] = True
+    got = pruning.top_k(jnp.float32(scores), jnp.asarray(order), k)
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_schedule_is_exponential_and_masks_nest():
+  keep = pruning.schedule(10_000, 0.01, 4)
+  assert keep == (3162, 1000, 316, 100)
+  net = models.mlp(10)
+  variables, x = hidden(net, (8, 8, 1))
+  half = prune(net, variables, x, 0.5, 'magnitude')
+  fifth = prune(net, variables, x, 0.2, 'magnitude')
+  kept, more = tree.flatten(fifth), tree.flatten(half)
+  assert np.all(more[kept])
+
+
+class Deep(nn.Module):
+  @nn.compact
+  def __call__(self, x):
+    for _ in range(60):
+      x = nn.relu(models.Dense(256)(x))
+    return models.Dense(10)(x)
+
+
+def test_deep_networks_do_not_overflow():
+  """In float32 the plain sum of outputs is far past 1e38."""
+  net = Deep()
+  variables, x = hidden(net, (64,))
+  positive = jax.tree.map(jnp.abs, variables['weights'])
+  plain = net.apply({'params': positive}, jnp.ones_like(x))
+  assert not np.all(np.isfinite(plain))
+  mask = prune(net, variables, x, 0.3, steps=5)
+  assert int(tree.count(mask)) == round(total(variables) * 0.3)
+  scores = pruning.synflow(None, net, variables | {'mask': mask}, x)
+  assert np.all(np.isfinite(tree.flatten(scores)))
+  pruning.check_layers(mask, 0.3)
+
+
+def test_an_emptied_layer_is_an_error():
+  net = models.mlp(10)
+  variables, x = hidden(net, (8, 8, 1))
+  mask = prune(net, variables, x, 0.0005, 'random', steps=1)
+  mask['Dense_2']['kernel'] = jnp.zeros((200, 10), bool)
+  with pytest.raises(InputError, match='density=0.0005.*Dense_2/kernel'):
+    pruning.check_layers(mask, 0.0005)
+
+
+def test_pruning_never_sees_data():
+  """Nothing that prunes takes examples; the input's values do not matter."""
+  net = models.cnn(10)
+  variables, x = hidden(net, (8, 8, 1))
+  noise = jax.random.normal(jax.random.key(9), x.shape)
+  masks = [prune(net, variables, seen, 0.2) for seen in (x, noise, x * jnp.nan)]
+  for mask in masks[1:]:
+    jax.tree.map(np.testing.assert_array_equal, masks[0], mask)
+  for score in pruning.SCORES.values():
+    names = list(inspect.signature(score).parameters)
+    assert names == ['key', 'net', 'variables', 'inputs']
+
+
+def test_signs_do_not_matter_to_saliency():
+  net = models.mlp(10)
+  variables, x = hidden(net, (8, 8, 1))
+  negative = jax.tree.map(jnp.negative, variables['weights'])
+  score = functools.partial(pruning.synflow, None, net, inputs=x)
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    score(variables),
+    score(variables | {'weights': negative}),
+  )
+
+
+def test_random_pruning_differs_by_key():
+  net = models.mlp(10)
+  variables, x = hidden(net, (8, 8, 1))
+  a, b = (prune(net, variables, x, 0.5, 'random', seed=s) for s in (1, 2))
+  assert np.mean(tree.flatten(a) != tree.flatten(b)) > 0.4

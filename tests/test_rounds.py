@@ -1,0 +1,366 @@
+"""The engine against a plain Python loop, against itself, and by identities."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import small
+
+from hns import evaluation, models, rounds, tree, wire
+from hns.supermask import sign
+
+SIZES = dict(partition='dirichlet', alpha=1.0, examples_per_client=24)
+
+
+def clients(experiment):
+  return experiment.federation.train.size.shape[0]
+
+
+def play(experiment, number, width=1):
+  """The state after so many rounds, and the last report."""
+  engine = experiment.engine._replace(width=width)
+  _, key, birth, federation, *_ = experiment
+  step = jax.jit(functools.partial(rounds.run_round, engine))
+  state, report = rounds.begin(birth, clients(experiment)), None
+  for _ in range(number):
+    state, report = step(key, birth, federation, state)
+  return state, report
+
+
+def in_double(experiment):
+  """The same experiment with float64 weights."""
+  double = lambda t: jax.tree.map(
+    lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x, t
+  )
+  return experiment._replace(birth=double(experiment.birth))
+
+
+def loop_round(experiment, plain, state):
+  """HideNseek's round written out: one client, one batch, one step at a time.
+
+  Only the draws are the engine's. Adam, the gate's gradient and the vote are
+  written by hand.
+  """
+  engine, key, birth, federation, *_ = experiment
+  opening = rounds.open_round(engine, key, birth, federation, state)
+  fixed, plan = birth.fixed, engine.plan
+  votes, total = 0, 0
+  for index in map(int, rounds.cohort(engine, opening)):
+    size = int(federation.train.size[index])
+    row = federation.train.index[index]
+    client_key = jax.random.fold_in(opening.key_clients, index)
+    fit_key = jax.random.fold_in(client_key, 1)
+    scores = engine.method.join(opening.key_shared, fixed, opening.message, ())
+    first = second = jax.tree.map(jnp.zeros_like, scores)
+    steps = 0
+    for epoch in range(plan.epochs):
+      draw = np.array(
+        jax.random.uniform(
+          jax.random.fold_in(fit_key, epoch), row.shape, jnp.float32
+        )
+      )
+      order = np.asarray(row)[:size][np.argsort(draw[:size], kind='stable')]
+      for start in range(0, size, plan.batch_size):
+        chosen = order[start : start + plan.batch_size]
+        grads = plain_gradient(plain, fixed, scores, federation, chosen)
+        steps += 1
+        first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, grads)
+        second = jax.tree.map(
+          lambda v, g: 0.999 * v + 0.001 * g * g, second, grads
+        )
+        rate = 0.01 * np.sqrt(1 - 0.999**steps) / (1 - 0.9**steps)
+        tiny = 1e-8 * np.sqrt(1 - 0.999**steps)
+        scores = jax.tree.map(
+          lambda s, m, v, rate=rate, tiny=tiny: (
+            s - rate * m / (jnp.sqrt(v) + tiny)
+          ),
+          scores,
+          first,
+          second,
+        )
+    signs = np.where(np.asarray(tree.flatten(scores)) < 0, -1, 1)
+    votes, total = votes + size * signs, total + size
+  kept = np.asarray(tree.flatten(fixed['mask']))
+  return np.where(kept, votes / total, 0), signs
+
+
+def plain_gradient(plain, fixed, scores, federation, chosen):
+  """d loss / d sign, by differentiating the plain network's weights."""
+  images = federation.examples.images[chosen].astype(jnp.float32)
+  center, spread = federation.examples.scale
+  labels = federation.examples.labels[chosen]
+  masked = jax.tree.map(lambda w, m: w * m, fixed['weights'], fixed['mask'])
+  signs = jax.tree.map(lambda s: jnp.where(s < 0, -1.0, 1.0), scores)
+
+  def loss(params):
+    logits = plain.apply({'params': params}, (images - center) / spread)
+    return jnp.mean(
+      optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    )
+
+  grads = jax.grad(loss)(jax.tree.map(jnp.multiply, masked, signs))
+  return jax.tree.map(jnp.multiply, grads, masked)
+
+
+@pytest.mark.parametrize('width', [1, 2, 3])
+def test_engine_equals_a_plain_loop(x64, width):
+  """In float64 all signs are equal, with clients of different sizes."""
+  experiment = in_double(small(cohort=4, local_epochs=3, rounds=3, **SIZES))
+  sizes = np.asarray(experiment.federation.train.size)
+  assert len(np.unique(sizes % experiment.engine.plan.batch_size)) > 2
+  state, moved = rounds.begin(experiment.birth, clients(experiment)), 0
+  plain = models.mlp(10)
+  step = jax.jit(
+    functools.partial(rounds.run_round, experiment.engine._replace(width=width))
+  )
+  for _ in range(2):
+    expected, _ = loop_round(experiment, plain, state)
+    before = np.asarray(tree.flatten(state.shared))
+    state, _ = step(experiment.key, *experiment[2:4], state)
+    got = np.asarray(tree.flatten(state.shared))
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+    moved += np.sum((got < 0) != (before < 0))
+  assert moved > 100
+
+
+def test_the_loop_test_can_fail(x64):
+  """Another learning rate, in the engine alone, changes many signs."""
+  fields = dict(cohort=4, local_epochs=3, **SIZES)
+  experiment = in_double(small(**fields))
+  state = rounds.begin(experiment.birth, clients(experiment))
+  expected, _ = loop_round(experiment, models.mlp(10), state)
+  table = dict(learning_rate=0.011, scale=0.3, download_bits=4)
+  other = in_double(small(hidenseek=table, **fields))
+  got = tree.flatten(play(other, 1)[0].shared)
+  assert np.sum(np.asarray(got) != expected) > 50
+
+
+@pytest.mark.parametrize('algorithm', ['hidenseek', 'fedavg', 'local'])
+@pytest.mark.parametrize('model', ['mlp', 'cnn'])
+def test_every_width_gives_the_same_result(algorithm, model):
+  """One client at a time, padded chunks, all at once."""
+  fields = dict(algorithm=algorithm, model=model, cohort=5, **SIZES)
+  experiment = small(**fields)
+  alone, told = play(experiment, 1)
+  start = tree.flatten(rounds.begin(experiment.birth, clients(experiment))[1:])
+  assert np.any(tree.flatten(alone[1:]) != start)
+  for width in (2, 3, 5):
+    chunked, other = play(experiment, 1, width)
+    np.testing.assert_array_equal(told.cohort, other.cohort)
+    np.testing.assert_array_equal(told.uplink, other.uplink)
+    a, b = tree.flatten(alone[1:]), tree.flatten(chunked[1:])
+    # Rounding flips a sign whose score is nearly 0, and changes a float.
+    assert np.mean(~np.isclose(a, b, atol=1e-4)) < 2e-3
+    np.testing.assert_allclose(told.train_loss, other.train_loss, rtol=1e-3)
+
+
+def test_widths_give_equal_evaluations():
+  experiment = small(num_clients=7, cohort=3)
+  _, key, birth, federation, rows, _ = experiment
+  found = []
+  for width in (1, 3, 7):
+    state, _ = play(experiment, 1)
+    engine = experiment.engine._replace(width=width)
+    found.append(
+      evaluation.evaluate(engine, key, birth, federation, state, rows)
+    )
+  for other in found[1:]:
+    np.testing.assert_array_equal(found[0].count, other.count)
+    np.testing.assert_array_equal(found[0].newcomer, other.newcomer)
+    np.testing.assert_allclose(found[0].personal, other.personal, atol=1)
+
+
+def test_each_client_sums_lists_and_pads():
+  ids = jnp.array([4, 0, 3, 1, 2], jnp.int32)
+  present = lambda i: jnp.where(i < 5, i, 0)
+  for width in (1, 2, 3, 4, 5, 9):
+    total, listed = rounds.each_client(
+      lambda i: (present(i), (i, i * 2)), ids, width
+    )
+    assert int(total) == 10
+    np.testing.assert_array_equal(listed[0], ids)
+    np.testing.assert_array_equal(listed[1], ids * 2)
+
+
+def test_an_absent_client_is_inert():
+  experiment = small()
+  engine, key, birth, federation, *_ = experiment
+  state = rounds.begin(birth, clients(experiment))
+  opening = rounds.open_round(engine, key, birth, federation, state)
+  absent = jnp.int32(jnp.iinfo(jnp.int32).max)
+  upload, _, loss, examples = rounds.participate(engine, opening, absent)
+  start = engine.method.join(
+    opening.key_shared, birth.fixed, opening.message, birth.own
+  )
+  assert int(examples) == 0 and float(loss) == 0
+  jax.tree.map(
+    lambda a, b: np.testing.assert_array_equal(a, sign(b)), upload.value, start
+  )
+
+
+def test_frozen_means_frozen():
+  """Weights and prune mask, bit for bit, after training."""
+  experiment = small()
+  before = jax.tree.map(np.array, experiment.birth.fixed)
+  state, _ = play(experiment, 3)
+  engine, key, birth, federation, *_ = experiment
+  opening = rounds.open_round(engine, key, birth, federation, state)
+  held = evaluation.personal_models(engine, opening, jnp.arange(2))
+  for name in ('weights', 'mask'):
+    jax.tree.map(np.testing.assert_array_equal, before[name], birth.fixed[name])
+    jax.tree.map(
+      lambda a, b: np.testing.assert_array_equal(np.stack([a, a]), b),
+      before[name],
+      held[name],
+    )
+  signs = np.asarray(tree.flatten(held['signs']))
+  assert set(np.unique(signs)) == {-1, 1}
+
+
+def test_one_client_fedavg_is_plain_sgd():
+  experiment = small(
+    algorithm='fedavg', num_clients=1, cohort=1, partition='iid', seed=4
+  )
+  engine, key, birth, federation, *_ = experiment
+  state, params = rounds.begin(birth, 1), birth.shared
+  net = models.mlp(10)
+  opening = rounds.open_round(engine, key, birth, federation, state)
+  fit_key = jax.random.fold_in(jax.random.fold_in(opening.key_clients, 0), 1)
+  row, size = federation.train.index[0], int(federation.train.size[0])
+  images = federation.examples.images.astype(jnp.float32)
+  images = (images - federation.examples.scale[0]) / federation.examples.scale[
+    1
+  ]
+
+  @jax.jit
+  def gradient(params, x, y):
+    loss = lambda p: jnp.mean(
+      optax.softmax_cross_entropy_with_integer_labels(
+        net.apply({'params': p}, x), y
+      )
+    )
+    return jax.grad(loss)(params)
+
+  for epoch in range(engine.plan.epochs):
+    draw = jax.random.uniform(jax.random.fold_in(fit_key, epoch), row.shape)
+    order = row[jnp.argsort(draw)]
+    for start in range(0, size, engine.plan.batch_size):
+      chosen = order[start : start + engine.plan.batch_size]
+      grads = gradient(
+        params, images[chosen], federation.examples.labels[chosen]
+      )
+      params = jax.tree.map(lambda p, g: p - 0.05 * g, params, grads)
+  got = play(experiment, 1)[0].shared
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5),
+    got,
+    params,
+  )
+
+
+def test_aggregation_is_an_exact_vote():
+  """The server's state is the vote of the uploads, in integers."""
+  experiment = small(cohort=5, num_clients=8, **SIZES)
+  engine, key, birth, federation, *_ = experiment
+  state = rounds.begin(birth, 8)
+  opening = rounds.open_round(engine, key, birth, federation, state)
+  ids = rounds.cohort(engine, opening)
+  uploads = rounds.uploads(engine, opening)
+  sizes = np.asarray(federation.train.size)[np.asarray(ids)]
+  assert len(set(sizes)) > 1
+  after, _ = play(experiment, 1)
+  for signs, mask, got in zip(
+    jax.tree.leaves(uploads.value),
+    jax.tree.leaves(birth.fixed['mask']),
+    jax.tree.leaves(after.shared),
+  ):
+    votes = np.tensordot(sizes.astype(np.int64), np.int64(signs), 1)
+    expected = np.float32(votes) / np.float32(sizes.sum())
+    np.testing.assert_array_equal(got, np.where(mask, expected, 0))
+
+
+def test_cohorts_are_drawn_anew_by_seed_and_round():
+  def drawn(seed):
+    experiment = small(seed=seed, num_clients=20, cohort=8)
+    engine, key, birth, federation, *_ = experiment
+    state = rounds.begin(birth, 20)
+    return [
+      rounds.cohort(
+        engine,
+        rounds.open_round(
+          engine, key, birth, federation, state._replace(round=jnp.int32(r))
+        ),
+      )
+      for r in range(3)
+    ]
+
+  ids = np.stack(drawn(0))
+  assert all(len(set(row)) == 8 for row in ids)
+  assert len({tuple(sorted(row)) for row in ids}) == 3
+  np.testing.assert_array_equal(ids, np.stack(drawn(0)))
+  assert np.any(ids != np.stack(drawn(1)))
+
+
+def test_no_recompilation_after_the_first_round():
+  experiment = small()
+  engine, key, birth, federation, *_ = experiment
+  step = jax.jit(functools.partial(rounds.run_round, engine), donate_argnums=3)
+  state = rounds.begin(birth, clients(experiment))
+  old = state.shared
+  for _ in range(3):
+    state, _ = step(key, birth, federation, state)
+  assert step._cache_size() == 1
+  assert all(x.is_deleted() for x in jax.tree.leaves(old))
+  assert not any(x.is_deleted() for x in jax.tree.leaves(birth))
+
+
+def test_local_steps_replace_epochs():
+  experiment = small(local_steps=7, **SIZES)
+  by_steps = play(experiment, 1)[0].shared
+  epochs = play(small(local_epochs=7, **SIZES), 1)[0].shared
+  assert np.any(tree.flatten(by_steps) != tree.flatten(epochs))
+  one_batch = small(local_steps=3, batch_size=100, **SIZES)
+  same = small(local_epochs=3, batch_size=100, **SIZES)
+  np.testing.assert_array_equal(
+    tree.flatten(play(one_batch, 1)[0].shared),
+    tree.flatten(play(same, 1)[0].shared),
+  )
+
+
+def test_counted_bytes_decode_to_what_was_sent():
+  for algorithm in ('hidenseek', 'fedavg', 'local'):
+    experiment = small(algorithm=algorithm)
+    engine, key, birth, federation, _, envelope = experiment
+    state = rounds.begin(birth, clients(experiment))
+    opening = rounds.open_round(engine, key, birth, federation, state)
+    uploads = rounds.uploads(engine, opening)
+    report = play(experiment, 1)[1]
+    sent = [opening.message] * engine.cohort
+    received = [
+      wire.Message(
+        jax.tree.map(lambda x, k=k: x[k], uploads.value),
+        jax.tree.map(lambda x, k=k: x[k], uploads.weight),
+      )
+      for k in range(engine.cohort)
+    ]
+    for codec, messages, counted in (
+      (engine.method.down, sent, report.downlink),
+      (engine.method.up, received, report.uplink),
+    ):
+      for message, number in zip(messages, counted):
+        payload = wire.encode(codec, message, envelope)
+        assert len(payload) == int(number)
+        blank = jax.tree.map(jnp.zeros_like, message.value)
+        got = wire.decode(
+          codec, payload, wire.Message(blank, message.weight), envelope
+        )
+        kept = jax.tree.map(lambda v, w: v * (w != 0), *message)
+        jax.tree.map(np.testing.assert_array_equal, got.value, kept)
+    if algorithm == 'hidenseek':
+      survivors = int(tree.count(birth.fixed['mask']))
+      assert int(report.uplink[0]) <= -(-survivors // 8) + 64
+    if algorithm == 'local':
+      assert not np.any(report.uplink) and not np.any(report.downlink)

@@ -1,0 +1,118 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hns import wire
+from hns.wire import Envelope, Message, WireError
+
+ENVELOPE = Envelope(round=7, seed=3, density=0.2)
+
+
+def message(codec, seed=0, density=0.3):
+  rng = np.random.RandomState(seed)
+  shapes = {'a': (5, 7), 'b': {'c': (3, 3, 2, 4)}}
+  draw = lambda shape: (
+    rng.randn(*shape).astype(np.float32)
+    if codec.bits == 32
+    else (2 * rng.randint(0, 2**codec.bits, shape) - 2**codec.bits + 1).astype(
+      np.int16
+    )
+  )
+  is_shape = lambda x: isinstance(x, tuple)
+  weight = jax.tree.map(
+    lambda s: rng.rand(*s) < density, shapes, is_leaf=is_shape
+  )
+  value = jax.tree.map(draw, shapes, is_leaf=is_shape)
+  return Message(jax.tree.map(lambda v, w: v * w, value, weight), weight)
+
+
+CODECS = [*map(wire.levels, range(1, 9)), wire.floats()]
+NAMES = [f'{c.bits} bits' for c in CODECS]
+
+
+@pytest.mark.parametrize('codec', CODECS, ids=NAMES)
+@pytest.mark.parametrize('density', [0.0, 0.3, 1.0])
+def test_round_trip_and_size(codec, density):
+  sent = message(codec, density=density)
+  payload = wire.encode(codec, sent, ENVELOPE)
+  assert len(payload) == int(jax.jit(lambda m: wire.size(codec, m))(sent))
+  count = sum(w.sum() for w in jax.tree.leaves(sent.weight))
+  assert len(payload) == wire.HEADER_BYTES + -(-count * codec.bits // 8)
+  like = Message(jax.tree.map(np.zeros_like, sent.value), sent.weight)
+  got = wire.decode(codec, payload, like, ENVELOPE)
+  jax.tree.map(np.testing.assert_array_equal, got.value, sent.value)
+  assert wire.open_header(payload) == ENVELOPE
+
+
+def test_a_sign_costs_one_bit():
+  codec = wire.levels(1)
+  ones = Message(np.ones(8000, np.int8), np.True_)
+  assert len(wire.encode(codec, ones, ENVELOPE)) == 1000 + wire.HEADER_BYTES
+  assert wire.HEADER_BYTES <= 64
+
+
+def test_nothing_to_say_costs_nothing():
+  empty = Message({'a': None}, {'a': None})
+  assert wire.encode(wire.floats(), empty, ENVELOPE) == b''
+  assert int(wire.size(wire.floats(), empty)) == 0
+  assert wire.decode(wire.floats(), b'', empty, ENVELOPE) == empty
+  with pytest.raises(WireError):
+    wire.decode(wire.floats(), b'x', empty, ENVELOPE)
+
+
+def damaged(payload):
+  """Payloads that must never decode."""
+  for cut in (0, 1, wire.HEADER_BYTES - 1, wire.HEADER_BYTES, len(payload) - 1):
+    yield payload[:cut]
+  yield payload + b'\0'
+  yield payload + payload
+  yield payload[1:]
+  yield b'PNG' + payload[3:]
+  yield bytes(len(payload))
+  for byte in range(len(payload)):
+    for bit in (0, 7):
+      flipped = bytearray(payload)
+      flipped[byte] ^= 1 << bit
+      yield bytes(flipped)
+
+
+@pytest.mark.parametrize('codec', [CODECS[0], CODECS[3], CODECS[-1]])
+def test_damaged_bytes_raise_and_change_nothing(codec):
+  sent = message(codec)
+  payload = wire.encode(codec, sent, ENVELOPE)
+  like = Message(jax.tree.map(np.copy, sent.value), sent.weight)
+  for bad in damaged(payload):
+    with pytest.raises(WireError):
+      wire.decode(codec, bad, like, ENVELOPE)
+  jax.tree.map(np.testing.assert_array_equal, like.value, sent.value)
+
+
+def test_payloads_of_another_round_network_or_codec_are_refused():
+  codec = wire.levels(1)
+  sent = message(codec)
+  payload = wire.encode(codec, sent, ENVELOPE)
+  for other, field in (
+    (ENVELOPE._replace(round=8), 'round'),
+    (ENVELOPE._replace(seed=4), 'seed'),
+    (ENVELOPE._replace(density=0.1), 'density'),
+  ):
+    with pytest.raises(WireError, match=field):
+      wire.decode(codec, payload, sent, other)
+  with pytest.raises(WireError, match='bits'):
+    wire.decode(wire.levels(2), payload, sent, ENVELOPE)
+  with pytest.raises(WireError, match='coordinates'):
+    wire.decode(codec, payload, message(codec, seed=1), ENVELOPE)
+
+
+@pytest.mark.parametrize('bits', range(1, 9))
+def test_quantise_is_nearest_and_never_zero(bits):
+  x = jnp.linspace(-1, 1, 1001)
+  level = wire.quantise(x, bits)
+  step = 2 / (2**bits - 1)
+  back = wire.dequantise(level, bits)
+  assert np.all(np.asarray(level) % 2 == 1) and np.all(back != 0)
+  assert np.max(np.abs(back - x)) <= step / 2 + 1e-6
+  far = np.abs(x) > 1e-6
+  np.testing.assert_array_equal((back < 0)[far], (x < 0)[far])
+  assert float(wire.dequantise(wire.quantise(jnp.float32(0), bits), bits)) > 0
