@@ -14,7 +14,12 @@ from hns.supermask import hide
 
 def hidden(net, shape, seed=0):
   x = jnp.zeros((1, *shape))
-  return hide(net.init(jax.random.key(seed), x)['params']), x
+  return hide(jax.jit(net.init)(jax.random.key(seed), x)['params']), x
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def synflow(net, variables, x):
+  return pruning.synflow(None, net, variables, x)
 
 
 def total(variables):
@@ -32,7 +37,7 @@ def prune(net, variables, x, density, score='synflow', steps=100, seed=1):
 def test_saliency_is_conserved_from_layer_to_layer(name):
   net = models.create(name, 10)
   variables, x = hidden(net, (28, 28, 1))
-  scores = pruning.synflow(None, net, variables, x)
+  scores = synflow(net, variables, x)
   sums = [float(jnp.sum(s)) for s in jax.tree.leaves(scores)]
   assert sums[0] > 0
   np.testing.assert_allclose(sums, sums[0], rtol=1e-4)
@@ -42,7 +47,7 @@ def test_saliency_of_a_unit_flows_in_and_out():
   """Tanaka et al. 2020, theorem 1, on the hidden units of an MLP."""
   net = models.mlp(10)
   variables, x = hidden(net, (8, 8, 1))
-  scores = pruning.synflow(None, net, variables, x)
+  scores = synflow(net, variables, x)
   into = scores['Dense_0']['kernel'].sum(0)
   out = scores['Dense_1']['kernel'].sum(1)
   np.testing.assert_allclose(into, out, rtol=1e-4)
@@ -131,7 +136,7 @@ def test_deep_networks_do_not_overflow():
   assert not np.all(np.isfinite(plain))
   mask = prune(net, variables, x, 0.3, steps=5)
   assert int(tree.count(mask)) == round(total(variables) * 0.3)
-  scores = pruning.synflow(None, net, variables | {'mask': mask}, x)
+  scores = synflow(net, variables | {'mask': mask}, x)
   assert np.all(np.isfinite(tree.flatten(scores)))
   pruning.check_layers(mask, 0.3)
 
@@ -162,11 +167,10 @@ def test_signs_do_not_matter_to_saliency():
   net = models.mlp(10)
   variables, x = hidden(net, (8, 8, 1))
   negative = jax.tree.map(jnp.negative, variables['weights'])
-  score = functools.partial(pruning.synflow, None, net, inputs=x)
   jax.tree.map(
     np.testing.assert_array_equal,
-    score(variables),
-    score(variables | {'weights': negative}),
+    synflow(net, variables, x),
+    synflow(net, variables | {'weights': negative}, x),
   )
 
 

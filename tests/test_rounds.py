@@ -47,6 +47,7 @@ def loop_round(experiment, plain, state):
   engine, key, birth, federation, *_ = experiment
   opening = rounds.open_round(engine, key, birth, federation, state)
   fixed, plan = birth.fixed, engine.plan
+  gradient = jax.jit(functools.partial(plain_gradient, plain))
   votes, total = 0, 0
   for index in map(int, rounds.cohort(engine, opening)):
     size = int(federation.train.size[index])
@@ -65,7 +66,7 @@ def loop_round(experiment, plain, state):
       order = np.asarray(row)[:size][np.argsort(draw[:size], kind='stable')]
       for start in range(0, size, plan.batch_size):
         chosen = order[start : start + plan.batch_size]
-        grads = plain_gradient(plain, fixed, scores, federation, chosen)
+        grads = gradient(fixed, scores, federation, chosen)
         steps += 1
         first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, grads)
         second = jax.tree.map(
@@ -84,7 +85,7 @@ def loop_round(experiment, plain, state):
     signs = np.where(np.asarray(tree.flatten(scores)) < 0, -1, 1)
     votes, total = votes + size * signs, total + size
   kept = np.asarray(tree.flatten(fixed['mask']))
-  return np.where(kept, votes / total, 0), signs
+  return np.where(kept, votes / total, 0)
 
 
 def plain_gradient(plain, fixed, scores, federation, chosen):
@@ -105,24 +106,32 @@ def plain_gradient(plain, fixed, scores, federation, chosen):
   return jax.tree.map(jnp.multiply, grads, masked)
 
 
-@pytest.mark.parametrize('width', [1, 2, 3])
-def test_engine_equals_a_plain_loop(x64, width):
-  """In float64 all signs are equal, with clients of different sizes."""
-  experiment = in_double(small(cohort=4, local_epochs=3, rounds=3, **SIZES))
+def test_engine_equals_a_plain_loop(x64):
+  """In float64 all signs are equal, with clients of different sizes.
+
+  One client at a time, padded chunks of three, and all four at once.
+  """
+  experiment = in_double(small(cohort=4, local_epochs=3, **SIZES))
   sizes = np.asarray(experiment.federation.train.size)
   assert len(np.unique(sizes % experiment.engine.plan.batch_size)) > 2
   state, moved = rounds.begin(experiment.birth, clients(experiment)), 0
-  plain = models.mlp(10)
-  step = jax.jit(
-    functools.partial(rounds.run_round, experiment.engine._replace(width=width))
-  )
+  steps = [
+    jax.jit(
+      functools.partial(
+        rounds.run_round, experiment.engine._replace(width=width)
+      )
+    )
+    for width in (1, 3, 4)
+  ]
   for _ in range(2):
-    expected, _ = loop_round(experiment, plain, state)
+    expected = loop_round(experiment, models.mlp(10), state)
     before = np.asarray(tree.flatten(state.shared))
-    state, _ = step(experiment.key, *experiment[2:4], state)
-    got = np.asarray(tree.flatten(state.shared))
-    np.testing.assert_allclose(got, expected, rtol=1e-6)
+    for step in steps:
+      after, _ = step(experiment.key, *experiment[2:4], state)
+      got = np.asarray(tree.flatten(after.shared))
+      np.testing.assert_allclose(got, expected, rtol=1e-6)
     moved += np.sum((got < 0) != (before < 0))
+    state = after
   assert moved > 100
 
 
@@ -131,7 +140,7 @@ def test_the_loop_test_can_fail(x64):
   fields = dict(cohort=4, local_epochs=3, **SIZES)
   experiment = in_double(small(**fields))
   state = rounds.begin(experiment.birth, clients(experiment))
-  expected, _ = loop_round(experiment, models.mlp(10), state)
+  expected = loop_round(experiment, models.mlp(10), state)
   table = dict(learning_rate=0.011, scale=0.3, download_bits=4)
   other = in_double(small(hidenseek=table, **fields))
   got = tree.flatten(play(other, 1)[0].shared)
@@ -147,7 +156,7 @@ def test_every_width_gives_the_same_result(algorithm, model):
   alone, told = play(experiment, 1)
   start = tree.flatten(rounds.begin(experiment.birth, clients(experiment))[1:])
   assert np.any(tree.flatten(alone[1:]) != start)
-  for width in (2, 3, 5):
+  for width in (2, 5):
     chunked, other = play(experiment, 1, width)
     np.testing.assert_array_equal(told.cohort, other.cohort)
     np.testing.assert_array_equal(told.uplink, other.uplink)
@@ -161,8 +170,8 @@ def test_widths_give_equal_evaluations():
   experiment = small(num_clients=7, cohort=3)
   _, key, birth, federation, rows, _ = experiment
   found = []
-  for width in (1, 3, 7):
-    state, _ = play(experiment, 1)
+  state, _ = play(experiment, 1)
+  for width in (1, 3):
     engine = experiment.engine._replace(width=width)
     found.append(
       evaluation.evaluate(engine, key, birth, federation, state, rows)

@@ -1,0 +1,54 @@
+"""The architecture: a file imports only from lower floors."""
+
+import ast
+import pathlib
+import re
+
+import pytest
+
+HNS = pathlib.Path(__file__).parents[1] / 'hns'
+FLOORS = [
+  {'errors'},
+  {'tree', 'data', 'partition', 'conv', 'metrics', 'supermask', 'report'},
+  {'models', 'wire'},
+  {'federated', 'pruning'},
+  {'training'},
+  {'algorithms', 'rounds'},
+  {'evaluation', 'config'},
+  {'experiment'},
+  {'main'},
+]
+
+
+def imports(path):
+  """Names of the hns modules that a file imports."""
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.ImportFrom) and node.module == 'hns':
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module:
+      yield from re.findall(r'^hns\.(\w+)', node.module)
+
+
+def floor(name):
+  return next(i for i, names in enumerate(FLOORS) if name in names)
+
+
+@pytest.mark.parametrize('path', sorted(HNS.glob('[!_]*.py')), ids=lambda p: p.stem)
+def test_imports_go_down(path):
+  for name in imports(path):
+    assert floor(name) < floor(path.stem), f'{path.stem} imports {name}'
+
+
+def test_only_experiment_sees_a_config_and_only_main_sees_flags():
+  for path in HNS.glob('*.py'):
+    text = path.read_text()
+    assert ('ml_collections' in text) <= (
+      path.stem in ('config', 'experiment', 'main')
+    )
+    assert ('absl' in text) <= (path.stem == 'main')
+
+
+def test_training_never_imports_tensorflow():
+  for path in HNS.glob('*.py'):
+    names = re.findall(r'^\s*(?:import|from) (\w+)', path.read_text(), re.M)
+    assert 'tensorflow' not in names

@@ -1,0 +1,141 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from conftest import small
+
+from hns import federated, rounds, training, wire
+from hns.training import Plan, Rows
+
+
+def rows(size, width=23):
+  return Rows(jnp.arange(100, 100 + width), jnp.int32(size))
+
+
+def test_an_epoch_sees_every_example_once():
+  for size in (0, 1, 10, 23):
+    order = training.shuffled(jax.random.key(size), rows(size), 10)
+    assert order.shape == (30,)
+    assert sorted(order[:size].tolist()) == list(range(100, 100 + size))
+
+
+def test_epochs_are_shuffled_differently():
+  a, b = (training.shuffled(jax.random.key(k), rows(23), 10) for k in (0, 1))
+  assert np.any(a[:23] != b[:23])
+
+
+def fit(experiment, size, plan):
+  engine, key, birth, federation, *_ = experiment
+  start = engine.method.join(
+    key, birth.fixed, engine.method.download(key, birth.fixed, birth.shared), ()
+  )
+  return training.fit(
+    key,
+    engine.method,
+    engine.apply,
+    plan,
+    federation.examples,
+    Rows(federation.train.index[0], jnp.int32(size)),
+    birth.fixed,
+    start,
+  )
+
+
+def test_steps_follow_the_size_and_padding_is_inert():
+  """The optimiser's rate grows with the step count, so steps can be read."""
+  experiment = small(algorithm='fedavg')
+  counted = experiment._replace(
+    engine=experiment.engine._replace(
+      method=experiment.engine.method._replace(optimizer=counting())
+    )
+  )
+  start = experiment.birth.shared['Dense_0']['kernel'][0, 0]
+  run = jax.jit(functools.partial(fit, counted), static_argnums=1)
+  for size, plan, steps in (
+    (0, Plan(10, 3), 0),
+    (1, Plan(10, 3), 3),
+    (10, Plan(10, 3), 3),
+    (11, Plan(10, 3), 6),
+    (30, Plan(10, 3), 9),
+    (30, Plan(10, 3, 7), 7),
+    (5, Plan(10, 1, 4), 4),
+    (0, Plan(10, 1, 4), 0),
+  ):
+    trained, loss = run(size, plan)
+    moved = trained['Dense_0']['kernel'][0, 0] - start
+    assert round(float(moved)) == steps
+    assert (float(loss) > 0) == (steps > 0)
+
+
+def counting():
+  """An optimiser that adds 1 to every weight."""
+  import optax
+
+  return optax.GradientTransformation(
+    lambda params: (),
+    lambda grads, state, params: (jax.tree.map(jnp.ones_like, grads), state),
+  )
+
+
+def test_correct_counts_only_the_clients_rows():
+  experiment = small(algorithm='fedavg')
+  engine, _, birth, federation, *_ = experiment
+  variables = {'params': birth.shared}
+  for size, batch_size in ((0, 7), (1, 7), (20, 7), (20, 100)):
+    chosen = Rows(federation.test.index[0], jnp.int32(size))
+    got = training.correct(
+      engine.apply, variables, federation.examples, chosen, batch_size
+    )
+    images, labels = training.batch(federation.examples, chosen.index[:size])
+    logits = engine.apply(variables, images) if size else jnp.zeros((0, 10))
+    assert int(got) == int(jnp.sum(jnp.argmax(logits, -1) == labels))
+
+
+def test_images_are_standardised():
+  examples = small().federation.examples
+  images, _ = training.batch(examples, jnp.arange(examples.images.shape[0]))
+  assert abs(float(images.mean())) < 0.1 and abs(float(images.std()) - 1) < 0.1
+
+
+def test_weigh_is_exact_in_integers_and_weighted_in_floats():
+  signs = wire.Message(jnp.int8([1, -1, 1]), jnp.array([True, True, False]))
+  sums, weights = federated.weigh(signs, jnp.int32(2**20 + 1))
+  assert sums.dtype == weights.dtype == jnp.int32
+  assert sums.tolist() == [2**20 + 1, -(2**20 + 1), 0]
+  floats = wire.Message(jnp.array([0.5, 2.0]), jnp.float32(1))
+  sums, weights = federated.weigh(floats, jnp.int32(3))
+  np.testing.assert_array_equal(federated.mean(sums, weights), [0.5, 2.0])
+
+
+def test_nobody_voted_keeps_the_old_value():
+  kept = federated.keep_unvoted(
+    (), jnp.array([5.0, 5.0]), jnp.array([1.0, 0.0]), jnp.array([2, 0])
+  )
+  assert kept.tolist() == [1.0, 5.0]
+
+
+def test_preparation_and_objective_are_asked():
+  """A method that prepares with a score and pulls its weights to the start."""
+  experiment = small(algorithm='local', cohort=6)
+  method = experiment.engine.method
+
+  def prepare(key, fixed, message, own, score):
+    assert score({'params': own[1]}).shape == ()
+    return jax.tree.map(jnp.zeros_like, own)
+
+  def objective(forward, view, start, trained):
+    pull = sum(
+      jnp.sum((a - b) ** 2)
+      for a, b in zip(jax.tree.leaves(trained), jax.tree.leaves(start))
+    )
+    return 0.0 * forward(view(trained)) + pull
+
+  engine = experiment.engine._replace(
+    method=method._replace(prepare=prepare, objective=objective)
+  )
+  _, key, birth, federation, *_ = experiment
+  state, _ = jax.jit(functools.partial(rounds.run_round, engine))(
+    key, birth, federation, rounds.begin(birth, 6)
+  )
+  assert not np.any([np.any(x) for x in jax.tree.leaves(state.own)])
