@@ -7,4 +7,5 @@ def get_config():
   config = base()
   config.dataset = 'mnist'
   config.num_clients = 30
+  config.local_epochs = 10
   return config

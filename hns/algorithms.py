@@ -47,23 +47,21 @@ def dense(optimizer: optax.GradientTransformation) -> Method:
 def supermask(
   prune: Prune,
   optimizer: optax.GradientTransformation,
-  scale: float,
   download_bits: int,
 ) -> Method:
   """Frozen random weights, pruned once; a sign on each survivor is trained.
 
   HideNseek (arXiv 2206.04385). The server's state is the mean vote v in
-  [-1, 1] of each survivor. A client starts from scores
-  scale x v x 2u, u ~ U(0, 1] drawn from the round's key ("fresh dispersion":
-  without it all weights of one vote flip together), trains the scores through
-  the sign, and uploads the signs. The abstract leaves the start, the server's
-  state and its download open: these are what worked best.
+  [-1, 1] of each survivor. A client starts from scores v x 2u, u ~ U(0, 1]
+  drawn from the round's key ("fresh dispersion": without it all weights of
+  one vote flip together), trains them through the sign, and uploads the
+  signs. The abstract leaves the start, the server's state and its download
+  open: these are what worked best.
 
   Args:
     prune: gives the mask of the survivors.
-    optimizer: of the scores.
-    scale: largest starting score, in units of which the learning rate says
-      how far a sign is from flipping.
+    optimizer: of the scores; with Adam, 1 / learning rate is about how many
+      steps flip a sign that all clients voted for.
     download_bits: bits a survivor in which the mean vote travels, 1 to 8.
   """
 
@@ -86,7 +84,7 @@ def supermask(
   def join(key, fixed, message, own):
     votes = tree.flatten(message.value)
     spread = 2 * (1 - jax.random.uniform(key, votes.shape))
-    scores = scale * wire.dequantise(votes, download_bits) * spread
+    scores = wire.dequantise(votes, download_bits) * spread
     return tree.unflatten(scores, message.value)
 
   def view(key, fixed, trained):
@@ -159,11 +157,9 @@ def personal(base: Method, mine: Callable[[str, Any], bool]) -> Method:
   )
 
 
-def hidenseek(
-  prune: Prune, learning_rate: float, scale: float, download_bits: int
-) -> Method:
+def hidenseek(prune: Prune, learning_rate: float, download_bits: int) -> Method:
   """HideNseek with the paper's upload: one sign a surviving weight."""
-  return supermask(prune, optax.adam(learning_rate), scale, download_bits)
+  return supermask(prune, optax.adam(learning_rate), download_bits)
 
 
 def fedavg(prune: Prune, learning_rate: float) -> Method:

@@ -42,7 +42,7 @@ def base() -> ml_collections.ConfigDict:
   config.eval_split = 'test'  # or validation, to tune on
 
   # One table a method: the arguments of its recipe.
-  config.hidenseek = dict(learning_rate=0.01, scale=0.3, download_bits=4)
+  config.hidenseek = dict(learning_rate=0.03, download_bits=4)
   config.fedavg = dict(learning_rate=0.05)
   config.local = dict(learning_rate=0.05)
   return config
@@ -98,22 +98,15 @@ def validate(config: Any) -> None:
     raise invalid(
       'validation_fraction', 0, 'eval_split=validation needs some examples'
     )
-  _validate_tables(config)
-
-
-def _validate_tables(config: Any) -> None:
-  for name in RECIPES:
-    table = config[name]
-    if not table.learning_rate > 0:
-      raise invalid(
-        f'{name}.learning_rate', table.learning_rate, 'must be above 0'
-      )
-  if not 1 <= config.hidenseek.download_bits <= 8:
+  if config.algorithm not in config:
     raise invalid(
-      'hidenseek.download_bits', config.hidenseek.download_bits, 'is 1 to 8'
+      'algorithm',
+      config.algorithm,
+      f'the config needs a table config.{config.algorithm} of its parameters',
     )
-  if not config.hidenseek.scale > 0:
-    raise invalid('hidenseek.scale', config.hidenseek.scale, 'must be above 0')
+  rate = config[config.algorithm].get('learning_rate', 1.0)
+  if not rate > 0:
+    raise invalid(f'{config.algorithm}.learning_rate', rate, 'must be above 0')
 
 
 def differences(there: dict, here: dict, prefix: str = '') -> list[str]:

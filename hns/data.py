@@ -2,7 +2,8 @@
 
 `digits` comes with scikit-learn. Any other name is a TFDS dataset prepared as
 array_record, read without TensorFlow, decoded once into a cache
-($HNS_CACHE_DIR, else ~/.cache/hns).
+($HNS_CACHE_DIR, else ~/.cache/hns). A dataset of your own is a function that
+returns a `Dataset`; put it in `SOURCES`.
 """
 
 import os
@@ -41,14 +42,14 @@ def load(name: str, group: str = '') -> Dataset:
   """The dataset of that name.
 
   Args:
-    name: `digits`, or a TFDS name such as `mnist` or `emnist/balanced`.
+    name: one of `SOURCES`, or a TFDS name such as `mnist` or `emnist/balanced`.
     group: the feature that says who made an example; '' for none.
 
   Raises:
     InputError: not prepared (it says how to), or not image classification.
   """
-  if name == 'digits':
-    return _digits()
+  if name in SOURCES:
+    return SOURCES[name]()
   home = _prepared(name)
   key = zlib.crc32(f'{home.resolve()} {_stamp(home)} {group}'.encode())
   cached = cache_dir() / f'{name.replace("/", "-")}-{key:08x}.npz'
@@ -72,7 +73,7 @@ def cache_dir() -> pathlib.Path:
   return pathlib.Path(os.environ.get('HNS_CACHE_DIR') or default).expanduser()
 
 
-def _digits() -> Dataset:
+def digits() -> Dataset:
   """1,797 real 8x8 digits (UCI), a quarter of each class for testing."""
   from sklearn.datasets import load_digits
 
@@ -88,6 +89,9 @@ def _digits() -> Dataset:
   return Dataset(
     images[train], labels[train], none, images[test], labels[test], none, 10
   )
+
+
+SOURCES = {'digits': digits}
 
 
 def _prepared(name: str) -> pathlib.Path:

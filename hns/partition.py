@@ -65,7 +65,14 @@ def divide(
   """
   rng = np.random.RandomState(seed)
   each = math.ceil(round(scheme.examples / (1 - scheme.validation), 9))
-  pools = PARTITIONS[name](rng, train, each, scheme)
+  try:
+    pools = PARTITIONS[name](rng, train, each, scheme)
+  except _TooFew as error:
+    raise invalid(
+      'examples_per_client',
+      scheme.examples,
+      f'{error}, validation included: lower it, or num_clients',
+    ) from None
   halves = [hold_out(rng, pool, scheme.validation) for pool in pools]
   if name == 'natural':
     tests = [
@@ -82,7 +89,7 @@ def divide(
 
 def iid(rng, labels, clients: int, each: int) -> list[np.ndarray]:
   """`each` examples a client drawn from all alike; 0 shares out everything."""
-  _enough('examples_per_client', each, clients * each, len(labels), 'the set')
+  _enough(clients * each, len(labels), 'the dataset')
   order = rng.permutation(len(labels))
   return np.array_split(order[: clients * each] if each else order, clients)
 
@@ -112,9 +119,7 @@ def shards(
       each // classes + (chosen[k].index(number) < each % classes)
       for k in holders
     ]
-    _enough(
-      'examples_per_client', each, sum(counts), len(order), f'class {name}'
-    )
+    _enough(sum(counts), len(order), f'class {name}')
     cuts = np.cumsum(counts)
     parts = (
       np.split(order[: cuts[-1]], cuts[:-1])
@@ -255,11 +260,10 @@ def _top(labels: np.ndarray) -> int:
   return int(labels.max()) + 1
 
 
-def _enough(field, value, wanted, available, where) -> None:
+class _TooFew(Exception):
+  """A partition asks for more examples than there are."""
+
+
+def _enough(wanted: int, available: int, where: str) -> None:
   if wanted > available:
-    raise invalid(
-      field,
-      value,
-      f'{where} has {available} examples and {wanted} are asked for: lower '
-      f'{field} or num_clients',
-    )
+    raise _TooFew(f'{where} has {available} examples, {wanted} are asked for')

@@ -1,7 +1,15 @@
-"""Metrics files to tables and pictures."""
+"""Metrics files to tables and pictures.
 
+  python -m hns.report RUN...
+
+prints a line for every group of runs that differ in their seed alone.
+"""
+
+import collections
 import json
 import pathlib
+import statistics
+import sys
 from typing import Any
 
 _COLUMNS = {
@@ -75,3 +83,51 @@ def draw(rows: list[dict[str, Any]], title: str, path: pathlib.Path) -> None:
   rounds.legend(loc='lower right', fontsize=8)
   figure.suptitle(title, fontsize=10)
   figure.savefig(path, dpi=130)
+
+
+def compare(workdirs: list[str]) -> str:
+  """A Markdown table: the last round's metrics, mean and sd over seeds."""
+  groups = collections.defaultdict(list)
+  for workdir in workdirs:
+    text = (pathlib.Path(workdir) / 'config.json').read_text()
+    config = json.loads(text)['config']
+    seed = config.pop('seed')
+    groups[json.dumps(config, sort_keys=True)].append((seed, read(workdir)))
+  lines = [
+    '| dataset | method | density | round | seeds | personalised '
+    '| worst tenth | global | up | down |',
+    '| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |',
+  ]
+  for text, runs in groups.items():
+    config, last = json.loads(text), [rows[-1] for _, rows in runs]
+    cells = [
+      config['dataset'],
+      config['algorithm'],
+      f'{config["density"]:g}' if config['algorithm'] == 'hidenseek' else '1',
+      '/'.join(sorted({str(row['round']) for row in last})),
+      ' '.join(str(seed) for seed, _ in sorted(runs, key=lambda r: r[0])),
+      *(
+        spread([row[name] for row in last])
+        for name in (
+          'personal_accuracy',
+          'personal_accuracy_p10',
+          'global_accuracy',
+        )
+      ),
+      *(
+        size(statistics.mean(row[name] for row in last))
+        for name in ('uplink_bytes', 'downlink_bytes')
+      ),
+    ]
+    lines.append(f'| {" | ".join(cells)} |')
+  return '\n'.join(lines)
+
+
+def spread(values: list[float]) -> str:
+  """Mean and sample standard deviation, 0.975 ± 0.002."""
+  mean = f'{statistics.mean(values):.3f}'
+  return mean if len(values) < 2 else f'{mean} ± {statistics.stdev(values):.3f}'
+
+
+if __name__ == '__main__':
+  print(compare(sys.argv[1:]))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hns import tree
-from hns.errors import InputError
+from hns.errors import InputError, invalid
 
 _MAGIC = b'HNS'
 _VERSION = 1
@@ -71,8 +71,11 @@ class WireError(InputError):
 def levels(bits: int) -> Codec:
   """2^bits values, the odd integers from 1 - 2^bits to 2^bits - 1.
 
-  With one bit that is a sign, -1 or +1. `bits` is 1 to 8, values int16.
+  With one bit that is a sign, -1 or +1. Values are int16; raises `InputError`
+  unless `bits` is 1 to 8.
   """
+  if not 1 <= bits <= 8:
+    raise invalid('bits', bits, 'a level takes 1 to 8 bits')
   top = 2**bits - 1
 
   def pack(values):

@@ -33,7 +33,9 @@ def floor(name):
   return next(i for i, names in enumerate(FLOORS) if name in names)
 
 
-@pytest.mark.parametrize('path', sorted(HNS.glob('[!_]*.py')), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+  'path', sorted(HNS.glob('[!_]*.py')), ids=lambda p: p.stem
+)
 def test_imports_go_down(path):
   for name in imports(path):
     assert floor(name) < floor(path.stem), f'{path.stem} imports {name}'

@@ -1,0 +1,117 @@
+"""What a convolution costs when every client has its own kernel.
+
+  taskset -c 0 python launch/benchmark_conv.py
+
+Seconds a client-step of LeNet sign training on one core, side by side in one
+run: `jax.vmap` over plain `nn.Conv`, `jax.lax.scan` over plain `nn.Conv`, and
+this package's convolution in both. Same batches; the results are compared.
+"""
+
+import functools
+import statistics
+import time
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import app, flags
+
+from hns import models
+from hns.supermask import Supermask, hide, signs_of
+
+_CLIENTS = flags.DEFINE_integer('clients', 10, 'Clients side by side.')
+_BATCH = flags.DEFINE_integer('batch_size', 20, 'Examples a step.')
+_STEPS = flags.DEFINE_integer('steps', 3, 'Steps a client.')
+_REPEATS = flags.DEFINE_integer('repeats', 3, 'Interleaved repeats.')
+
+
+class PlainLeNet(nn.Module):
+  """`hns.models.lenet` with Linen's own convolution and pooling."""
+
+  @nn.compact
+  def __call__(self, x):
+    for features in (32, 64):
+      x = nn.Conv(features, (5, 5), padding='VALID', use_bias=False)(x)
+      x = nn.max_pool(x, (2, 2), (2, 2))
+      x = nn.relu(models.Norm()(x))
+    x = x.reshape(x.shape[0], -1)
+    x = nn.relu(models.Norm()(nn.Dense(512, use_bias=False)(x)))
+    return nn.Dense(10, use_bias=False)(x)
+
+
+def client(net, fixed, scores, images, labels):
+  """A few steps of SGD on one client's scores: images [steps, b, h, w, c]."""
+
+  def loss(scores, x, y):
+    logits = Supermask(net).apply(fixed | {'signs': signs_of(scores)}, x)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+  def step(scores, batch):
+    grads = jax.grad(loss)(scores, *batch)
+    return jax.tree.map(lambda s, g: s - 0.01 * g, scores, grads), None
+
+  return jax.lax.scan(step, scores, (images, labels))[0]
+
+
+def vmapped(net, fixed, scores, images, labels):
+  run = functools.partial(client, net, fixed)
+  return jax.vmap(run)(scores, images, labels)
+
+
+def scanned(net, fixed, scores, images, labels):
+  run = functools.partial(client, net, fixed)
+  return jax.lax.map(lambda args: run(*args), (scores, images, labels))
+
+
+def main(argv):
+  del argv
+  keys = jax.random.split(jax.random.key(0), 4)
+  count, steps = _CLIENTS.value, _STEPS.value
+  shape = (count, steps, _BATCH.value)
+  images = jax.random.normal(keys[0], (*shape, 28, 28, 1))
+  labels = jax.random.randint(keys[1], shape, 0, 10)
+  params = models.lenet(10).init(keys[2], images[0, 0])['params']
+  plain = dict(zip(('Conv_0', 'Conv_1', 'Dense_0', 'Dense_1'), params.values()))
+  scores = jax.tree.map(
+    lambda w: 0.01 * jax.random.normal(keys[3], (count, *w.shape)), params
+  )
+  contenders = {
+    'vmap, plain nn.Conv': (vmapped, PlainLeNet(), plain),
+    'scan, plain nn.Conv': (scanned, PlainLeNet(), plain),
+    'vmap, hns.conv': (vmapped, models.lenet(10), params),
+    'scan, hns.conv': (scanned, models.lenet(10), params),
+  }
+  programs = {}
+  for name, (run, net, weights) in contenders.items():
+    fixed = hide(weights)
+    named = dict(zip(weights, scores.values()))
+    args = (fixed, named, images, labels)
+    programs[name] = jax.jit(functools.partial(run, net)).lower(*args), args
+  programs = {n: (p.compile(), args) for n, (p, args) in programs.items()}
+  times = {name: [] for name in programs}
+  results = {}
+  for _ in range(_REPEATS.value):
+    for name, (program, args) in programs.items():
+      start = time.perf_counter()
+      results[name] = jax.block_until_ready(program(*args))
+      times[name].append((time.perf_counter() - start) / count / steps)
+  ours = statistics.median(times['scan, hns.conv'])
+  truth = results['vmap, plain nn.Conv']
+  for name, each in times.items():
+    off = max(
+      float(jnp.max(jnp.abs(a - b)))
+      for a, b in zip(jax.tree.leaves(truth), jax.tree.leaves(results[name]))
+    )
+    assert np.isfinite(off) and off < 1e-2, f'{name} differs by {off}'
+    median = statistics.median(each)
+    print(
+      f'{name:22} {1e3 * median:8.2f} ms a client-step '
+      f'({1e3 * min(each):.2f} to {1e3 * max(each):.2f}), '
+      f'{median / ours:5.1f} x scan, hns.conv'
+    )
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,134 @@
+import io
+import os
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from hns import data
+from hns.errors import InputError
+
+
+class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """Ten pictures of two writers, prepared without TensorFlow."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  name = 'tiny'
+  shape = (4, 4, 1)
+
+  def _info(self):
+    return tfds.core.DatasetInfo(
+      builder=self,
+      features=tfds.features.FeaturesDict(
+        {
+          'image': tfds.features.Image(shape=self.shape),
+          'label': tfds.features.ClassLabel(num_classes=3),
+          'writer': tfds.features.Text(),
+        }
+      ),
+    )
+
+  def _split_generators(self, dl_manager):
+    return {
+      'train': self._generate_examples(7),
+      'test': self._generate_examples(3),
+    }
+
+  def _generate_examples(self, count):
+    for i in range(count):
+      file = io.BytesIO()
+      Image.fromarray(np.full((4, 4), 10 * i, np.uint8)).save(file, 'png')
+      file.seek(0)
+      yield i, {'image': file, 'label': i % 3, 'writer': 'ab'[i % 2]}
+
+
+class Uneven(Tiny, skip_registration=True):
+  name = 'uneven'
+  shape = (None, None, 1)
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))
+  monkeypatch.setenv('HNS_CACHE_DIR', str(tmp_path / 'cache'))
+  for builder in (Tiny, Uneven):
+    builder(
+      data_dir=tmp_path / 'tfds', file_format='array_record'
+    ).download_and_prepare()
+  return tmp_path
+
+
+def test_a_prepared_dataset_is_read_and_cached(prepared, monkeypatch):
+  first = data.load('tiny', 'writer')
+  assert first.train_images.shape == (7, 4, 4, 1)
+  assert first.train_images.dtype == np.uint8 and first.classes == 3
+  number = first.train_images[:, 0, 0, 0] // 10
+  np.testing.assert_array_equal(first.train_labels, number % 3)
+  assert len(np.unique(first.train_groups)) == 2
+  np.testing.assert_array_equal(
+    first.train_groups[number % 2 == 0], first.train_groups[number == 0][0]
+  )
+  place = first.test_images[:, 0, 0, 0] == 0
+  assert first.test_groups[place] == first.train_groups[number == 0]
+  monkeypatch.setattr(data, '_decode', None)
+  again = data.load('tiny', 'writer')
+  for a, b in zip(first, again):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_a_missing_dataset_says_where_and_how(prepared):
+  with pytest.raises(InputError) as error:
+    data.load('fashion_mnist')
+  said = str(error.value)
+  assert str(prepared / 'tfds' / 'fashion_mnist') in said
+  assert "pip install 'hns[prepare]'" in said
+  assert "tfds.builder('fashion_mnist'" in said
+  assert f"data_dir='{prepared / 'tfds'}'" in said and '\n' not in said
+
+
+def test_datasets_that_do_not_fit_are_refused(prepared):
+  with pytest.raises(InputError, match="'uneven'.*shape"):
+    data.load('uneven')
+  with pytest.raises(InputError, match='no feature author'):
+    data.load('tiny', 'author')
+
+
+def test_the_newest_version_is_read(prepared):
+  class Newer(Tiny, skip_registration=True):
+    name = 'tiny'
+    VERSION = tfds.core.Version('1.0.10')
+
+  Newer(
+    data_dir=prepared / 'tfds', file_format='array_record'
+  ).download_and_prepare()
+  assert data._prepared('tiny').name == '1.0.10'
+
+
+def test_digits_are_real_and_split_by_class():
+  digits = data.load('digits')
+  assert digits.train_images.shape[1:] == (8, 8, 1)
+  assert len(digits.train_labels) + len(digits.test_labels) == 1797
+  counts = np.bincount(digits.train_labels) + np.bincount(digits.test_labels)
+  share = np.bincount(digits.test_labels) / counts
+  assert np.all((share > 0.24) & (share < 0.26))
+  assert digits.train_images.max() == 255
+
+
+REAL = {
+  'mnist': ((28, 28, 1), 60_000, 10_000, 10),
+  'cifar10': ((32, 32, 3), 50_000, 10_000, 10),
+  'femnist': ((28, 28, 1), 14_640, 1_677, 62),
+}
+
+
+@pytest.mark.parametrize('name', REAL)
+def test_real_datasets(name):
+  if not (data.data_dir() / name).exists():
+    pytest.skip(f'{name} is not in {data.data_dir()}: set TFDS_DATA_DIR')
+  shape, train, test, classes = REAL[name]
+  loaded = data.load(name, 'writer' if name == 'femnist' else '')
+  assert loaded.train_images.shape == (train, *shape)
+  assert loaded.test_images.shape == (test, *shape)
+  assert loaded.classes == classes
+  assert os.listdir(data.cache_dir())

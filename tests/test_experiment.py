@@ -1,0 +1,194 @@
+"""The command, its files, and what it says to bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, read_config, small_config
+
+from hns import config as configs
+from hns import experiment, report
+from hns.errors import InputError
+
+FIELDS = {
+  'round',
+  'personal_accuracy',
+  'personal_accuracy_std',
+  'personal_accuracy_p10',
+  'global_accuracy',
+  'train_loss',
+  'uplink_bytes',
+  'downlink_bytes',
+  'uplink_bits_per_weight',
+  'flip_rate',
+  'seconds',
+  'compile_seconds',
+}
+
+
+def command(*flags):
+  return [sys.executable, '-m', 'hns.main', *map(str, flags)]
+
+
+def test_the_command_leaves_metrics_config_and_picture(tmp_path):
+  config = ROOT / 'configs' / 'test.py'
+  flags = (f'--config={config}', f'--workdir={tmp_path}', '--config.rounds=3')
+  done = subprocess.run(
+    command(*flags), capture_output=True, text=True, cwd=tmp_path
+  )
+  assert done.returncode == 0, done.stderr
+  assert 'personalised' in done.stdout and 'hidenseek on digits' in done.stdout
+  assert 'personalised' in done.stderr and '3/3' in done.stderr
+  rows = report.read(tmp_path)
+  assert [row['round'] for row in rows] == [1, 2, 3]
+  assert all(set(row) == FIELDS for row in rows)
+  assert [row['uplink_bytes'] for row in rows] == [
+    n * rows[0]['uplink_bytes'] for n in (1, 2, 3)
+  ]
+  assert 1 < rows[0]['uplink_bits_per_weight'] < 1.1
+  assert (tmp_path / 'accuracy.png').read_bytes()[:4] == b'\x89PNG'
+  about = json.loads((tmp_path / 'config.json').read_text())
+  assert about['config']['rounds'] == 3
+  assert {'jax', 'flax', 'hns', 'python'} <= set(about['versions'])
+
+
+def steady(rows):
+  """Rows without what the clock says."""
+  return [{k: v for k, v in row.items() if 'seconds' not in k} for row in rows]
+
+
+def test_a_seed_repeats_every_number(tmp_path):
+  runs = [
+    steady(experiment.run(small_config(seed=s), tmp_path / name))
+    for name, s in (('a', 0), ('b', 0), ('c', 1))
+  ]
+  assert runs[0] == runs[1] != runs[2]
+
+
+def test_a_finished_run_is_left_alone(tmp_path):
+  first = experiment.run(small_config(), tmp_path)
+  written = (tmp_path / 'metrics.jsonl').stat().st_mtime_ns
+  assert experiment.run(small_config(), tmp_path) == first
+  assert (tmp_path / 'metrics.jsonl').stat().st_mtime_ns == written
+
+
+def test_an_unfinished_run_is_set_aside(tmp_path):
+  whole = experiment.run(small_config(), tmp_path)
+  path = tmp_path / 'metrics.jsonl'
+  path.write_text(path.read_text().split('\n')[0] + '\n{"round": 2, "per')
+  assert [row['round'] for row in report.read(tmp_path)] == [1]
+  again = experiment.run(small_config(), tmp_path)
+  assert steady(again) == steady(whole)
+  assert '"round": 1' in (tmp_path / 'metrics.previous.jsonl').read_text()
+
+
+def test_a_killed_run_leaves_whole_lines(tmp_path):
+  run = subprocess.Popen(
+    command(
+      f'--config={ROOT / "configs" / "test.py"}',
+      f'--workdir={tmp_path}',
+      '--config.rounds=100000',
+    ),
+    stderr=subprocess.DEVNULL,
+  )
+  path = tmp_path / 'metrics.jsonl'
+  deadline = time.monotonic() + 120
+  while time.monotonic() < deadline:
+    if path.exists() and path.read_text().count('\n') >= 3:
+      break
+    time.sleep(0.05)
+  run.send_signal(signal.SIGKILL)
+  run.wait()
+  lines = path.read_text().split('\n')
+  assert lines[-1] == '' and len(lines) > 3
+  assert [json.loads(line)['round'] for line in lines[:-1]] == list(
+    range(1, len(lines))
+  )
+
+
+def test_metrics_count_rounds_between_evaluations(tmp_path):
+  often = experiment.run(small_config(rounds=5, eval_every=1), tmp_path / 'a')
+  seldom = experiment.run(small_config(rounds=5, eval_every=3), tmp_path / 'b')
+  assert [row['round'] for row in seldom] == [3, 5]
+  chosen = [steady(often)[2], steady(often)[4]]
+  assert steady(seldom) == chosen
+
+
+@pytest.mark.parametrize(
+  'fields,said',
+  [
+    (dict(density=0.0), r'density=0.0: must be in \(0, 1\]'),
+    (dict(density=1.5), r'density=1.5: must be in \(0, 1\]'),
+    (dict(density=1e-5), 'density=1e-05: pruning leaves no weight in'),
+    (dict(classes_per_client=11), 'classes_per_client=11: the data has 10'),
+    (dict(cohort=7), 'cohort=7: .*num_clients=6'),
+    (dict(algorithm='fedsgd'), "algorithm='fedsgd': choose one of hidenseek"),
+    (dict(model='resnet'), "model='resnet': choose one of mlp"),
+    (dict(partition='random'), "partition='random': choose one of iid"),
+    (dict(pruning='snip'), "pruning='snip': choose one of synflow"),
+    (dict(dataset='nothing'), "dataset='nothing': nothing prepared"),
+    (dict(eval_split='train'), "eval_split='train'"),
+    (dict(batch_size=0), 'batch_size=0: must be at least 1'),
+    (dict(examples_per_client=1000), 'examples_per_client=1000: class'),
+    (dict(num_clients=2000, examples_per_client=0), 'num_clients=2000'),
+    (dict(partition='natural'), "group=''"),
+    (dict(model='lenet'), r"model='lenet': images of digits, \(8, 8, 1\)"),
+    (dict(hidenseek={'download_bits': 9}), 'bits=9: a level takes 1 to 8'),
+    (
+      dict(algorithm='fedavg', fedavg={'learning_rate': 0.0}),
+      'fedavg.learning_rate=0.0',
+    ),
+  ],
+)
+def test_bad_input_names_field_value_and_remedy(tmp_path, fields, said):
+  with pytest.raises(InputError, match=said) as error:
+    experiment.run(small_config(**fields), tmp_path / 'run')
+  assert '\n' not in str(error.value)
+  assert not (tmp_path / 'run').exists()
+
+
+def test_bad_input_is_one_line_on_the_command_line(tmp_path):
+  done = subprocess.run(
+    command(f'--workdir={tmp_path}/run', '--config.density=2.0'),
+    capture_output=True,
+    text=True,
+    cwd=tmp_path,
+    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+  )
+  assert done.returncode == 1 and done.stdout == ''
+  assert done.stderr == 'hns: density=2.0: must be in (0, 1]\n'
+
+
+def test_a_workdir_of_another_config_is_refused(tmp_path):
+  experiment.run(small_config(), tmp_path)
+  before = (tmp_path / 'metrics.jsonl').read_text()
+  other = small_config(density=0.5, hidenseek={'learning_rate': 0.1})
+  with pytest.raises(InputError) as error:
+    experiment.run(other, tmp_path)
+  said = str(error.value)
+  assert 'density is 0.2 there and 0.5 here' in said
+  assert 'hidenseek.learning_rate is 0.03 there and 0.1 here' in said
+  assert (tmp_path / 'metrics.jsonl').read_text() == before
+
+
+@pytest.mark.parametrize(
+  'name', sorted(p.stem for p in (ROOT / 'configs').glob('*.py'))
+)
+def test_every_config_is_valid_and_says_how_to_run_it(name):
+  configs.validate(read_config(name))
+  text = (ROOT / 'configs' / f'{name}.py').read_text()
+  header = text.split('"""')[1]
+  assert 'python -m hns.main' in header
+
+
+def test_report_compares_seeds(tmp_path):
+  for seed in (0, 1):
+    experiment.run(small_config(seed=seed), tmp_path / str(seed))
+  text = report.compare([str(tmp_path / '0'), str(tmp_path / '1')])
+  assert '| digits | hidenseek | 0.2 | 2 | 0 1 |' in text and '±' in text
+  assert report.spread([0.5, 0.7]) == '0.600 ± 0.141'
+  assert report.size(1_500_000) == '1.5 MB'
