@@ -1,13 +1,16 @@
-"""cifar10."""
+"""HideNseek on CIFAR-10: 30 clients of 2 classes, 100 examples each.
+
+python -m hns.main --config=configs/cifar10.py --workdir=runs/cifar10
+"""
 
 from hns.config import base
 
 
 def get_config():
-  config = base()
-  config.dataset = 'cifar10'
-  config.num_clients = 30
-  config.examples_per_client = 100
-  config.density = 1.0
-  config.rounds = 40
-  return config
+  return base(
+    dataset='cifar10',
+    num_clients=30,
+    examples_per_client=100,
+    density=1.0,
+    rounds=40,
+  )

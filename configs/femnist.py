@@ -1,15 +1,21 @@
-"""femnist."""
+"""HideNseek on FEMNIST: 30 writers, at most 100 training examples each.
+
+  python -m hns.main --config=configs/femnist.py --workdir=runs/femnist
+
+TFDS has no FEMNIST: any dataset of that name prepared as array_record will do
+that has the features image, label and writer and the splits train and test.
+"""
 
 from hns.config import base
 
 
 def get_config():
-  config = base()
-  config.dataset = 'femnist'
-  config.num_clients = 30
-  config.partition = 'natural'
-  config.group = 'writer'
-  config.examples_per_client = 100
-  config.density = 1.0
-  config.rounds = 40
-  return config
+  return base(
+    dataset='femnist',
+    partition='natural',
+    group='writer',
+    num_clients=30,
+    examples_per_client=100,
+    density=1.0,
+    rounds=40,
+  )

@@ -1,11 +1,15 @@
-"""mnist."""
+"""HideNseek on MNIST: 30 clients of 2 classes, 60 training examples each.
+
+python -m hns.main --config=configs/mnist.py --workdir=runs/mnist
+"""
 
 from hns.config import base
 
 
 def get_config():
-  config = base()
-  config.dataset = 'mnist'
-  config.num_clients = 30
-  config.local_epochs = 10
-  return config
+  return base(
+    dataset='mnist',
+    num_clients=30,
+    examples_per_client=60,
+    local_epochs=10,
+  )

@@ -7,14 +7,14 @@ from hns.config import base
 
 
 def get_config():
-  config = base()
-  config.model = 'mlp'
-  config.num_clients = 6
-  config.examples_per_client = 30
-  config.test_examples_per_client = 20
-  config.cohort = 3
-  config.rounds = 2
-  config.local_epochs = 2
-  config.pruning_steps = 10
-  config.eval_every = 1
-  return config
+  return base(
+    model='mlp',
+    num_clients=6,
+    examples_per_client=30,
+    test_examples_per_client=20,
+    cohort=3,
+    rounds=2,
+    local_epochs=2,
+    pruning_steps=10,
+    eval_every=1,
+  )

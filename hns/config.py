@@ -11,8 +11,8 @@ from hns.partition import PARTITIONS
 from hns.pruning import SCORES
 
 
-def base() -> ml_collections.ConfigDict:
-  """The defaults; a file in `configs/` changes what differs."""
+def base(**fields: Any) -> ml_collections.ConfigDict:
+  """The defaults, with `fields` changed or, for a method's table, added."""
   config = ml_collections.ConfigDict()
   config.algorithm = 'hidenseek'  # the method, see hns/algorithms.py
   config.seed = 0  # of the partition, the weights and every round
@@ -22,7 +22,7 @@ def base() -> ml_collections.ConfigDict:
   config.partition = 'shards'  # iid, shards, dirichlet, natural
   config.num_clients = 20
   config.classes_per_client = 2  # for shards
-  config.examples_per_client = 60  # training examples; 0 for all there are
+  config.examples_per_client = 50  # training examples; 0 for all there are
   config.alpha = 0.5  # for dirichlet; smaller is more uneven
   config.validation_fraction = 0.2  # of a client's examples, beside training
   config.test_examples_per_client = 200  # at most
@@ -45,6 +45,11 @@ def base() -> ml_collections.ConfigDict:
   config.hidenseek = dict(learning_rate=0.03, download_bits=4)
   config.fedavg = dict(learning_rate=0.05)
   config.local = dict(learning_rate=0.05)
+
+  for name, value in fields.items():
+    if name not in config and not isinstance(value, dict):
+      raise invalid(name, value, 'there is no such field in hns/config.py')
+  config.update(fields)
   return config
 
 

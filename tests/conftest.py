@@ -1,6 +1,7 @@
 """Small federations that every test can afford."""
 
 import importlib.util
+import os
 import pathlib
 
 import jax
@@ -35,9 +36,12 @@ def small(**fields) -> experiment.Experiment:
 @pytest.fixture(scope='session', autouse=True)
 def compile_once(tmp_path_factory):
   """Programs that several tests share are compiled once a session."""
-  cache = tmp_path_factory.mktemp('compiled')
-  jax.config.update('jax_compilation_cache_dir', str(cache))
+  cache = str(tmp_path_factory.mktemp('compiled'))
+  jax.config.update('jax_compilation_cache_dir', cache)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+  # For the commands that tests start.
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = cache
+  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
 
 
 @pytest.fixture

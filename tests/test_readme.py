@@ -1,0 +1,36 @@
+"""The README's Python runs as written."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+TEXT = (ROOT / 'README.md').read_text()
+BLOCKS = re.findall(r'```python\n(.*?)```', TEXT, re.S)
+
+
+def test_there_is_a_recipe_for_each_extension():
+  for name in ('SCORES', 'RECIPES', 'SOURCES', 'MODELS', 'Supermask'):
+    assert any(name in block for block in BLOCKS)
+  assert all(block.count('\n') < 10 for block in BLOCKS)
+
+
+@pytest.mark.parametrize('block', BLOCKS, ids=range(len(BLOCKS)))
+def test_recipe_runs_as_written(block, tmp_path):
+  done = subprocess.run(
+    [sys.executable, '-c', block], cwd=tmp_path, capture_output=True, text=True
+  )
+  assert done.returncode == 0, done.stderr
+
+
+def test_the_two_commands_come_first():
+  commands = re.findall(r'```sh\n(.*?)```', TEXT, re.S)[:2]
+  assert all(c.startswith('pip install -e') for c in commands)
+  assert 'hns.main' in commands[0] and 'pytest' in commands[1]
+
+
+def test_linked_files_exist():
+  for target in re.findall(r'\]\(([^)#]+)\)', TEXT):
+    assert target.startswith('https://') or (ROOT / target).exists(), target
