@@ -319,8 +319,11 @@ def test_no_recompilation_after_the_first_round():
   step = jax.jit(functools.partial(rounds.run_round, engine), donate_argnums=3)
   state = rounds.begin(birth, clients(experiment))
   old = state.shared
+  cohorts = []
   for _ in range(3):
-    state, _ = step(key, birth, federation, state)
+    state, report = step(key, birth, federation, state)
+    cohorts.append(tuple(map(int, report.cohort)))
+  assert int(state.round) == 3 and len(set(cohorts)) > 1
   assert step._cache_size() == 1
   assert all(x.is_deleted() for x in jax.tree.leaves(old))
   assert not any(x.is_deleted() for x in jax.tree.leaves(birth))
