@@ -13,4 +13,7 @@ def get_config():
     examples_per_client=100,
     density=1.0,
     rounds=40,
+    hidenseek=dict(learning_rate=0.015),
+    fedavg=dict(learning_rate=0.05),
+    local=dict(learning_rate=0.02),
   )

@@ -18,4 +18,7 @@ def get_config():
     examples_per_client=100,
     density=1.0,
     rounds=40,
+    hidenseek=dict(learning_rate=0.03),
+    fedavg=dict(learning_rate=0.1),
+    local=dict(learning_rate=0.2),
   )

@@ -12,4 +12,7 @@ def get_config():
     num_clients=30,
     examples_per_client=60,
     local_epochs=10,
+    hidenseek=dict(learning_rate=0.06),
+    fedavg=dict(learning_rate=0.02),
+    local=dict(learning_rate=0.05),
   )
