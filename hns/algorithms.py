@@ -140,6 +140,10 @@ def personal(base: Method, mine: Callable[[str, Any], bool]) -> Method:
     start = base.join(key, fixed[0], whole(fixed, message), own[0])
     return tree.combine(own[1], theirs(start))
 
+  def prepare(key, fixed, message, own, score):
+    inner = base.prepare(key, fixed[0], whole(fixed, message), own[0], score)
+    return inner, own[1]
+
   def split(key, fixed, message, own, trained):
     message, inner = base.split(
       key, fixed[0], whole(fixed, message), own[0], trained
@@ -153,6 +157,7 @@ def personal(base: Method, mine: Callable[[str, Any], bool]) -> Method:
     join=join,
     view=lambda key, fixed, trained: base.view(key, fixed[0], trained),
     split=split,
+    prepare=prepare,
     merge=lambda fixed, *rest: base.merge(fixed[0], *rest),
   )
 

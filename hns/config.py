@@ -22,7 +22,8 @@ def base(**fields: Any) -> ml_collections.ConfigDict:
   config.partition = 'shards'  # iid, shards, dirichlet, natural
   config.num_clients = 20
   config.classes_per_client = 2  # for shards
-  config.examples_per_client = 50  # training examples; 0 for all there are
+  config.examples_per_client = 50  # for training; 0 for all; for dirichlet the
+  # mean, for natural the most
   config.alpha = 0.5  # for dirichlet; smaller is more uneven
   config.validation_fraction = 0.2  # of a client's examples, beside training
   config.test_examples_per_client = 200  # at most
@@ -47,7 +48,7 @@ def base(**fields: Any) -> ml_collections.ConfigDict:
   config.local = dict(learning_rate=0.05)
 
   for name, value in fields.items():
-    if name not in config and not isinstance(value, dict):
+    if name not in config and name not in RECIPES:
       raise invalid(name, value, 'there is no such field in hns/config.py')
   config.update(fields)
   return config
@@ -85,6 +86,8 @@ def validate(config: Any) -> None:
   for field, least in _AT_LEAST.items():
     if config[field] < least:
       raise invalid(field, config[field], f'must be at least {least}')
+  if config.seed >= 2**32:
+    raise invalid('seed', config.seed, 'must be below 2**32')
   if not 0 < config.density <= 1:
     raise invalid('density', config.density, 'must be in (0, 1]')
   if not 0 <= config.validation_fraction < 1:

@@ -22,10 +22,11 @@ _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
 
 class Window(NamedTuple):
-  """How a kernel slides: strides (h, w) and padding ((low, high), ...)."""
+  """How a kernel slides: (h, w), ((low, high), ...), and lax's precision."""
 
   strides: tuple[int, int]
   padding: tuple[tuple[int, int], tuple[int, int]]
+  precision: object = None
 
 
 def conv(lhs, rhs, window_strides, padding, **options) -> jax.Array:
@@ -51,7 +52,8 @@ def conv(lhs, rhs, window_strides, padding, **options) -> jax.Array:
       lhs.shape[1:3], rhs.shape[:2], window_strides, padding
     )
   pads = tuple((int(low), int(high)) for low, high in padding)
-  return _conv(Window(tuple(window_strides), pads), lhs, rhs)
+  window = Window(tuple(window_strides), pads, options.get('precision'))
+  return _conv(window, lhs, rhs)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -90,16 +92,30 @@ def _forward(window: Window):
 
   @custom_vmap
   def forward(x, kernel):
-    return lax.conv_general_dilated(x, kernel, *window, None, None, _LAYOUT)
+    return lax.conv_general_dilated(
+      x,
+      kernel,
+      window.strides,
+      window.padding,
+      dimension_numbers=_LAYOUT,
+      precision=window.precision,
+    )
 
   @forward.def_vmap
+  def _(axis_size, is_batched, xs, kernels):
+    if not is_batched[1]:
+      y = forward(xs.reshape(-1, *xs.shape[2:]), kernels)
+      return y.reshape(axis_size, -1, *y.shape[1:]), True
+    return each_kernel(axis_size, is_batched, xs, kernels)
+
   @_batched_rule
-  def _(xs, kernels):
-    patches = jax.vmap(lambda x, k: _patches(window, x, k.shape[:2]))(
-      xs, kernels
-    )
+  def each_kernel(xs, kernels):
+    size = kernels.shape[1:3]
+    patches = jax.vmap(lambda x: _patches(window, x, size))(xs)
     flat = kernels.reshape(kernels.shape[0], -1, kernels.shape[-1])
-    return jnp.einsum('bnhwk,bko->bnhwo', patches, flat)
+    return jnp.einsum(
+      'bnhwk,bko->bnhwo', patches, flat, precision=window.precision
+    )
 
   return forward
 
@@ -120,6 +136,7 @@ def _kernel_gradient(window: Window, shape: tuple[int, ...]):
       window.padding,
       rhs_dilation=window.strides,
       dimension_numbers=_LAYOUT,
+      precision=window.precision,
     )
     return dw[:, : shape[0], : shape[1]].transpose(1, 2, 0, 3)
 
@@ -127,7 +144,9 @@ def _kernel_gradient(window: Window, shape: tuple[int, ...]):
   @_batched_rule
   def _(xs, dys):
     patches = jax.vmap(lambda x: _patches(window, x, shape[:2]))(xs)
-    dws = jnp.einsum('bnhwk,bnhwo->bko', patches, dys)
+    dws = jnp.einsum(
+      'bnhwk,bnhwo->bko', patches, dys, precision=window.precision
+    )
     return dws.reshape(dws.shape[0], *shape)
 
   return gradient
@@ -136,11 +155,13 @@ def _kernel_gradient(window: Window, shape: tuple[int, ...]):
 def _input_gradient(window, shape, kernel, dy):
   """dy @ kernel^T, each column added back to the pixels it came from."""
   kh, kw, c, o = kernel.shape
-  (sh, sw), ((top, _), (left, _)) = window
+  (sh, sw), ((top, _), (left, _)), precision = window
   height, width = (
     size + sum(pad) for size, pad in zip(shape[1:3], window.padding)
   )
-  columns = jnp.einsum('nhwo,ko->nhwk', dy, kernel.reshape(-1, o))
+  columns = jnp.einsum(
+    'nhwo,ko->nhwk', dy, kernel.reshape(-1, o), precision=precision
+  )
   columns = columns.reshape(*dy.shape[:3], kh * kw, c)
   zero = jnp.zeros((), dy.dtype)
   total = jnp.zeros((dy.shape[0], height, width, c), dy.dtype)

@@ -99,7 +99,7 @@ def _prepared(name: str) -> pathlib.Path:
   root = data_dir() / name
   versions = [p.parent for p in root.glob('*/dataset_info.json')]
   if not versions:
-    raise _missing(name, root)
+    raise _missing(name, f'nothing prepared as array_record in {root}')
   return max(versions, key=_version)
 
 
@@ -107,18 +107,34 @@ def _version(path: pathlib.Path) -> list[int]:
   return [int(n) for n in path.name.split('.') if n.isdigit()]
 
 
-def _missing(name: str, root: pathlib.Path) -> InputError:
-  how = (
-    f"pip install 'hns[prepare]' && python -c \"import tensorflow_datasets as "
-    f"tfds; tfds.builder('{name}', data_dir='{data_dir()}', "
-    f"file_format='array_record').download_and_prepare()\""
-  )
+def _missing(name: str, why: str) -> InputError:
+  import tensorflow_datasets as tfds
+
+  try:
+    tfds.builder_cls(name.split('/')[0])
+    how = (
+      f"pip install 'hns[prepare]' && python -c \"import "
+      f"tensorflow_datasets as tfds; tfds.builder('{name}', "
+      f"data_dir='{data_dir()}', file_format='array_record')"
+      f'.download_and_prepare()"'
+    )
+  except tfds.core.DatasetNotFoundError:
+    how = (
+      'TFDS does not know it, so write a tfds.core.GeneratorBasedBuilder with '
+      'features image and label, and prepare it with '
+      "file_format='array_record'"
+    )
   return invalid(
     'dataset',
     name,
-    f'nothing prepared as array_record in {root}; set TFDS_DATA_DIR to the '
-    f'folder that holds {name}, or prepare it: {how}',
+    f'{why}; set TFDS_DATA_DIR to the folder that holds {name} as '
+    f'array_record, or prepare it in a folder without it: {how}',
   )
+
+
+def version(name: str) -> str:
+  """Which version of a dataset `load` reads."""
+  return 'built in' if name in SOURCES else _prepared(name).name
 
 
 def _stamp(home: pathlib.Path) -> int:
@@ -137,7 +153,7 @@ def _decode(name, home, group) -> Dataset:
       for split in ('train', 'test')
     ]
   except NotImplementedError as error:
-    raise _missing(name, home) from error
+    raise _missing(name, f'{home} is not array_record') from error
   (train, train_labels, train_groups), (test, test_labels, test_groups) = splits
   _, groups = np.unique(
     np.concatenate([train_groups, test_groups]), return_inverse=True

@@ -67,7 +67,8 @@ def global_model(engine: Engine, opening: Opening) -> Any:
 def personal_model(engine: Engine, opening: Opening, index: jax.Array) -> Any:
   """Variables that one client has after its local training."""
   trained = rounds.train_client(engine, opening, index)[1]
-  return engine.method.view(opening.key_shared, opening.birth.fixed, trained)
+  key = jax.random.fold_in(rounds.client_key(opening, index), 3)
+  return engine.method.view(key, opening.birth.fixed, trained)
 
 
 def personal_models(engine: Engine, opening: Opening, ids: jax.Array) -> Any:

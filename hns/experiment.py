@@ -25,16 +25,27 @@ from hns import (
   pruning,
   report,
   rounds,
+  wire,
 )
 from hns.algorithms import RECIPES
 from hns.errors import invalid
-from hns.federated import Birth
-from hns.rounds import Engine, Federation
+from hns.federated import Birth, Method
+from hns.rounds import Engine, Federation, State
 from hns.supermask import Supermask
 from hns.training import Examples, Plan, Rows
 from hns.wire import Envelope
 
-_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'ml_collections')
+_PACKAGES = (
+  'hns',
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'numpy',
+  'ml_collections',
+  'scikit-learn',
+  'tensorflow-datasets',
+)
 
 
 class Experiment(NamedTuple):
@@ -66,9 +77,7 @@ def build(config: Any) -> Experiment:
   inputs = jnp.zeros((1, *dataset.train_images.shape[1:]))
   _check_model(config, net, inputs)
   weights_key, birth_key, key = jax.random.split(jax.random.key(config.seed), 3)
-  method = RECIPES[config.algorithm](
-    functools.partial(_prune, config, net, inputs), **config[config.algorithm]
-  )
+  method = _method(config, functools.partial(_prune, config, net, inputs))
   params = jax.jit(net.init)(weights_key, inputs)['params']
   engine = Engine(
     method,
@@ -112,17 +121,27 @@ def federate(config: Any, dataset: data.Dataset) -> Federation:
     places = [np.searchsorted(held, pool) + offset for pool in pools]
     return Rows(*map(jnp.asarray, partition.pad(places)))
 
-  scale = [dataset.train_images.mean(), dataset.train_images.std()]
   return Federation(
     Examples(
       jnp.asarray(np.concatenate(images)),
       jnp.asarray(np.concatenate(labels)),
-      jnp.asarray(scale, jnp.float32),
+      jnp.asarray(_pixel_scale(dataset.train_images), jnp.float32),
     ),
     rows(shares.train, train, 0),
     rows(shares.validation, train, 0),
     rows(shares.test, test, len(train)),
   )
+
+
+def _pixel_scale(images: np.ndarray) -> tuple[float, float]:
+  """Mean and standard deviation of uint8 pixels, from their histogram."""
+  counts = sum(
+    np.bincount(part.ravel(), minlength=256)
+    for part in np.array_split(images, 100)
+  )
+  values = np.arange(256)
+  mean = np.average(values, weights=counts)
+  return mean, np.sqrt(np.average((values - mean) ** 2, weights=counts))
 
 
 def run(config: Any, workdir: str | pathlib.Path) -> list[dict[str, Any]]:
@@ -139,9 +158,10 @@ def run(config: Any, workdir: str | pathlib.Path) -> list[dict[str, Any]]:
   _check_workdir(config, workdir)
   rows = _written(workdir)
   if rows and rows[-1]['round'] == config.rounds:
+    _draw(config, rows, workdir)
     return rows
   experiment = build(config)
-  _open_workdir(config, workdir)
+  _open_workdir(config, experiment, workdir)
   path = workdir / 'metrics.jsonl'
   with open(path, 'w') as file, _bar(config.rounds) as bar:
     for row in train(experiment, config.rounds, config.eval_every, bar):
@@ -153,7 +173,7 @@ def run(config: Any, workdir: str | pathlib.Path) -> list[dict[str, Any]]:
         f'{report.size(row["uplink_bytes"] + row["downlink_bytes"])}'
       )
   rows = report.read(workdir)
-  report.draw(rows, title(config), workdir / 'accuracy.png')
+  _draw(config, rows, workdir)
   return rows
 
 
@@ -162,15 +182,11 @@ def train(experiment: Experiment, last: int, eval_every: int, bar=None):
 
   Bytes and rounds count from the first; `seconds` is the last round alone.
   """
-  engine, key, birth, federation, rows, _ = experiment
+  _, key, birth, federation, rows, _ = experiment
+  check_payloads(experiment)
   state = rounds.begin(birth, federation.train.size.shape[0])
   start = time.perf_counter()
-  step = jax.jit(
-    functools.partial(rounds.run_round, engine), donate_argnums=3
-  ).lower(key, birth, federation, state)
-  step = step.compile()
-  evaluate = jax.jit(functools.partial(evaluation.evaluate, engine))
-  evaluate = evaluate.lower(key, birth, federation, state, rows).compile()
+  step, evaluate = programs(experiment, state)
   compile_seconds = time.perf_counter() - start
   reports, sent = [], {'uplink_bytes': 0, 'downlink_bytes': 0}
   for number in range(1, last + 1):
@@ -198,13 +214,56 @@ def train(experiment: Experiment, last: int, eval_every: int, bar=None):
     reports = []
 
 
+def programs(experiment: Experiment, state: State) -> tuple[Any, Any]:
+  """The compiled round, which consumes its state, and the evaluation."""
+  engine, key, birth, federation, rows, _ = experiment
+  step = jax.jit(
+    functools.partial(rounds.run_round, engine), donate_argnums=3
+  ).lower(key, birth, federation, state)
+  evaluate = jax.jit(functools.partial(evaluation.evaluate, engine)).lower(
+    key, birth, federation, state, rows
+  )
+  return step.compile(), evaluate.compile()
+
+
+def check_payloads(experiment: Experiment) -> None:
+  """Encodes a first download and upload and decodes what would travel.
+
+  Raises:
+    RuntimeError: the bytes counted are not those of the payloads, or the
+      receiver would read something else than was sent.
+  """
+  engine, key, birth, federation, _, envelope = experiment
+  method, fixed = engine.method, birth.fixed
+  state = rounds.begin(birth, federation.train.size.shape[0])
+  opening = rounds.open_round(engine, key, birth, federation, state)
+  start = method.join(key, fixed, opening.message, birth.own)
+  upload, _ = method.split(key, fixed, opening.message, birth.own, start)
+  for codec, message in ((method.down, opening.message), (method.up, upload)):
+    payload = wire.encode(codec, message, envelope)
+    got = wire.decode(codec, payload, message, envelope)
+    if (
+      len(payload) != wire.size(codec, message)
+      or wire.encode(codec, got, envelope) != payload
+    ):
+      raise RuntimeError(f'{engine.method.up}: bytes are counted wrongly')
+
+
 def title(config: Any) -> str:
   """One line that names a run."""
   return (
     f'{config.algorithm} on {config.dataset}: {config.num_clients} clients, '
-    f'{config.partition}, {config.model}, density {config.density:g}, '
-    f'seed {config.seed}'
+    f'{config.partition}, {config.model}, seed {config.seed}'
   )
+
+
+def _method(config, prune) -> Method:
+  """The recipe with the parameters of its table."""
+  table = config[config.algorithm]
+  try:
+    return RECIPES[config.algorithm](prune, **table)
+  except TypeError as error:
+    raise invalid(config.algorithm, dict(table), str(error)) from error
 
 
 def _prune(config, net, inputs, key, variables) -> Any:
@@ -268,21 +327,35 @@ def _written(workdir: pathlib.Path) -> list[dict[str, Any]]:
   return []
 
 
-def _open_workdir(config, workdir: pathlib.Path) -> None:
+def _open_workdir(config, experiment, workdir: pathlib.Path) -> None:
   """Writes `config.json`; sets the rows of an unfinished run aside."""
   workdir.mkdir(parents=True, exist_ok=True)
+  birth = experiment.birth
+  message = experiment.engine.method.download(
+    experiment.key, birth.fixed, birth.shared
+  )
   about = {
     'config': json.loads(config.to_json()),
     'versions': {
       'python': platform.python_version(),
       **{name: importlib.metadata.version(name) for name in _PACKAGES},
-      'hns': importlib.metadata.version('hns'),
     },
+    'dataset_version': data.version(config.dataset),
     'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+    'clients_per_step': experiment.engine.width,
+    'weights_downloaded': int(wire.coordinates(message)),
   }
-  (workdir / 'config.json').write_text(json.dumps(about, indent=2) + '\n')
+  path = workdir / 'config.json.part'
+  path.write_text(json.dumps(about, indent=2) + '\n')
+  os.replace(path, workdir / 'config.json')
   with contextlib.suppress(FileNotFoundError):
     os.replace(workdir / 'metrics.jsonl', workdir / 'metrics.previous.jsonl')
+
+
+def _draw(config, rows, workdir: pathlib.Path) -> None:
+  path = workdir / 'accuracy.png'
+  if not path.exists():
+    report.draw(rows, title(config), path)
 
 
 def _bar(total: int) -> tqdm.tqdm:

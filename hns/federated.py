@@ -2,8 +2,8 @@
 
 The engine (`hns.rounds`) calls these and never asks which method it runs.
 Every function that draws takes a key: the round's, equal for all clients,
-where the server and its clients must draw alike (`download`, `join`); the
-client's own, of round and client id, elsewhere.
+where all must draw alike (`download`, `join`, and `view` of the global model);
+the client's own, of round and client id, elsewhere.
 """
 
 from collections.abc import Callable

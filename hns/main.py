@@ -20,10 +20,11 @@ _WORKDIR = flags.DEFINE_string(
 
 
 def main(argv: list[str]) -> None:
-  del argv
+  if len(argv) > 1:
+    sys.exit(f'hns: {argv[1]!r} is not a flag: write --config.FIELD=VALUE')
   config = _CONFIG.value
   workdir = _WORKDIR.value or (
-    f'runs/{config.dataset}-{config.algorithm}-s{config.seed}'
+    f'runs/{config.dataset.replace("/", "-")}-{config.algorithm}-s{config.seed}'
   )
   try:
     rows = experiment.run(config, workdir)

@@ -1,8 +1,8 @@
 """Linen networks, without biases, whose masked layers stay fast per client.
 
 A new model is a function of the number of classes that returns a Linen module
-called with images, float [n, h, w, c], and giving logits [n, classes]; put it
-in `MODELS`.
+called with images, float [n, h, w, c], and giving logits [n, classes], whose
+only collection is `params`; put it in `MODELS`.
 """
 
 import functools

@@ -66,14 +66,14 @@ def divide(
   rng = np.random.RandomState(seed)
   each = math.ceil(round(scheme.examples / (1 - scheme.validation), 9))
   try:
-    pools = PARTITIONS[name](rng, train, each, scheme)
+    pools = PARTITIONS[name](rng, train, each, scheme, test)
   except _TooFew as error:
     raise invalid(
       'examples_per_client',
       scheme.examples,
       f'{error}, validation included: lower it, or num_clients',
     ) from None
-  halves = [hold_out(rng, pool, scheme.validation) for pool in pools]
+  halves = [hold_out(rng, pool, each, scheme) for pool in pools]
   if name == 'natural':
     tests = [
       rng.permutation(np.flatnonzero(test.groups == train.groups[pool[0]]))
@@ -83,7 +83,7 @@ def divide(
   else:
     tests = deal_test(rng, pools, train.labels, test.labels, scheme.test)
   shares = Shares(*map(list, zip(*halves)), tests)
-  check(shares)
+  check(shares, scheme)
   return shares
 
 
@@ -152,20 +152,35 @@ def dirichlet(
   return [np.concatenate(parts) for parts in pools]
 
 
-def natural(rng, groups, clients: int, each: int) -> list[np.ndarray]:
-  """One writer (or another group) a client, at most `each` examples of his."""
-  names = np.unique(groups)
+def natural(rng, train, test, clients: int, each: int) -> list[np.ndarray]:
+  """One writer (or another group) a client, at most `each` examples of his.
+
+  Writers without test examples are passed over; `train` and `test` are int
+  [n], who made each example.
+  """
+  if not len(train):
+    raise invalid(
+      'partition', 'natural', 'this dataset does not say who made an example'
+    )
+  names = np.intersect1d(train, test)
   if clients > len(names):
     raise invalid('num_clients', clients, f'the data has {len(names)} groups')
   chosen = rng.permutation(names)[:clients]
-  orders = [rng.permutation(np.flatnonzero(groups == name)) for name in chosen]
+  orders = [rng.permutation(np.flatnonzero(train == name)) for name in chosen]
   return [order[: each or None] for order in orders]
 
 
-def hold_out(rng, pool, fraction: float) -> tuple[np.ndarray, np.ndarray]:
-  """Splits a client's pool into train and validation, at random."""
+def hold_out(rng, pool, each, scheme) -> tuple[np.ndarray, np.ndarray]:
+  """Splits a client's pool into train and validation, at random.
+
+  A pool of the full size `each` keeps exactly `scheme.examples` for training.
+  """
   pool = rng.permutation(pool)
-  size = int(round(len(pool) * fraction))
+  if scheme.examples and len(pool) == each:
+    size = each - scheme.examples
+  else:
+    least = scheme.validation > 0 and len(pool) > 1
+    size = max(int(least), round(len(pool) * scheme.validation))
   return pool[size:], pool[:size]
 
 
@@ -181,12 +196,15 @@ def deal_test(
     rng: a `RandomState`.
     pools: the clients' examples, indices into `train_labels`.
     train_labels, test_labels: int [n].
-    each: test examples a client, at most.
+    each: test examples a client, at most; fewer where a class of his has too
+      few for his distribution.
   """
   counts = np.stack(
     [np.bincount(train_labels[p], minlength=_top(train_labels)) for p in pools]
   )
-  wanted = np.stack([_apportion(c, each) for c in counts])
+  stock = np.bincount(test_labels, minlength=counts.shape[1])
+  stock = stock[: counts.shape[1]]
+  wanted = np.stack([_affordable(c, stock, each) for c in counts])
   tests = [[] for _ in pools]
   for name in np.flatnonzero(wanted.sum(0)):
     order = rng.permutation(np.flatnonzero(test_labels == name))
@@ -209,9 +227,11 @@ def pad(pools: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
   return table, sizes
 
 
-def check(shares: Shares) -> None:
-  """Raises `InputError` if a client has no train or no test examples."""
-  for split in ('train', 'test'):
+def check(shares: Shares, scheme: Scheme) -> None:
+  """Raises `InputError` if a client has no examples in a split."""
+  for split in shares._fields:
+    if split == 'validation' and not scheme.validation:
+      continue
     for client, examples in enumerate(getattr(shares, split)):
       if not len(examples):
         raise invalid(
@@ -222,17 +242,19 @@ def check(shares: Shares) -> None:
         )
 
 
-# A new partition: (rng, Labelled, pool size, Scheme) -> indices of each client.
+# A new partition: (rng, train, pool size, scheme, test) -> pools of indices.
 PARTITIONS = {
-  'iid': lambda rng, data, each, s: iid(rng, data.labels, s.clients, each),
-  'shards': lambda rng, data, each, s: shards(
+  'iid': lambda rng, data, each, s, test: iid(
+    rng, data.labels, s.clients, each
+  ),
+  'shards': lambda rng, data, each, s, test: shards(
     rng, data.labels, s.clients, each, s.classes
   ),
-  'dirichlet': lambda rng, data, each, s: dirichlet(
+  'dirichlet': lambda rng, data, each, s, test: dirichlet(
     rng, data.labels, s.clients, each, s.alpha
   ),
-  'natural': lambda rng, data, each, s: natural(
-    rng, data.groups, s.clients, each
+  'natural': lambda rng, data, each, s, test: natural(
+    rng, data.groups, test.groups, s.clients, each
   ),
 }
 
@@ -245,6 +267,16 @@ def _deal_classes(rng, clients, classes, total) -> list[list[int]]:
     used[order] += 1
     dealt.append([int(c) for c in order])
   return dealt
+
+
+def _affordable(counts, stock, each) -> np.ndarray:
+  """Seats in the proportions of `counts`, as many as the stock allows."""
+  counts = np.where(stock > 0, counts, 0)
+  held = counts > 0
+  if not held.any():
+    return counts
+  share = counts[held] / counts.sum()
+  return _apportion(counts, min(each, int(min(stock[held] / share))))
 
 
 def _apportion(counts: np.ndarray, total: int) -> np.ndarray:

@@ -15,7 +15,10 @@ import numpy as np
 
 from hns import tree
 from hns.errors import invalid
+from hns.models import Norm
 from hns.supermask import seek
+
+_NORMS = (Norm, nn.BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 Score = Callable[[jax.Array, nn.Module, dict, jax.Array], Any]
 
@@ -179,6 +182,6 @@ def _unit_gain(kernel: jax.Array) -> jax.Array:
 
 def _bypass_norms(call, args, kwargs, context):
   """Interceptor: a norm layer returns its input (it would undo all scale)."""
-  if type(context.module).__name__.endswith('Norm'):
-    return args[0]
+  if isinstance(context.module, _NORMS) and context.method_name == '__call__':
+    return args[0] if args else kwargs['x']
   return call(*args, **kwargs)

@@ -86,41 +86,46 @@ def draw(rows: list[dict[str, Any]], title: str, path: pathlib.Path) -> None:
 
 
 def compare(workdirs: list[str]) -> str:
-  """A Markdown table: the last round's metrics, mean and sd over seeds."""
-  groups = collections.defaultdict(list)
-  for workdir in workdirs:
-    text = (pathlib.Path(workdir) / 'config.json').read_text()
-    config = json.loads(text)['config']
-    seed = config.pop('seed')
-    groups[json.dumps(config, sort_keys=True)].append((seed, read(workdir)))
-  lines = [
-    '| dataset | method | density | round | seeds | personalised '
-    '| worst tenth | global | up | down |',
-    '| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |',
+  """A Markdown table: the last round's metrics, mean and sd over seeds.
+
+  Folders without a finished evaluation are named below the table.
+  """
+  groups, skipped = collections.defaultdict(list), []
+  for workdir in map(pathlib.Path, workdirs):
+    try:
+      about = json.loads((workdir / 'config.json').read_text())
+      last = read(workdir)[-1]
+    except (FileNotFoundError, NotADirectoryError, IndexError):
+      skipped.append(f'{workdir}: no evaluated round')
+      continue
+    seed = about['config'].pop('seed')
+    key = json.dumps(about['config'], sort_keys=True)
+    groups[key].append((seed, about['weights_downloaded'], last))
+  titles = (
+    'dataset | method | weights sent down | round | seeds | personalised '
+    '| worst tenth | global | up | down'
+  )
+  lines = [f'| {titles} |', '|' + ' --- |' * titles.count(' | ') + ' --- |']
+  for key, runs in groups.items():
+    lines.append(f'| {" | ".join(_cells(json.loads(key), runs))} |')
+  return '\n'.join(lines + skipped)
+
+
+def _cells(config, runs) -> list[str]:
+  """One row of `compare`: runs are (seed, weights downloaded, last row)."""
+  seeds, weights, rows = zip(*sorted(runs, key=lambda run: run[0]))
+  pick = lambda name: [row[name] for row in rows]
+  accuracies = ('personal_accuracy', 'personal_accuracy_p10', 'global_accuracy')
+  return [
+    config['dataset'],
+    config['algorithm'],
+    f'{round(statistics.mean(weights)):,}',
+    '/'.join(sorted({str(number) for number in pick('round')})),
+    ' '.join(map(str, seeds)),
+    *(spread(pick(name)) for name in accuracies),
+    size(statistics.mean(pick('uplink_bytes'))),
+    size(statistics.mean(pick('downlink_bytes'))),
   ]
-  for text, runs in groups.items():
-    config, last = json.loads(text), [rows[-1] for _, rows in runs]
-    cells = [
-      config['dataset'],
-      config['algorithm'],
-      f'{config["density"]:g}' if config['algorithm'] == 'hidenseek' else '1',
-      '/'.join(sorted({str(row['round']) for row in last})),
-      ' '.join(str(seed) for seed, _ in sorted(runs, key=lambda r: r[0])),
-      *(
-        spread([row[name] for row in last])
-        for name in (
-          'personal_accuracy',
-          'personal_accuracy_p10',
-          'global_accuracy',
-        )
-      ),
-      *(
-        size(statistics.mean(row[name] for row in last))
-        for name in ('uplink_bytes', 'downlink_bytes')
-      ),
-    ]
-    lines.append(f'| {" | ".join(cells)} |')
-  return '\n'.join(lines)
 
 
 def spread(values: list[float]) -> str:

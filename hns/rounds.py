@@ -19,7 +19,8 @@ from hns.training import Apply, Examples, Plan, Rows, correct, fit
 class Federation(NamedTuple):
   """All clients' examples; `Rows` with a leading axis of clients.
 
-  The pooled test set is the union of the clients' test rows.
+  The pooled test set is all clients' test rows; an example that several hold
+  counts once for each.
   """
 
   examples: Examples
@@ -64,7 +65,7 @@ class Report(NamedTuple):
   """What a round tells, and nothing depends on.
 
   Attributes:
-    train_loss: float32 [], mean over the examples the cohort saw.
+    train_loss: float32 [], mean over the cohort, weighted by examples.
     flip_rate: float32 [], share of the weights voted on whose sign in the
       global model changed.
     cohort: int32 [cohort], client ids.
@@ -168,7 +169,7 @@ def participate(
   no step and its upload weighs nothing.
   """
   own, trained, loss, rows = train_client(engine, opening, index)
-  key = jax.random.fold_in(_client_key(opening, index), 2)
+  key = jax.random.fold_in(client_key(opening, index), 2)
   fixed = opening.birth.fixed
   upload, own = engine.method.split(key, fixed, opening.message, own, trained)
   return upload, own, loss, rows.size
@@ -229,7 +230,8 @@ def each_client(
   return total, listed
 
 
-def _client_key(opening: Opening, index: jax.Array) -> jax.Array:
+def client_key(opening: Opening, index: jax.Array) -> jax.Array:
+  """A client's key of this round; 0 to 3 are folded into it, see callers."""
   return jax.random.fold_in(opening.key_clients, index)
 
 
@@ -244,7 +246,7 @@ def train_client(
 ) -> tuple[Any, Any, jax.Array, Rows]:
   """A client prepares, joins and trains: (own, trained, loss, its rows)."""
   method, (birth, federation, state, message, *_) = engine.method, opening
-  key = _client_key(opening, index)
+  key = client_key(opening, index)
   rows = client_rows(federation.train, index)
   held_out = client_rows(federation.validation, index)
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+_UNMASKED = ('bias', 'scale')
 COLLECTIONS = ('weights', 'mask', 'signs', 'params')
 
 
@@ -33,11 +34,14 @@ def hide(params: Any, mask: Any = None, signs: Any = None) -> dict[str, Any]:
 
   Kernels and embeddings (two dimensions or more) go to `weights`, with a
   `mask` (bool, default all True) and `signs` (default +1) of the same tree;
-  biases and norm scales stay in `params`.
+  leaves named `bias` or `scale`, and vectors, stay in `params`.
   """
   flat = flatten_dict(params)
-  weights = unflatten_dict({k: v for k, v in flat.items() if v.ndim > 1})
-  rest = unflatten_dict({k: v for k, v in flat.items() if v.ndim < 2})
+  named = {
+    k: v for k, v in flat.items() if v.ndim > 1 and k[-1] not in _UNMASKED
+  }
+  weights = unflatten_dict(named)
+  rest = unflatten_dict({k: v for k, v in flat.items() if k not in named})
   if mask is None:
     mask = jax.tree.map(lambda w: jnp.ones(w.shape, bool), weights)
   if signs is None:

@@ -20,8 +20,9 @@ from hns.errors import InputError, invalid
 
 _MAGIC = b'HNS'
 _VERSION = 1
-# magic, version, bits a coordinate, round, seed, density, coordinates, CRC-32.
-_HEADER = struct.Struct('<3sBBIQdII')
+# magic, version, bits a coordinate, round, seed, density, coordinates, CRC-32
+# of which coordinates travel, CRC-32 of all the rest.
+_HEADER = struct.Struct('<3sBBIQdIII')
 HEADER_BYTES = _HEADER.size
 
 
@@ -79,6 +80,8 @@ def levels(bits: int) -> Codec:
   top = 2**bits - 1
 
   def pack(values):
+    if np.any(values % 2 == 0) or np.any(np.abs(values) > top):
+      raise InputError(f'a level of {bits} bits is odd, at most {top}')
     codes = ((values.astype(np.int32) + top) // 2).astype(np.uint8)
     planes = np.unpackbits(codes[:, None], axis=1)[:, 8 - bits :]
     return np.packbits(planes).tobytes()
@@ -144,7 +147,8 @@ def encode(codec: Codec, message: Message, envelope: Envelope) -> bytes:
     [v[w] for v, w in zip(jax.tree.leaves(value), jax.tree.leaves(weight))]
   )
   body = codec.pack(values)
-  head = (_MAGIC, _VERSION, codec.bits, *envelope, len(values))
+  places = _places(weight)
+  head = (_MAGIC, _VERSION, codec.bits, *envelope, len(values), places)
   checksum = zlib.crc32(_HEADER.pack(*head, 0) + body)
   return _HEADER.pack(*head, checksum) + body
 
@@ -172,7 +176,7 @@ def decode(
     return like
   kept = jax.tree.leaves(weight)
   count = sum(int(w.sum()) for w in kept)
-  _check(codec, payload, count, envelope)
+  _check(codec, payload, count, _places(weight), envelope)
   values = codec.unpack(payload[HEADER_BYTES:], count)
   leaves, start = [], 0
   for v, w in zip(jax.tree.leaves(value), kept):
@@ -207,21 +211,24 @@ def _fields(payload: bytes) -> tuple:
   return fields
 
 
-def _check(codec, payload, count, envelope) -> None:
-  _, _, bits, *found, coordinates, _ = _fields(payload)
-  expected = {'bits': codec.bits, 'coordinates': count, **envelope._asdict()}
-  received = {
-    'bits': bits,
-    'coordinates': coordinates,
-    **Envelope(*found)._asdict(),
-  }
-  for name, value in expected.items():
-    if received[name] != value:
-      raise WireError(f'{name} is {received[name]}, expected {value}')
+def _check(codec, payload, count, places, envelope) -> None:
+  names = ('bits', *Envelope._fields, 'coordinates', 'prune mask')
+  expected = (codec.bits, *envelope, count, places)
+  for name, got, value in zip(names, _fields(payload)[2:-1], expected):
+    if got != value:
+      raise WireError(f'{name} is {got}, expected {value}')
   if len(payload) != HEADER_BYTES + codec.length(count):
     raise WireError(
       f'{len(payload)} bytes, expected {HEADER_BYTES + codec.length(count)}'
     )
+
+
+def _places(weight: Any) -> int:
+  """Fingerprint of which coordinates travel."""
+  checksum = 0
+  for leaf in jax.tree.leaves(weight):
+    checksum = zlib.crc32(np.packbits(leaf).tobytes(), checksum)
+  return checksum
 
 
 def _host(message: Message) -> tuple[Any, Any]:

@@ -73,27 +73,24 @@ def main(argv):
   images = jax.random.normal(keys[0], (*shape, 28, 28, 1))
   labels = jax.random.randint(keys[1], shape, 0, 10)
   params = models.lenet(10).init(keys[2], images[0, 0])['params']
-  plain = dict(zip(('Conv_0', 'Conv_1', 'Dense_0', 'Dense_1'), params.values()))
   scores = jax.tree.map(
     lambda w: 0.01 * jax.random.normal(keys[3], (count, *w.shape)), params
   )
+  args = (hide(params), scores, images, labels)
   contenders = {
-    'vmap, plain nn.Conv': (vmapped, PlainLeNet(), plain),
-    'scan, plain nn.Conv': (scanned, PlainLeNet(), plain),
-    'vmap, hns.conv': (vmapped, models.lenet(10), params),
-    'scan, hns.conv': (scanned, models.lenet(10), params),
+    'vmap, plain nn.Conv': (vmapped, PlainLeNet()),
+    'scan, plain nn.Conv': (scanned, PlainLeNet()),
+    'vmap, hns.conv': (vmapped, models.lenet(10)),
+    'scan, hns.conv': (scanned, models.lenet(10)),
   }
-  programs = {}
-  for name, (run, net, weights) in contenders.items():
-    fixed = hide(weights)
-    named = dict(zip(weights, scores.values()))
-    args = (fixed, named, images, labels)
-    programs[name] = jax.jit(functools.partial(run, net)).lower(*args), args
-  programs = {n: (p.compile(), args) for n, (p, args) in programs.items()}
+  programs = {
+    name: jax.jit(functools.partial(run, net)).lower(*args).compile()
+    for name, (run, net) in contenders.items()
+  }
   times = {name: [] for name in programs}
   results = {}
   for _ in range(_REPEATS.value):
-    for name, (program, args) in programs.items():
+    for name, program in programs.items():
       start = time.perf_counter()
       results[name] = jax.block_until_ready(program(*args))
       times[name].append((time.perf_counter() - start) / count / steps)

@@ -144,3 +144,18 @@ def test_recipes_take_their_optimiser_from_the_table():
     jnp.float32(1), method.optimizer.init(jnp.float32(0)), jnp.float32(0)
   )
   assert float(optax.apply_updates(jnp.float32(0), updates)) == -0.5
+
+
+def test_a_personal_method_prepares_as_its_base():
+  experiment = small(algorithm='fedavg')
+  seen = []
+
+  def prepare(key, fixed, message, own, score):
+    seen.append((fixed, set(message.value), own))
+    return own
+
+  base = experiment.engine.method._replace(prepare=prepare)
+  head = algorithms.personal(base, lambda path, leaf: 'Dense_2' in path)
+  birth = head.init(jax.random.key(0), experiment.birth.shared)
+  play(experiment.engine._replace(method=head), experiment, birth, 1)
+  assert seen[0] == ((), {'Dense_0', 'Dense_1', 'Dense_2'}, ())

@@ -1,5 +1,6 @@
 import io
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -103,6 +104,19 @@ def test_the_newest_version_is_read(prepared):
     data_dir=prepared / 'tfds', file_format='array_record'
   ).download_and_prepare()
   assert data._prepared('tiny').name == '1.0.10'
+
+
+def test_names_may_have_a_config(prepared):
+  nested = prepared / 'tfds' / 'emnist' / 'balanced'
+  nested.parent.mkdir()
+  shutil.move(prepared / 'tfds' / 'tiny', nested)
+  assert data.load('emnist/balanced').classes == 3
+  assert data.version('emnist/balanced') == '1.0.0'
+
+
+def test_names_tfds_does_not_know_get_another_remedy(prepared):
+  with pytest.raises(InputError, match='GeneratorBasedBuilder'):
+    data.load('femnist')
 
 
 def test_digits_are_real_and_split_by_class():

@@ -7,11 +7,12 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 from conftest import ROOT, read_config, small_config
 
 from hns import config as configs
-from hns import experiment, report
+from hns import experiment, report, rounds, wire
 from hns.errors import InputError
 
 FIELDS = {
@@ -43,6 +44,7 @@ def test_the_command_leaves_metrics_config_and_picture(tmp_path):
   assert done.returncode == 0, done.stderr
   assert 'personalised' in done.stdout and 'hidenseek on digits' in done.stdout
   assert 'personalised' in done.stderr and '3/3' in done.stderr
+  assert 'global' in done.stderr and ' kB' in done.stderr
   rows = report.read(tmp_path)
   assert [row['round'] for row in rows] == [1, 2, 3]
   assert all(set(row) == FIELDS for row in rows)
@@ -132,6 +134,9 @@ def test_metrics_count_rounds_between_evaluations(tmp_path):
     (dict(pruning='snip'), "pruning='snip': choose one of synflow"),
     (dict(dataset='nothing'), "dataset='nothing': nothing prepared"),
     (dict(eval_split='train'), "eval_split='train'"),
+    (dict(seed=2**32), 'seed=4294967296: must be below'),
+    (dict(hidenseek={'lr': 1.0}), "hidenseek=.*'lr'"),
+    (dict(partition='natural', group='writer'), "partition='natural': this"),
     (dict(batch_size=0), 'batch_size=0: must be at least 1'),
     (dict(examples_per_client=1000), 'examples_per_client=1000: class'),
     (dict(num_clients=2000, examples_per_client=0), 'num_clients=2000'),
@@ -188,7 +193,35 @@ def test_every_config_is_valid_and_says_how_to_run_it(name):
 def test_report_compares_seeds(tmp_path):
   for seed in (0, 1):
     experiment.run(small_config(seed=seed), tmp_path / str(seed))
-  text = report.compare([str(tmp_path / '0'), str(tmp_path / '1')])
-  assert '| digits | hidenseek | 0.2 | 2 | 0 1 |' in text and '±' in text
+  (tmp_path / '2').mkdir()
+  text = report.compare([str(tmp_path / str(n)) for n in (1, 0, 2)])
+  assert f'{tmp_path / "2"}: no evaluated round' in text
+  assert '| digits | hidenseek | 10,960 | 2 | 0 1 |' in text and '±' in text
   assert report.spread([0.5, 0.7]) == '0.600 ± 0.141'
   assert report.size(1_500_000) == '1.5 MB'
+
+
+def test_a_run_consumes_its_state_and_checks_its_payloads(monkeypatch):
+  small = experiment.build(small_config())
+  state = rounds.begin(small.birth, 6)
+  step, _ = experiment.programs(small, state)
+  step(*small[1:4], state)
+  assert all(x.is_deleted() for x in jax.tree.leaves(state.shared))
+  experiment.check_payloads(small)
+  monkeypatch.setattr(wire, 'size', lambda codec, message: 0)
+  with pytest.raises(RuntimeError, match='counted'):
+    experiment.check_payloads(small)
+
+
+def test_a_picture_is_drawn_again(tmp_path):
+  experiment.run(small_config(), tmp_path)
+  (tmp_path / 'accuracy.png').unlink()
+  experiment.run(small_config(), tmp_path)
+  assert (tmp_path / 'accuracy.png').exists()
+
+
+def test_stray_arguments_are_refused(tmp_path):
+  done = subprocess.run(
+    command('rounds=5'), capture_output=True, text=True, cwd=tmp_path
+  )
+  assert done.returncode == 1 and "'rounds=5' is not a flag" in done.stderr

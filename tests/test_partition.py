@@ -99,6 +99,31 @@ def test_test_labels_follow_the_clients_own():
     np.testing.assert_allclose(asked, own, atol=1 / len(test) + 1e-9)
 
 
+def test_test_labels_follow_even_where_a_class_is_scarce():
+  """Asked for more than there is: fewer, in the same proportions."""
+  rng = np.random.RandomState(0)
+  labels = np.repeat([0, 1], 100)
+  pools = [np.concatenate([np.arange(75), np.arange(100, 125)])]
+  tests = partition.deal_test(
+    rng, pools, labels, np.array([0] * 30 + [1] * 90), 80
+  )
+  assert np.bincount(np.array([0] * 30 + [1] * 90)[tests[0]]).tolist() == [
+    30,
+    10,
+  ]
+
+
+@pytest.mark.parametrize(
+  'examples,validation', [(1, 0.2), (40, 0.01), (60, 0.2)]
+)
+def test_training_examples_are_exactly_as_many_as_asked(examples, validation):
+  shares = divide('iid', clients=5, examples=examples, validation=validation)
+  assert {len(p) for p in shares.train} == {examples}
+  assert min(len(p) for p in shares.validation) >= 1
+  shares = divide('iid', clients=5, examples=examples, validation=0.0)
+  assert {len(p) for p in shares.train} == {examples}
+
+
 def test_natural_clients_are_writers():
   shares = divide('natural', examples=0, test=100)
   seen = set()

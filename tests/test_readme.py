@@ -14,7 +14,8 @@ BLOCKS = re.findall(r'```python\n(.*?)```', TEXT, re.S)
 def test_there_is_a_recipe_for_each_extension():
   for name in ('SCORES', 'RECIPES', 'SOURCES', 'MODELS', 'Supermask'):
     assert any(name in block for block in BLOCKS)
-  assert all(block.count('\n') < 10 for block in BLOCKS)
+  lines = lambda block: [line for line in block.split('\n') if line]
+  assert all(len(lines(block)) < 10 for block in BLOCKS)
 
 
 @pytest.mark.parametrize('block', BLOCKS, ids=range(len(BLOCKS)))
@@ -34,3 +35,14 @@ def test_the_two_commands_come_first():
 def test_linked_files_exist():
   for target in re.findall(r'\]\(([^)#]+)\)', TEXT):
     assert target.startswith('https://') or (ROOT / target).exists(), target
+
+
+def test_the_convolution_benchmark_runs():
+  """It compares its contenders' results before it prints a ratio."""
+  script = ROOT / 'launch' / 'benchmark_conv.py'
+  flags = ('--clients=2', '--steps=1', '--repeats=1', '--batch_size=2')
+  done = subprocess.run(
+    [sys.executable, script, *flags], capture_output=True, text=True
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.count('client-step') == 4

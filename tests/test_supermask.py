@@ -39,7 +39,16 @@ class Shared(nn.Module):
     return self.inner(x) + self.inner(2 * x)
 
 
-@pytest.mark.parametrize('net', [Foreign(), Shared(), nn.Dense(4)])
+class Attention(nn.Module):
+  """Its biases have two dimensions."""
+
+  @nn.compact
+  def __call__(self, x):
+    x = x.reshape(x.shape[0], -1, x.shape[-1])
+    return nn.MultiHeadDotProductAttention(num_heads=2, qkv_features=4)(x)
+
+
+@pytest.mark.parametrize('net', [Foreign(), Shared(), nn.Dense(4), Attention()])
 def test_any_module_becomes_masked(net):
   key, x = jax.random.key(0), jax.random.normal(jax.random.key(1), (2, 5, 5, 5))
   masked = Supermask(net)
@@ -51,7 +60,9 @@ def test_any_module_becomes_masked(net):
     'signs': jax.tree.map(jnp.negative, variables['signs'])
   }
   by_hand = plain | {
-    'params': jax.tree.map(lambda p: -p if p.ndim > 1 else p, plain['params'])
+    'params': jax.tree.map(
+      lambda p: -p if p.ndim > 1 and np.any(p) else p, plain['params']
+    )
   }
   np.testing.assert_allclose(
     masked.apply(flipped, x), net.apply(by_hand, x), rtol=1e-6

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from hns import wire
+from hns.errors import InputError
 from hns.wire import Envelope, Message, WireError
 
 ENVELOPE = Envelope(round=7, seed=3, density=0.2)
@@ -101,6 +102,11 @@ def test_payloads_of_another_round_network_or_codec_are_refused():
       wire.decode(codec, payload, sent, other)
   with pytest.raises(WireError, match='bits'):
     wire.decode(wire.levels(2), payload, sent, ENVELOPE)
+  moved = Message(
+    sent.value, jax.tree.map(lambda w: np.roll(w, 1), sent.weight)
+  )
+  with pytest.raises(WireError, match='prune mask'):
+    wire.decode(codec, payload, moved, ENVELOPE)
   with pytest.raises(WireError, match='coordinates'):
     wire.decode(codec, payload, message(codec, seed=1), ENVELOPE)
 
@@ -116,3 +122,9 @@ def test_quantise_is_nearest_and_never_zero(bits):
   far = np.abs(x) > 1e-6
   np.testing.assert_array_equal((back < 0)[far], (x < 0)[far])
   assert float(wire.dequantise(wire.quantise(jnp.float32(0), bits), bits)) > 0
+
+
+@pytest.mark.parametrize('value', [0, 2, 3])
+def test_values_outside_the_alphabet_are_refused(value):
+  with pytest.raises(InputError, match='1 bits'):
+    wire.levels(1).pack(np.full(9, value))
