@@ -1,16 +1,17 @@
 """Metrics files to tables and pictures.
 
-  python -m hns.report RUN...
+  python -m hns.report RUN... [--picture=FILE.png]
 
-prints a line for every group of runs that differ in their seed alone.
+prints a line for every group of runs that differ in their seed alone, and
+draws them: personalised accuracy against rounds and against bytes.
 """
 
+import argparse
 import collections
 import json
 import pathlib
 import statistics
-import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 _COLUMNS = {
   'round': ('round', '{:d}'),
@@ -85,43 +86,64 @@ def draw(rows: list[dict[str, Any]], title: str, path: pathlib.Path) -> None:
   figure.savefig(path, dpi=130)
 
 
-def compare(workdirs: list[str]) -> str:
-  """A Markdown table: the last round's metrics, mean and sd over seeds.
+class Group(NamedTuple):
+  """Runs that differ in their seed alone, in the order of their seeds.
 
-  Folders without a finished evaluation are named below the table.
+  Attributes:
+    config: what they have in common.
+    seeds: one a run.
+    weights: coordinates of a download, one a run.
+    rows: the metrics, one list a run.
   """
-  groups, skipped = collections.defaultdict(list), []
+
+  config: dict[str, Any]
+  seeds: tuple[int, ...]
+  weights: tuple[int, ...]
+  rows: tuple[list[dict[str, Any]], ...]
+
+
+def group(workdirs: list[str]) -> tuple[list[Group], list[str]]:
+  """Reads runs; also names the folders that hold no evaluated round."""
+  found, skipped = collections.defaultdict(list), []
   for workdir in map(pathlib.Path, workdirs):
     try:
       about = json.loads((workdir / 'config.json').read_text())
-      last = read(workdir)[-1]
-    except (FileNotFoundError, NotADirectoryError, IndexError):
+      rows = read(workdir)
+    except (FileNotFoundError, NotADirectoryError):
+      rows = []
+    if not rows:
       skipped.append(f'{workdir}: no evaluated round')
       continue
     seed = about['config'].pop('seed')
     key = json.dumps(about['config'], sort_keys=True)
-    groups[key].append((seed, about['weights_downloaded'], last))
+    found[key].append((seed, about['weights_downloaded'], rows))
+  groups = []
+  for key, runs in found.items():
+    ordered = zip(*sorted(runs, key=lambda run: run[0]))
+    groups.append(Group(json.loads(key), *ordered))
+  return groups, skipped
+
+
+def compare(groups: list[Group]) -> str:
+  """A Markdown table: the last round's metrics, mean and sd over seeds."""
   titles = (
     'dataset | method | weights sent down | round | seeds | personalised '
     '| worst tenth | global | up | down'
   )
-  lines = [f'| {titles} |', '|' + ' --- |' * titles.count(' | ') + ' --- |']
-  for key, runs in groups.items():
-    lines.append(f'| {" | ".join(_cells(json.loads(key), runs))} |')
-  return '\n'.join(lines + skipped)
+  lines = [f'| {titles} |', '|' + ' --- |' * (titles.count(' | ') + 1)]
+  return '\n'.join(lines + [f'| {" | ".join(_cells(g))} |' for g in groups])
 
 
-def _cells(config, runs) -> list[str]:
-  """One row of `compare`: runs are (seed, weights downloaded, last row)."""
-  seeds, weights, rows = zip(*sorted(runs, key=lambda run: run[0]))
-  pick = lambda name: [row[name] for row in rows]
+def _cells(group: Group) -> list[str]:
+  """One row of `compare`."""
+  pick = lambda name: [rows[-1][name] for rows in group.rows]
   accuracies = ('personal_accuracy', 'personal_accuracy_p10', 'global_accuracy')
   return [
-    config['dataset'],
-    config['algorithm'],
-    f'{round(statistics.mean(weights)):,}',
+    group.config['dataset'],
+    group.config['algorithm'],
+    f'{round(statistics.mean(group.weights)):,}',
     '/'.join(sorted({str(number) for number in pick('round')})),
-    ' '.join(map(str, seeds)),
+    ' '.join(map(str, group.seeds)),
     *(spread(pick(name)) for name in accuracies),
     size(statistics.mean(pick('uplink_bytes'))),
     size(statistics.mean(pick('downlink_bytes'))),
@@ -134,5 +156,55 @@ def spread(values: list[float]) -> str:
   return mean if len(values) < 2 else f'{mean} ± {statistics.stdev(values):.3f}'
 
 
+def draw_groups(groups: list[Group], path: pathlib.Path) -> None:
+  """Personalised accuracy, mean and range over seeds, a row a dataset."""
+  from matplotlib.figure import Figure
+
+  datasets = list(dict.fromkeys(g.config['dataset'] for g in groups))
+  figure = Figure(figsize=(9, 2.9 * len(datasets)), layout='constrained')
+  panels = figure.subplots(len(datasets), 2, sharey='row', squeeze=False)
+  for (rounds, traffic), dataset in zip(panels, datasets):
+    chosen = [g for g in groups if g.config['dataset'] == dataset]
+    for one, style in zip(chosen, ('o-', 's--', '^:', 'v-.', 'D-')):
+      _draw_group(rounds, traffic, one, style)
+    rounds.set_ylabel(f'{dataset}\npersonalised test accuracy')
+    rounds.set_xlabel('round')
+    traffic.set_xlabel('bytes sent so far, both directions')
+    traffic.set_xscale('log')
+    traffic.xaxis.set_major_formatter(lambda x, _: size(x))
+    rounds.legend(loc='lower right', fontsize=8)
+    for axes in (rounds, traffic):
+      axes.grid(alpha=0.3)
+  figure.savefig(path, dpi=130)
+
+
+def _draw_group(rounds, traffic, group: Group, style: str) -> None:
+  table = list(zip(*group.rows))
+  accuracy = [[row['personal_accuracy'] for row in rows] for rows in table]
+  sent = [rows[0]['uplink_bytes'] + rows[0]['downlink_bytes'] for rows in table]
+  mean = [statistics.mean(values) for values in accuracy]
+  low, high = map(min, accuracy), map(max, accuracy)
+  x = [rows[0]['round'] for rows in table]
+  label = group.config['algorithm']
+  (line,) = rounds.plot(x, mean, style, markersize=4, label=label)
+  color = line.get_color()
+  rounds.fill_between(x, list(low), list(high), color=color, alpha=0.2)
+  if sent[-1]:
+    traffic.plot(sent, mean, style, markersize=4, color=color)
+  else:
+    traffic.axhline(mean[-1], linestyle=':', color=color)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('runs', nargs='+', help='work folders of runs')
+  parser.add_argument('--picture', help='where to draw them, a PNG')
+  flags = parser.parse_args()
+  groups, skipped = group(flags.runs)
+  print('\n'.join([compare(groups), *skipped]))
+  if flags.picture and groups:
+    draw_groups(groups, pathlib.Path(flags.picture))
+
+
 if __name__ == '__main__':
-  print(compare(sys.argv[1:]))
+  main()
