@@ -1,12 +1,8 @@
 """A config to objects, and the loop over rounds with its files."""
 
-import contextlib
 import functools
-import importlib.metadata
 import json
-import os
 import pathlib
-import platform
 import time
 from typing import Any, NamedTuple
 
@@ -26,6 +22,7 @@ from hns import (
   report,
   rounds,
   wire,
+  workdir,
 )
 from hns.algorithms import RECIPES
 from hns.errors import invalid
@@ -34,18 +31,6 @@ from hns.rounds import Engine, Federation, State
 from hns.supermask import Supermask
 from hns.training import Examples, Plan, Rows
 from hns.wire import Envelope
-
-_PACKAGES = (
-  'hns',
-  'jax',
-  'jaxlib',
-  'flax',
-  'optax',
-  'numpy',
-  'ml_collections',
-  'scikit-learn',
-  'tensorflow-datasets',
-)
 
 
 class Experiment(NamedTuple):
@@ -144,25 +129,29 @@ def _pixel_scale(images: np.ndarray) -> tuple[float, float]:
   return mean, np.sqrt(np.average((values - mean) ** 2, weights=counts))
 
 
-def run(config: Any, workdir: str | pathlib.Path) -> list[dict[str, Any]]:
+def run(config: Any, folder: str | pathlib.Path) -> list[dict[str, Any]]:
   """Trains, writing metrics as they come; returns the rows of the metrics.
 
-  A workdir that holds this run complete is left as it is and its rows are
+  A folder that holds this run complete is left as it is and its rows are
   returned.
 
   Raises:
-    InputError: the config cannot run, or the workdir is another config's.
+    InputError: the config cannot run, or the folder is another config's.
   """
-  workdir = pathlib.Path(workdir)
+  folder = pathlib.Path(folder)
   configs.validate(config)
-  _check_workdir(config, workdir)
-  rows = _written(workdir)
-  if rows and rows[-1]['round'] == config.rounds:
-    _draw(config, rows, workdir)
-    return rows
-  experiment = build(config)
-  _open_workdir(config, experiment, workdir)
-  path = workdir / 'metrics.jsonl'
+  held = json.loads(config.to_json())
+  workdir.check(held, folder)
+  rows = workdir.rows(folder)
+  if not rows or rows[-1]['round'] != config.rounds:
+    experiment = build(config)
+    path = workdir.start(held, _about(config, experiment), folder)
+    _write_rows(config, experiment, path)
+  workdir.draw(title(config), folder)
+  return workdir.rows(folder)
+
+
+def _write_rows(config, experiment, path: pathlib.Path) -> None:
   with open(path, 'w') as file, _bar(config.rounds) as bar:
     for row in train(experiment, config.rounds, config.eval_every, bar):
       file.write(json.dumps(row) + '\n')
@@ -172,9 +161,18 @@ def run(config: Any, workdir: str | pathlib.Path) -> list[dict[str, Any]]:
         f'global {row["global_accuracy"]:.3f}, '
         f'{report.size(row["uplink_bytes"] + row["downlink_bytes"])}'
       )
-  rows = report.read(workdir)
-  _draw(config, rows, workdir)
-  return rows
+
+
+def _about(config, experiment) -> dict[str, Any]:
+  """What a run depends on beside its config and the versions."""
+  engine, key, birth, *_ = experiment
+  message = engine.method.download(key, birth.fixed, birth.shared)
+  return {
+    'dataset_version': data.version(config.dataset),
+    'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+    'clients_per_step': engine.width,
+    'weights_downloaded': int(wire.coordinates(message)),
+  }
 
 
 def train(experiment: Experiment, last: int, eval_every: int, bar=None):
@@ -304,58 +302,6 @@ def _width(cohort: int) -> int:
   On accelerators 32, not measured yet.
   """
   return 1 if jax.default_backend() == 'cpu' else min(cohort, 32)
-
-
-def _check_workdir(config, workdir: pathlib.Path) -> None:
-  path = workdir / 'config.json'
-  if not path.exists():
-    return
-  there = json.loads(path.read_text())['config']
-  differing = configs.differences(there, json.loads(config.to_json()))
-  if differing:
-    raise invalid(
-      'workdir',
-      str(workdir),
-      f'holds a run of another config ({"; ".join(differing)}): give another '
-      'folder',
-    )
-
-
-def _written(workdir: pathlib.Path) -> list[dict[str, Any]]:
-  with contextlib.suppress(FileNotFoundError):
-    return report.read(workdir)
-  return []
-
-
-def _open_workdir(config, experiment, workdir: pathlib.Path) -> None:
-  """Writes `config.json`; sets the rows of an unfinished run aside."""
-  workdir.mkdir(parents=True, exist_ok=True)
-  birth = experiment.birth
-  message = experiment.engine.method.download(
-    experiment.key, birth.fixed, birth.shared
-  )
-  about = {
-    'config': json.loads(config.to_json()),
-    'versions': {
-      'python': platform.python_version(),
-      **{name: importlib.metadata.version(name) for name in _PACKAGES},
-    },
-    'dataset_version': data.version(config.dataset),
-    'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
-    'clients_per_step': experiment.engine.width,
-    'weights_downloaded': int(wire.coordinates(message)),
-  }
-  path = workdir / 'config.json.part'
-  path.write_text(json.dumps(about, indent=2) + '\n')
-  os.replace(path, workdir / 'config.json')
-  with contextlib.suppress(FileNotFoundError):
-    os.replace(workdir / 'metrics.jsonl', workdir / 'metrics.previous.jsonl')
-
-
-def _draw(config, rows, workdir: pathlib.Path) -> None:
-  path = workdir / 'accuracy.png'
-  if not path.exists():
-    report.draw(rows, title(config), path)
 
 
 def _bar(total: int) -> tqdm.tqdm:
