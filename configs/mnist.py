@@ -1,6 +1,13 @@
 """HideNseek on MNIST: 30 clients of 2 classes, 60 training examples each.
 
 python -m hns.main --config=configs/mnist.py --workdir=runs/mnist
+
+45 s on two cores. Round 30, seeds 0 to 2, mean and sd: personalised 0.977 ±
+0.002, global 0.607 ± 0.020; 682 kB up, 2.69 MB down.
+
+Learning rates are the best of four a method on the clients' validation
+examples (--config.eval_split=validation), seed 0: 0.015, 0.03, 0.06, 0.1 for
+hidenseek and 0.02, 0.05, 0.1, 0.2 for fedavg and local.
 """
 
 from hns.config import base
