@@ -34,7 +34,7 @@ setuptools.setup(
     'tqdm>=4.66',
   ],
   extras_require={
-    'test': ['chex>=0.1.88', 'pytest>=8', 'ruff>=0.8'],
+    'test': ['chex>=0.1.88', 'pytest>=8', 'pytest-xdist>=3.5', 'ruff>=0.8'],
     'notebook': ['jupyterlab>=4', 'ipywidgets>=8'],
     'prepare': ['tensorflow>=2.18', 'importlib_resources>=6'],
   },

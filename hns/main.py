@@ -3,7 +3,7 @@
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from hns import experiment, report
@@ -22,6 +22,7 @@ _WORKDIR = flags.DEFINE_string(
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     sys.exit(f'hns: {argv[1]!r} is not a flag: write --config.FIELD=VALUE')
+  logging.set_verbosity(logging.WARNING)
   config = _CONFIG.value
   workdir = _WORKDIR.value or (
     f'runs/{config.dataset.replace("/", "-")}-{config.algorithm}-s{config.seed}'

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,7 +64,7 @@ def test_nothing_personal_is_the_base():
   birth = none.init(None, experiment.birth.shared)
   a, told = play(experiment.engine, experiment, experiment.birth)
   b, other = play(experiment.engine._replace(method=none), experiment, birth)
-  jax.tree.map(np.testing.assert_array_equal, a.shared, b.shared)
+  chex.assert_trees_all_equal(a.shared, b.shared)
   np.testing.assert_array_equal(told.uplink, other.uplink)
 
 
@@ -134,7 +135,7 @@ def test_fresh_dispersion_is_shared_by_clients_and_new_each_round():
 def test_the_network_is_redrawn_from_seed_and_density():
   """What a header carries is enough: weights and mask are equal bit for bit."""
   a, b, c = (small(seed=s).birth.fixed for s in (3, 3, 4))
-  jax.tree.map(np.testing.assert_array_equal, a, b)
+  chex.assert_trees_all_equal(a, b)
   assert np.any(tree.flatten(a['mask']) != tree.flatten(c['mask']))
 
 

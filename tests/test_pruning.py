@@ -1,6 +1,7 @@
 import functools
 import inspect
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -157,7 +158,7 @@ def test_pruning_never_sees_data():
   noise = jax.random.normal(jax.random.key(9), x.shape)
   masks = [prune(net, variables, seen, 0.2) for seen in (x, noise, x * jnp.nan)]
   for mask in masks[1:]:
-    jax.tree.map(np.testing.assert_array_equal, masks[0], mask)
+    chex.assert_trees_all_equal(masks[0], mask)
   for score in pruning.SCORES.values():
     names = list(inspect.signature(score).parameters)
     assert names == ['key', 'net', 'variables', 'inputs']
@@ -167,8 +168,7 @@ def test_signs_do_not_matter_to_saliency():
   net = models.mlp(10)
   variables, x = hidden(net, (8, 8, 1))
   negative = jax.tree.map(jnp.negative, variables['weights'])
-  jax.tree.map(
-    np.testing.assert_array_equal,
+  chex.assert_trees_all_equal(
     synflow(net, variables, x),
     synflow(net, variables | {'weights': negative}, x),
   )

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -219,7 +220,7 @@ def test_frozen_means_frozen():
   opening = rounds.open_round(engine, key, birth, federation, state)
   held = evaluation.personal_models(engine, opening, jnp.arange(2))
   for name in ('weights', 'mask'):
-    jax.tree.map(np.testing.assert_array_equal, before[name], birth.fixed[name])
+    chex.assert_trees_all_equal(before[name], birth.fixed[name])
     jax.tree.map(
       lambda a, b: np.testing.assert_array_equal(np.stack([a, a]), b),
       before[name],
@@ -370,7 +371,7 @@ def test_counted_bytes_decode_to_what_was_sent():
           codec, payload, wire.Message(blank, message.weight), envelope
         )
         kept = jax.tree.map(lambda v, w: v * (w != 0), *message)
-        jax.tree.map(np.testing.assert_array_equal, got.value, kept)
+        chex.assert_trees_all_equal(got.value, kept)
     if algorithm == 'hidenseek':
       survivors = int(tree.count(birth.fixed['mask']))
       assert int(report.uplink[0]) <= -(-survivors // 8) + 64

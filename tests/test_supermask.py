@@ -1,3 +1,4 @@
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -94,7 +95,7 @@ def test_hide_and_seek_are_inverse():
   params = {'a': {'kernel': jnp.arange(6.0).reshape(2, 3), 'bias': jnp.ones(3)}}
   hidden = hide(params)
   assert 'bias' in hidden['params']['a'] and 'kernel' in hidden['weights']['a']
-  jax.tree.map(np.testing.assert_array_equal, seek(hidden), {'params': params})
+  chex.assert_trees_all_equal(seek(hidden), {'params': params})
 
 
 def test_signs_train_alone():

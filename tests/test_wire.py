@@ -1,3 +1,4 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,7 +43,7 @@ def test_round_trip_and_size(codec, density):
   assert len(payload) == wire.HEADER_BYTES + -(-count * codec.bits // 8)
   like = Message(jax.tree.map(np.zeros_like, sent.value), sent.weight)
   got = wire.decode(codec, payload, like, ENVELOPE)
-  jax.tree.map(np.testing.assert_array_equal, got.value, sent.value)
+  chex.assert_trees_all_equal(got.value, sent.value)
   assert wire.open_header(payload) == ENVELOPE
 
 
@@ -86,7 +87,7 @@ def test_damaged_bytes_raise_and_change_nothing(codec):
   for bad in damaged(payload):
     with pytest.raises(WireError):
       wire.decode(codec, bad, like, ENVELOPE)
-  jax.tree.map(np.testing.assert_array_equal, like.value, sent.value)
+  chex.assert_trees_all_equal(like.value, sent.value)
 
 
 def test_payloads_of_another_round_network_or_codec_are_refused():
