@@ -72,6 +72,31 @@ def shuffled(key: jax.Array, rows: Rows, batch_size: int) -> jax.Array:
   return jnp.pad(rows.index[order], (0, -width % batch_size))
 
 
+def batch_loss(
+  method: Method, apply: Apply, examples: Examples, fixed: Any, start: Any
+) -> Callable[..., jax.Array]:
+  """The loss of one step, `(trained, key, chosen, valid) -> float32 []`.
+
+  `chosen`, int32 [b], are the examples of the batch; `valid`, bool [b], which
+  of them count.
+  """
+
+  def loss(trained, key, chosen, valid):
+    images, labels = batch(examples, chosen)
+
+    def forward(variables):
+      logits = apply(variables, images)
+      losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+      return jnp.sum(losses * valid) / jnp.maximum(jnp.sum(valid), 1)
+
+    def view(trained):
+      return method.view(key, fixed, trained)
+
+    return method.objective(forward, view, start, trained)
+
+  return loss
+
+
 def fit(
   key: jax.Array,
   method: Method,
@@ -92,18 +117,7 @@ def fit(
     float32 [] (0 for a client without examples).
   """
 
-  def loss(trained, key, chosen, valid):
-    images, labels = batch(examples, chosen)
-
-    def forward(variables):
-      logits = apply(variables, images)
-      losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-      return jnp.sum(losses * valid) / jnp.maximum(jnp.sum(valid), 1)
-
-    def view(trained):
-      return method.view(key, fixed, trained)
-
-    return method.objective(forward, view, start, trained)
+  loss = batch_loss(method, apply, examples, fixed, start)
 
   def epoch(number, carry):
     key_epoch = jax.random.fold_in(key, number)
