@@ -30,7 +30,7 @@ setuptools.setup(
     'optax>=0.2.3',
     'pillow>=10.3',
     'scikit-learn>=1.5',
-    'tensorflow-datasets>=4.9.7',
+    'tensorflow-datasets>=4.9.10',
     'tqdm>=4.66',
   ],
   extras_require={
