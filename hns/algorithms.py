@@ -56,7 +56,7 @@ def supermask(
   drawn from the round's key ("fresh dispersion": without it all weights of
   one vote flip together), trains them through the sign, and uploads the
   signs. The abstract leaves the start, the server's state and its download
-  open: these are what worked best.
+  open: these are our choices.
 
   Args:
     prune: gives the mask of the survivors.

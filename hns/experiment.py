@@ -237,14 +237,17 @@ def check_payloads(experiment: Experiment) -> None:
   opening = rounds.open_round(engine, key, birth, federation, state)
   start = method.join(key, fixed, opening.message, birth.own)
   upload, _ = method.split(key, fixed, opening.message, birth.own, start)
-  for codec, message in ((method.down, opening.message), (method.up, upload)):
+  for way, codec, message in (
+    ('download', method.down, opening.message),
+    ('upload', method.up, upload),
+  ):
     payload = wire.encode(codec, message, envelope)
     got = wire.decode(codec, payload, message, envelope)
     if (
       len(payload) != wire.size(codec, message)
       or wire.encode(codec, got, envelope) != payload
     ):
-      raise RuntimeError(f'{engine.method.up}: bytes are counted wrongly')
+      raise RuntimeError(f'the bytes of the {way} are counted wrongly')
 
 
 def title(config: Any) -> str:

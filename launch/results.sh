@@ -3,8 +3,8 @@
 #
 #   bash launch/results.sh runs/results
 #
-# About 20 minutes on two cores. A run that is already complete is not run
-# again; one that fails is named at the end.
+# A run that is already complete is not run again; one that fails is named at
+# the end.
 set -u
 cd "$(dirname "$0")/.."
 folder=${1:-runs/results}
