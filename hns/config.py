@@ -39,7 +39,9 @@ def base(**fields: Any) -> ml_collections.ConfigDict:
   config.local_steps = 0  # if above 0, so many steps instead
   config.batch_size = 10
   config.clients_per_step = 0  # width of the vmap; 0: chosen for the backend
-  config.eval_every = 5  # rounds between evaluations of all clients
+  config.devices = 0  # that clients are spread over; 0: all there are
+  config.eval_every = 5  # rounds between evaluations
+  config.eval_clients = 0  # so many, always the same, are evaluated; 0: all
   config.eval_split = 'test'  # or validation, to tune on
 
   # One table a method: the arguments of its recipe.
@@ -73,7 +75,9 @@ _AT_LEAST = {
   'local_steps': 0,
   'batch_size': 1,
   'clients_per_step': 0,
+  'devices': 0,
   'eval_every': 1,
+  'eval_clients': 0,
   'seed': 0,
 }
 

@@ -3,10 +3,10 @@
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from hns import rounds
 from hns.federated import Birth
+from hns.parallel import each_client
 from hns.rounds import Engine, Federation, Opening, State
 from hns.training import Rows, correct
 
@@ -33,28 +33,29 @@ def evaluate(
   birth: Birth,
   federation: Federation,
   state: State,
+  ids: jax.Array,
+  own: Any,
   rows: Rows,
 ) -> Evaluation:
-  """Every client's personalised and global accuracy on its `rows`.
+  """These clients' personalised and global accuracy on their `rows`.
 
   Each client trains as in the next round and uploads nothing; no state
-  changes.
+  changes. `ids` may hold `ABSENT`, which is asked nothing.
   """
   opening = rounds.open_round(engine, key, birth, federation, state)
-  shared = global_model(engine, opening)
+  given = opening, global_model(engine, opening), rows
 
-  def client(index):
-    personal = personal_model(engine, opening, index)
+  def client(given, index, own):
+    opening, shared, rows = given
+    personal = personal_model(engine, opening, index, own)
     asked = rounds.client_rows(rows, index)
     right = [
-      correct(engine.apply, variables, federation.examples, asked)
+      correct(engine.apply, variables, opening.federation.examples, asked)
       for variables in (personal, shared)
     ]
     return (), Evaluation(*right, asked.size)
 
-  return rounds.each_client(
-    client, jnp.arange(rows.size.shape[0]), engine.width
-  )[1]
+  return each_client(client, given, ids, own, engine.width, engine.mesh)[1]
 
 
 def global_model(engine: Engine, opening: Opening) -> Any:
@@ -64,20 +65,25 @@ def global_model(engine: Engine, opening: Opening) -> Any:
   return engine.method.view(key, birth.fixed, start)
 
 
-def personal_model(engine: Engine, opening: Opening, index: jax.Array) -> Any:
+def personal_model(
+  engine: Engine, opening: Opening, index: jax.Array, own: Any
+) -> Any:
   """Variables that one client has after its local training."""
-  trained = rounds.train_client(engine, opening, index)[1]
+  trained = rounds.train_client(engine, opening, index, own)[1]
   key = jax.random.fold_in(rounds.client_key(opening, index), 3)
   return engine.method.view(key, opening.birth.fixed, trained)
 
 
-def personal_models(engine: Engine, opening: Opening, ids: jax.Array) -> Any:
+def personal_models(
+  engine: Engine, opening: Opening, ids: jax.Array, own: Any = ()
+) -> Any:
   """Variables that clients have after local training, leaves [ids, ...].
 
-  With a supermask, `['signs']` holds every client's signs.
+  With a supermask, `['signs']` holds every client's signs. `own` is what the
+  clients keep, for methods where they do.
   """
 
-  def client(index):
-    return (), personal_model(engine, opening, index)
+  def client(opening, index, own):
+    return (), personal_model(engine, opening, index, own)
 
-  return rounds.each_client(client, ids, engine.width)[1]
+  return each_client(client, opening, ids, own, engine.width, engine.mesh)[1]

@@ -1,10 +1,10 @@
-"""A config to objects, and the loop over rounds with its files."""
+"""A config to an `Experiment`, and an `Experiment` to a run's folder."""
 
 import functools
 import json
+import os
 import pathlib
-import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,48 +14,30 @@ import tqdm
 from hns import config as configs
 from hns import (
   data,
-  evaluation,
-  metrics,
+  devices,
   models,
+  own,
+  parallel,
   partition,
   pruning,
   report,
-  rounds,
   wire,
   workdir,
 )
 from hns.algorithms import RECIPES
 from hns.errors import invalid
-from hns.federated import Birth, Method
-from hns.rounds import Engine, Federation, State
+from hns.federated import Method
+from hns.loop import Experiment, train
+from hns.rounds import Engine, Federation
 from hns.supermask import Supermask
 from hns.training import Examples, Plan, Rows
 from hns.wire import Envelope
 
 
-class Experiment(NamedTuple):
-  """Everything a run needs, made from a config.
-
-  Attributes:
-    engine: static functions and sizes.
-    key: of all rounds.
-    birth: what exists before round 1.
-    federation: all clients' examples.
-    rows: the examples that accuracies are measured on.
-    envelope: what every payload's header says, but for the round.
-  """
-
-  engine: Engine
-  key: jax.Array
-  birth: Birth
-  federation: Federation
-  rows: Rows
-  envelope: Envelope
-
-
 def build(config: Any) -> Experiment:
   """Makes an experiment; raises `InputError` before anything is compiled."""
   configs.validate(config)
+  mesh = parallel.mesh_of(devices.choose(config.devices, config.cohort))
   dataset = data.load(config.dataset, config.group)
   federation = federate(config, dataset)
   net = models.create(config.model, dataset.classes)
@@ -69,16 +51,29 @@ def build(config: Any) -> Experiment:
     Supermask(net).apply,
     Plan(config.batch_size, config.local_epochs, config.local_steps),
     config.cohort,
-    config.clients_per_step or _width(config.cohort),
+    config.clients_per_step or _width(mesh.size, config.cohort),
+    mesh,
   )
+  birth = method.init(birth_key, params)
+  asked = _asked(config.seed, config.eval_clients, federation.train.size)
+  key, birth, federation = parallel.replicate((key, birth, federation), mesh)
   return Experiment(
     engine,
     key,
-    method.init(birth_key, params),
+    birth,
     federation,
+    asked,
     getattr(federation, config.eval_split),
     Envelope(0, config.seed, config.density),
   )
+
+
+def _asked(seed: int, count: int, sizes: Any) -> np.ndarray:
+  """The clients that are evaluated, ordered by size as cohorts are."""
+  clients = len(sizes)
+  draw = np.random.RandomState(seed).permutation(clients)
+  ids = np.sort(draw[: count or clients])
+  return ids[np.argsort(np.asarray(sizes)[ids], kind='stable')]
 
 
 def federate(config: Any, dataset: data.Dataset) -> Federation:
@@ -133,7 +128,7 @@ def run(config: Any, folder: str | pathlib.Path) -> list[dict[str, Any]]:
   """Trains, writing metrics as they come; returns the rows of the metrics.
 
   A folder that holds this run complete is left as it is and its rows are
-  returned.
+  returned. Of several processes the first alone writes.
 
   Raises:
     InputError: the config cannot run, or the folder is another config's.
@@ -143,17 +138,25 @@ def run(config: Any, folder: str | pathlib.Path) -> list[dict[str, Any]]:
   held = json.loads(config.to_json())
   workdir.check(held, folder)
   rows = workdir.rows(folder)
-  if not rows or rows[-1]['round'] != config.rounds:
+  finished = bool(rows) and rows[-1]['round'] == config.rounds
+  devices.wait_for_all('folder read')
+  if not finished:
     experiment = build(config)
-    path = workdir.start(held, _about(config, experiment), folder)
-    _write_rows(config, experiment, path)
-  workdir.draw(title(config), folder)
-  return workdir.rows(folder)
+    path = os.devnull
+    if devices.is_first():
+      path = workdir.start(held, _about(config, experiment), folder)
+    rows = _write_rows(config, experiment, path)
+  if devices.is_first():
+    workdir.draw(title(config), folder)
+  return rows
 
 
-def _write_rows(config, experiment, path: pathlib.Path) -> None:
-  with open(path, 'w') as file, _bar(config.rounds) as bar:
+def _write_rows(config, experiment, path) -> list[dict[str, Any]]:
+  rows = []
+  quiet = not devices.is_first()
+  with open(path, 'w') as file, _bar(config.rounds, quiet) as bar:
     for row in train(experiment, config.rounds, config.eval_every, bar):
+      rows.append(row)
       file.write(json.dumps(row) + '\n')
       file.flush()
       bar.set_postfix_str(
@@ -161,93 +164,21 @@ def _write_rows(config, experiment, path: pathlib.Path) -> None:
         f'global {row["global_accuracy"]:.3f}, '
         f'{report.size(row["uplink_bytes"] + row["downlink_bytes"])}'
       )
+  return rows
 
 
 def _about(config, experiment) -> dict[str, Any]:
   """What a run depends on beside its config and the versions."""
   engine, key, birth, *_ = experiment
   message = engine.method.download(key, birth.fixed, birth.shared)
+  mesh = engine.mesh
   return {
     'dataset_version': data.version(config.dataset),
-    'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+    'device': f'{mesh.size} x {mesh.devices[0].device_kind}',
     'clients_per_step': engine.width,
     'weights_downloaded': int(wire.coordinates(message)),
+    'bytes_kept_a_client': own.bytes_each(birth.own),
   }
-
-
-def train(experiment: Experiment, last: int, eval_every: int, bar=None):
-  """Yields a row of metrics every `eval_every` rounds and after the last.
-
-  Bytes and rounds count from the first; `seconds` is the last round alone.
-  """
-  _, key, birth, federation, rows, _ = experiment
-  check_payloads(experiment)
-  state = rounds.begin(birth, federation.train.size.shape[0])
-  start = time.perf_counter()
-  step, evaluate = programs(experiment, state)
-  compile_seconds = time.perf_counter() - start
-  reports, sent = [], {'uplink_bytes': 0, 'downlink_bytes': 0}
-  for number in range(1, last + 1):
-    start = time.perf_counter()
-    state, told = step(key, birth, federation, state)
-    jax.block_until_ready(state)
-    seconds = time.perf_counter() - start
-    reports.append(told)
-    if bar is not None:
-      bar.update()
-    if number % eval_every and number != last:
-      continue
-    traffic = metrics.traffic(jax.device_get(reports))
-    for name in sent:
-      sent[name] += traffic[name]
-    scores = jax.device_get(evaluate(key, birth, federation, state, rows))
-    yield {
-      'round': number,
-      **metrics.summarise(scores),
-      **traffic,
-      **sent,
-      'seconds': seconds,
-      'compile_seconds': compile_seconds,
-    }
-    reports = []
-
-
-def programs(experiment: Experiment, state: State) -> tuple[Any, Any]:
-  """The compiled round, which consumes its state, and the evaluation."""
-  engine, key, birth, federation, rows, _ = experiment
-  step = jax.jit(
-    functools.partial(rounds.run_round, engine), donate_argnums=3
-  ).lower(key, birth, federation, state)
-  evaluate = jax.jit(functools.partial(evaluation.evaluate, engine)).lower(
-    key, birth, federation, state, rows
-  )
-  return step.compile(), evaluate.compile()
-
-
-def check_payloads(experiment: Experiment) -> None:
-  """Encodes a first download and upload and decodes what would travel.
-
-  Raises:
-    RuntimeError: the bytes counted are not those of the payloads, or the
-      receiver would read something else than was sent.
-  """
-  engine, key, birth, federation, _, envelope = experiment
-  method, fixed = engine.method, birth.fixed
-  state = rounds.begin(birth, federation.train.size.shape[0])
-  opening = rounds.open_round(engine, key, birth, federation, state)
-  start = method.join(key, fixed, opening.message, birth.own)
-  upload, _ = method.split(key, fixed, opening.message, birth.own, start)
-  for way, codec, message in (
-    ('download', method.down, opening.message),
-    ('upload', method.up, upload),
-  ):
-    payload = wire.encode(codec, message, envelope)
-    got = wire.decode(codec, payload, message, envelope)
-    if (
-      len(payload) != wire.size(codec, message)
-      or wire.encode(codec, got, envelope) != payload
-    ):
-      raise RuntimeError(f'the bytes of the {way} are counted wrongly')
 
 
 def title(config: Any) -> str:
@@ -299,13 +230,15 @@ def _check_model(config, net, inputs) -> None:
     )
 
 
-def _width(cohort: int) -> int:
-  """Clients side by side: one on a CPU, whose cores one client fills.
+def _width(devices: int, cohort: int) -> int:
+  """Clients side by side on a device: one on a CPU core, which it fills.
 
   On accelerators 32, not measured yet.
   """
-  return 1 if jax.default_backend() == 'cpu' else min(cohort, 32)
+  if jax.default_backend() == 'cpu':
+    return 1
+  return min(-(-cohort // devices), 32)
 
 
-def _bar(total: int) -> tqdm.tqdm:
-  return tqdm.tqdm(total=total, unit='round', dynamic_ncols=True)
+def _bar(total: int, quiet: bool) -> tqdm.tqdm:
+  return tqdm.tqdm(total=total, unit='round', dynamic_ncols=True, disable=quiet)

@@ -6,7 +6,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from hns import experiment, report
+from hns import devices, experiment, report
 from hns.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -19,6 +19,14 @@ _WORKDIR = flags.DEFINE_string(
 )
 
 
+_DISTRIBUTED = flags.DEFINE_string(
+  'distributed',
+  '',
+  'Several processes as one run: auto (SLURM, TPU pods, Open MPI) or '
+  'HOST:PORT,PROCESSES,INDEX.',
+)
+
+
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     sys.exit(f'hns: {argv[1]!r} is not a flag: write --config.FIELD=VALUE')
@@ -28,9 +36,12 @@ def main(argv: list[str]) -> None:
     f'runs/{config.dataset.replace("/", "-")}-{config.algorithm}-s{config.seed}'
   )
   try:
+    devices.start(_DISTRIBUTED.value)
     rows = experiment.run(config, workdir)
   except InputError as error:
     sys.exit(f'hns: {error}')
+  if not devices.is_first():
+    return
   print(experiment.title(config))
   print(report.table(rows))
   print(f'{workdir}: metrics.jsonl, config.json, accuracy.png')

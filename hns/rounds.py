@@ -1,18 +1,19 @@
 """The engine: a round, one program over all the clients of a cohort.
 
-The only `vmap` over clients is here. Randomness follows seed, round and
-client id, never a client's place in the cohort, so the width of the `vmap`
-changes no result.
+Randomness follows seed, round and client id, never a client's place in the
+cohort, so how clients are spread over devices (`hns.parallel`) changes no
+result.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from hns import federated, tree, wire
 from hns.federated import Birth, Method
+from hns.parallel import each_client
 from hns.training import Apply, Examples, Plan, Rows, correct, fit
 
 
@@ -38,6 +39,7 @@ class Engine(NamedTuple):
     plan: how long a client trains.
     cohort: clients a round.
     width: clients a step of the loop over clients, the width of the `vmap`.
+    mesh: the devices that clients are spread over.
   """
 
   method: Method
@@ -45,6 +47,7 @@ class Engine(NamedTuple):
   plan: Plan
   cohort: int
   width: int
+  mesh: Mesh
 
 
 class State(NamedTuple):
@@ -53,12 +56,10 @@ class State(NamedTuple):
   Attributes:
     round: int32 [], rounds done.
     shared: the server's state.
-    own: the clients' states, leaves [clients, ...].
   """
 
   round: jax.Array
   shared: Any
-  own: Any
 
 
 class Report(NamedTuple):
@@ -68,14 +69,12 @@ class Report(NamedTuple):
     train_loss: float32 [], mean over the cohort, weighted by examples.
     flip_rate: float32 [], share of the weights voted on whose sign in the
       global model changed.
-    cohort: int32 [cohort], client ids.
     uplink, downlink: int32 [cohort], bytes of each client's messages.
     uploaded: int32 [cohort], weights in each client's upload.
   """
 
   train_loss: jax.Array
   flip_rate: jax.Array
-  cohort: jax.Array
   uplink: jax.Array
   downlink: jax.Array
   uploaded: jax.Array
@@ -87,26 +86,20 @@ class Opening(NamedTuple):
   Attributes:
     birth, federation, state: as above, before the round.
     message: what the server sends to every client.
-    key_cohort, key_shared, key_clients: independent keys of this round.
+    key_shared, key_clients: independent keys of this round.
   """
 
   birth: Birth
   federation: Federation
   state: State
   message: wire.Message
-  key_cohort: jax.Array
   key_shared: jax.Array
   key_clients: jax.Array
 
 
-def begin(birth: Birth, clients: int) -> State:
+def begin(birth: Birth) -> State:
   """The state before round 1: a copy of birth, so that it can be donated."""
-  shared = jax.tree.map(jnp.array, birth.shared)
-  own = jax.tree.map(
-    lambda x: jnp.array(jnp.broadcast_to(x, (clients, *jnp.shape(x)))),
-    birth.own,
-  )
-  return State(jnp.int32(0), shared, own)
+  return State(jnp.int32(0), jax.tree.map(jnp.array, birth.shared))
 
 
 def open_round(
@@ -117,9 +110,23 @@ def open_round(
   state: State,
 ) -> Opening:
   """The server's part of a round before its clients train."""
-  server, *keys = jax.random.split(jax.random.fold_in(key, state.round), 4)
+  server, _, *keys = _round_keys(key, state.round)
   message = engine.method.download(server, birth.fixed, state.shared)
   return Opening(birth, federation, state, message, *keys)
+
+
+def cohort(
+  engine: Engine, key: jax.Array, federation: Federation, number: jax.Array
+) -> jax.Array:
+  """Ids of the clients of round `number`, int32 [cohort].
+
+  Drawn without replacement, and ordered by size, so that clients that train
+  side by side finish together.
+  """
+  sizes = federation.train.size
+  ids = jax.random.permutation(_round_keys(key, number)[1], sizes.shape[0])
+  ids = ids[: engine.cohort].astype(jnp.int32)
+  return ids[jnp.lexsort((ids, sizes[ids]))]
 
 
 def run_round(
@@ -128,14 +135,24 @@ def run_round(
   birth: Birth,
   federation: Federation,
   state: State,
-) -> tuple[State, Report]:
-  """One round: download, local training, upload, the server's mean."""
+  ids: jax.Array,
+  own: Any,
+) -> tuple[State, Any, Report]:
+  """One round: download, local training, upload, the server's mean.
+
+  Args:
+    engine, key, birth, federation, state: see their types.
+    ids: the clients that take part: see `cohort`.
+    own: what these clients keep, leaves [ids, ...].
+
+  Returns:
+    The state after the round, what the clients keep now, and a report.
+  """
   method = engine.method
   opening = open_round(engine, key, birth, federation, state)
-  ids = cohort(engine, opening)
 
-  def client(index):
-    upload, own, loss, examples = participate(engine, opening, index)
+  def client(opening, index, own):
+    upload, own, loss, examples = participate(engine, opening, index, own)
     traffic = (
       wire.size(method.up, upload),
       wire.size(method.down, opening.message),
@@ -144,90 +161,51 @@ def run_round(
     terms = federated.weigh(upload, examples)
     return (*terms, loss * examples, examples), (own, traffic)
 
-  totals, (own, traffic) = each_client(client, ids, engine.width)
+  totals, (own, traffic) = each_client(
+    client, opening, ids, own, engine.width, engine.mesh
+  )
   sums, weights, loss, examples = totals
   mean = federated.mean(sums, weights)
   after = State(
-    state.round + 1,
-    method.merge(birth.fixed, state.shared, mean, weights),
-    jax.tree.map(lambda all, some: all.at[ids].set(some), state.own, own),
+    state.round + 1, method.merge(birth.fixed, state.shared, mean, weights)
   )
-  return after, Report(
+  report = Report(
     loss / jnp.maximum(examples, 1),
     _flip_rate(engine, opening, after, weights),
-    ids,
     *traffic,
   )
+  return after, own, report
 
 
 def participate(
-  engine: Engine, opening: Opening, index: jax.Array
+  engine: Engine, opening: Opening, index: jax.Array, own: Any
 ) -> tuple[wire.Message, Any, jax.Array, jax.Array]:
   """One client's part: its upload, new own state, training loss, examples.
 
-  An index past the last client is padding: it has no examples, so it trains
-  no step and its upload weighs nothing.
+  `ABSENT` is padding: it has no examples, so it trains no step and its upload
+  weighs nothing.
   """
-  own, trained, loss, rows = train_client(engine, opening, index)
+  own, trained, loss, rows = train_client(engine, opening, index, own)
   key = jax.random.fold_in(client_key(opening, index), 2)
   fixed = opening.birth.fixed
   upload, own = engine.method.split(key, fixed, opening.message, own, trained)
   return upload, own, loss, rows.size
 
 
-def uploads(engine: Engine, opening: Opening) -> wire.Message:
-  """What the cohort would upload, leaves [cohort, ...]."""
+def uploads(
+  engine: Engine, opening: Opening, ids: jax.Array, own: Any
+) -> wire.Message:
+  """What these clients would upload, leaves [ids, ...]."""
 
-  def client(index):
-    return (), participate(engine, opening, index)[0]
+  def client(opening, index, own):
+    return (), participate(engine, opening, index, own)[0]
 
-  return each_client(client, cohort(engine, opening), engine.width)[1]
-
-
-def cohort(engine: Engine, opening: Opening) -> jax.Array:
-  """Ids of the round's clients, drawn without replacement, int32 [cohort].
-
-  Ordered by size, so that clients that train side by side finish together.
-  """
-  sizes = opening.federation.train.size
-  ids = jax.random.permutation(opening.key_cohort, sizes.shape[0])
-  ids = ids[: engine.cohort].astype(jnp.int32)
-  return ids[jnp.lexsort((ids, sizes[ids]))]
+  return each_client(client, opening, ids, own, engine.width, engine.mesh)[1]
 
 
-def each_client(
-  function: Callable[[jax.Array], tuple[Any, Any]], ids: jax.Array, width: int
-) -> tuple[Any, Any]:
-  """Runs `function(id) -> (summed, listed)` for every id, `width` at a time.
-
-  Memory grows with `width` and with what is listed, not with the number of
-  clients. The last step is padded with an id past every client.
-
-  Returns:
-    The sum of all `summed`, and `listed` with a leading axis of ids.
-  """
-  count = ids.shape[0]
-  steps = -(-count // width)
-  width = -(-count // steps)
-  absent = jnp.iinfo(ids.dtype).max
-  padded = jnp.pad(ids, (0, steps * width - count), constant_values=absent)
-
-  def step(total, chunk):
-    if width == 1:
-      summed, listed = function(chunk[0])
-      listed = jax.tree.map(lambda x: x[None], listed)
-    else:
-      summed, listed = jax.vmap(function)(chunk)
-      summed = jax.tree.map(lambda x: jnp.sum(x, 0, dtype=x.dtype), summed)
-    return jax.tree.map(jnp.add, total, summed), listed
-
-  shapes = jax.eval_shape(function, jax.ShapeDtypeStruct((), ids.dtype))[0]
-  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-  total, listed = jax.lax.scan(step, zeros, padded.reshape(steps, width))
-  listed = jax.tree.map(
-    lambda x: x.reshape(steps * width, *x.shape[2:])[:count], listed
-  )
-  return total, listed
+def _round_keys(key: jax.Array, number: jax.Array) -> jax.Array:
+  """Keys of a round's server, cohort, all its clients and each client."""
+  return jax.random.split(jax.random.fold_in(key, number), 4)
 
 
 def client_key(opening: Opening, index: jax.Array) -> jax.Array:
@@ -242,10 +220,10 @@ def client_rows(rows: Rows, index: jax.Array) -> Rows:
 
 
 def train_client(
-  engine: Engine, opening: Opening, index: jax.Array
+  engine: Engine, opening: Opening, index: jax.Array, own: Any
 ) -> tuple[Any, Any, jax.Array, Rows]:
   """A client prepares, joins and trains: (own, trained, loss, its rows)."""
-  method, (birth, federation, state, message, *_) = engine.method, opening
+  method, (birth, federation, _, message, *_) = engine.method, opening
   key = client_key(opening, index)
   rows = client_rows(federation.train, index)
   held_out = client_rows(federation.validation, index)
@@ -254,7 +232,6 @@ def train_client(
     right = correct(engine.apply, variables, federation.examples, held_out)
     return right / jnp.maximum(held_out.size, 1)
 
-  own = jax.tree.map(lambda x: x[index], state.own)
   own = method.prepare(
     jax.random.fold_in(key, 0), birth.fixed, message, own, score
   )

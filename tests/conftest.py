@@ -1,13 +1,20 @@
 """Small federations that every test can afford."""
 
+import functools
 import importlib.util
 import os
 import pathlib
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from hns import experiment
+from hns import experiment, own, rounds
+
+# Fake devices, for tests that spread clients; before anything asks for one.
+jax.config.update('jax_num_cpu_devices', 8)
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -22,15 +29,60 @@ def read_config(name: str):
 
 
 def small_config(**fields):
-  """`configs/test.py` with fields changed."""
+  """`configs/test.py` on one device, with fields changed."""
   config = read_config('test')
-  config.update(fields)
+  config.update({'devices': 1, **fields})
   return config
 
 
 def small(**fields) -> experiment.Experiment:
   """The experiment of `small_config`."""
   return experiment.build(small_config(**fields))
+
+
+class Played(NamedTuple):
+  """After some rounds: the state, what all clients keep, the last report."""
+
+  state: rounds.State
+  own: Any
+  report: Any
+  ids: Any
+
+
+def clients(experiment):
+  """How many there are."""
+  return experiment.federation.train.size.shape[0]
+
+
+def play(experiment, number=1, **changes) -> Played:
+  """Plays rounds, with fields of the engine changed."""
+  engine = experiment.engine._replace(**changes)
+  _, key, birth, federation, *_ = experiment
+  step = jax.jit(functools.partial(rounds.run_round, engine))
+  store = own.create(birth.own, clients(experiment))
+  state, report, ids = rounds.begin(birth), None, None
+  for _ in range(number):
+    ids = rounds.cohort(engine, key, federation, state.round)
+    held = own.fetch(store, ids)
+    state, held, report = step(key, birth, federation, state, ids, held)
+    own.keep(store, ids, held)
+  everyone = own.fetch(store, np.arange(clients(experiment)))
+  return Played(state, everyone, report, ids)
+
+
+def opened(experiment, state=None, number=None):
+  """An opening of a round, its cohort, and what these keep at birth."""
+  engine, key, birth, federation, *_ = experiment
+  state = rounds.begin(birth) if state is None else state
+  if number is not None:
+    state = state._replace(round=jnp.int32(number))
+  opening = rounds.open_round(engine, key, birth, federation, state)
+  ids = rounds.cohort(engine, key, federation, state.round)
+  return (
+    opening,
+    ids,
+    own.fetch(own.create(birth.own, clients(experiment)), ids),
+  )
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -8,19 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import small
+from conftest import opened, play, small
 
 from hns import algorithms, evaluation, rounds, tree
 from hns.algorithms import RECIPES
-
-
-def play(engine, experiment, birth, number=2):
-  _, key, _, federation, *_ = experiment
-  step = jax.jit(functools.partial(rounds.run_round, engine))
-  state = rounds.begin(birth, federation.train.size.shape[0])
-  for _ in range(number):
-    state, report = step(key, birth, federation, state)
-  return state, report
 
 
 @pytest.mark.parametrize('name', RECIPES)
@@ -28,15 +19,18 @@ def test_contract(name):
   """Shapes and dtypes survive a round; the model's output is differentiable."""
   experiment = small(algorithm=name)
   engine, key, birth, federation, *_ = experiment
-  state = rounds.begin(birth, federation.train.size.shape[0])
+  opening, ids, held = opened(experiment)
   run = functools.partial(rounds.run_round, engine)
-  after, report = jax.eval_shape(run, key, birth, federation, state)
+  *after, report = jax.eval_shape(
+    run, key, birth, federation, opening.state, ids, held
+  )
   same = jax.tree.map(
-    lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), state, after
+    lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype),
+    [opening.state, held],
+    after,
   )
   assert all(jax.tree.leaves(same))
   assert report.uplink.shape == (engine.cohort,)
-  opening = rounds.open_round(engine, key, birth, federation, state)
   start = engine.method.join(key, birth.fixed, opening.message, birth.own)
 
   def loss(trained):
@@ -51,9 +45,12 @@ def test_contract(name):
 @pytest.mark.parametrize('name', RECIPES)
 def test_method_learns(name):
   experiment = small(algorithm=name, rounds=4)
-  engine, key, birth, federation, rows, _ = experiment
-  state, _ = play(engine, experiment, birth, 4)
-  found = evaluation.evaluate(engine, key, birth, federation, state, rows)
+  engine, key, birth, federation, asked, rows, _ = experiment
+  played = play(experiment, 4)
+  held = jax.tree.map(lambda x: x[asked], played.own)
+  found = evaluation.evaluate(
+    engine, key, birth, federation, played.state, asked, held, rows
+  )
   assert np.sum(found.personal) / np.sum(found.count) > 0.85
 
 
@@ -62,16 +59,16 @@ def test_nothing_personal_is_the_base():
   base = experiment.engine.method
   none = algorithms.personal(base, lambda path, leaf: False)
   birth = none.init(None, experiment.birth.shared)
-  a, told = play(experiment.engine, experiment, experiment.birth)
-  b, other = play(experiment.engine._replace(method=none), experiment, birth)
-  chex.assert_trees_all_equal(a.shared, b.shared)
-  np.testing.assert_array_equal(told.uplink, other.uplink)
+  a = play(experiment, 2)
+  b = play(experiment._replace(birth=birth), 2, method=none)
+  chex.assert_trees_all_equal(a.state.shared, b.state.shared)
+  np.testing.assert_array_equal(a.report.uplink, b.report.uplink)
 
 
 def test_everything_personal_is_local():
   """No client learns of another: alone in a federation it ends the same."""
   experiment = small(algorithm='local', cohort=6)
-  state, report = play(experiment.engine, experiment, experiment.birth)
+  state, own, report, _ = play(experiment, 2)
   assert not jax.tree.leaves(state.shared)
   assert not np.any(report.uplink) and not np.any(report.downlink)
   sizes = experiment.federation.train.size
@@ -82,13 +79,13 @@ def test_everything_personal_is_local():
       )
     )
   )
-  lonely, _ = play(alone.engine, alone, alone.birth)
+  lonely = play(alone, 2)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a[2], b[2], atol=1e-6),
-    state.own,
+    own,
     lonely.own,
   )
-  assert np.any(tree.flatten(state.own) != tree.flatten(lonely.own))
+  assert np.any(tree.flatten(own) != tree.flatten(lonely.own))
 
 
 @pytest.mark.parametrize('name', ['fedavg', 'hidenseek'])
@@ -99,7 +96,6 @@ def test_a_personal_head_stays_at_home(name):
   head = algorithms.personal(
     base, lambda path, leaf: path.startswith('Dense_2')
   )
-  engine = experiment.engine._replace(method=head)
   params = jax.tree.map(
     jnp.array,
     experiment.birth.fixed['weights']
@@ -107,11 +103,11 @@ def test_a_personal_head_stays_at_home(name):
     else experiment.birth.shared,
   )
   birth = head.init(jax.random.key(5), params)
-  state, report = play(engine, experiment, birth)
-  _, whole = play(experiment.engine, experiment, experiment.birth, 1)
+  state, own, report, _ = play(experiment._replace(birth=birth), 2, method=head)
+  whole = play(experiment).report
   assert 'Dense_2' not in str(jax.tree_util.tree_leaves_with_path(state.shared))
   assert report.uploaded[0] < whole.uploaded[0]
-  heads = jax.tree.leaves(state.own[1])[0]
+  heads = jax.tree.leaves(own[1])[0]
   trained = [np.any(heads[k] != heads[-1]) for k in range(5)]
   assert any(trained)
 
@@ -158,5 +154,5 @@ def test_a_personal_method_prepares_as_its_base():
   base = experiment.engine.method._replace(prepare=prepare)
   head = algorithms.personal(base, lambda path, leaf: 'Dense_2' in path)
   birth = head.init(jax.random.key(0), experiment.birth.shared)
-  play(experiment.engine._replace(method=head), experiment, birth, 1)
+  play(experiment._replace(birth=birth), method=head)
   assert seen[0] == ((), {'Dense_0', 'Dense_1', 'Dense_2'}, ())

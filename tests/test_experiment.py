@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, read_config, small_config
 
 from hns import config as configs
-from hns import experiment, report, rounds, wire
+from hns import experiment, loop, report, rounds, wire
 from hns.errors import InputError
 
 FIELDS = {
@@ -27,6 +27,7 @@ FIELDS = {
   'uplink_bits_per_weight',
   'flip_rate',
   'seconds',
+  'eval_seconds',
   'compile_seconds',
 }
 
@@ -206,14 +207,14 @@ def test_report_compares_seeds(tmp_path):
 
 def test_a_run_consumes_its_state_and_checks_its_payloads(monkeypatch):
   small = experiment.build(small_config())
-  state = rounds.begin(small.birth, 6)
-  step, _ = experiment.programs(small, state)
-  step(*small[1:4], state)
+  run, state = loop.programs(small), rounds.begin(small.birth)
+  ids = run.cohort(small.key, small.federation, state.round)
+  run.round(*small[1:4], state, ids, ())
   assert all(x.is_deleted() for x in jax.tree.leaves(state.shared))
-  experiment.check_payloads(small)
+  loop.check_payloads(small)
   monkeypatch.setattr(wire, 'size', lambda codec, message: 0)
   with pytest.raises(RuntimeError, match='counted'):
-    experiment.check_payloads(small)
+    loop.check_payloads(small)
 
 
 def test_a_picture_is_drawn_again(tmp_path):

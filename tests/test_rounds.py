@@ -8,27 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import small
+from conftest import opened, play, small
 
-from hns import evaluation, models, rounds, tree, wire
+from hns import evaluation, models, parallel, rounds, tree, wire
 from hns.supermask import sign
 
 SIZES = dict(partition='dirichlet', alpha=1.0, examples_per_client=24)
-
-
-def clients(experiment):
-  return experiment.federation.train.size.shape[0]
-
-
-def play(experiment, number, width=1):
-  """The state after so many rounds, and the last report."""
-  engine = experiment.engine._replace(width=width)
-  _, key, birth, federation, *_ = experiment
-  step = jax.jit(functools.partial(rounds.run_round, engine))
-  state, report = rounds.begin(birth, clients(experiment)), None
-  for _ in range(number):
-    state, report = step(key, birth, federation, state)
-  return state, report
 
 
 def in_double(experiment):
@@ -45,12 +30,12 @@ def loop_round(experiment, plain, state):
   Only the draws are the engine's. Adam, the gate's gradient and the vote are
   written by hand.
   """
-  engine, key, birth, federation, *_ = experiment
-  opening = rounds.open_round(engine, key, birth, federation, state)
+  engine, _, birth, federation, *_ = experiment
+  opening, ids, _ = opened(experiment, state)
   fixed, plan = birth.fixed, engine.plan
   gradient = jax.jit(functools.partial(plain_gradient, plain))
   votes, total = 0, 0
-  for index in map(int, rounds.cohort(engine, opening)):
+  for index in map(int, ids):
     size = int(federation.train.size[index])
     row = federation.train.index[index]
     client_key = jax.random.fold_in(opening.key_clients, index)
@@ -115,7 +100,7 @@ def test_engine_equals_a_plain_loop(x64):
   experiment = in_double(small(cohort=4, local_epochs=3, **SIZES))
   sizes = np.asarray(experiment.federation.train.size)
   assert len(np.unique(sizes % experiment.engine.plan.batch_size)) > 2
-  state, moved = rounds.begin(experiment.birth, clients(experiment)), 0
+  state, moved = rounds.begin(experiment.birth), 0
   steps = [
     jax.jit(
       functools.partial(
@@ -127,8 +112,9 @@ def test_engine_equals_a_plain_loop(x64):
   for _ in range(2):
     expected = loop_round(experiment, models.mlp(10), state)
     before = np.asarray(tree.flatten(state.shared))
+    ids = opened(experiment, state)[1]
     for step in steps:
-      after, _ = step(experiment.key, *experiment[2:4], state)
+      after, *_ = step(experiment.key, *experiment[2:4], state, ids, ())
       got = np.asarray(tree.flatten(after.shared))
       np.testing.assert_allclose(got, expected, rtol=1e-6)
     moved += np.sum((got < 0) != (before < 0))
@@ -140,11 +126,11 @@ def test_the_loop_test_can_fail(x64):
   """Another learning rate, in the engine alone, changes many signs."""
   fields = dict(cohort=4, local_epochs=3, **SIZES)
   experiment = in_double(small(**fields))
-  state = rounds.begin(experiment.birth, clients(experiment))
+  state = rounds.begin(experiment.birth)
   expected = loop_round(experiment, models.mlp(10), state)
   table = dict(learning_rate=0.033, download_bits=4)
   other = in_double(small(hidenseek=table, **fields))
-  got = tree.flatten(play(other, 1)[0].shared)
+  got = tree.flatten(play(other).state.shared)
   assert np.sum(np.asarray(got) != expected) > 50
 
 
@@ -154,54 +140,40 @@ def test_every_width_gives_the_same_result(algorithm, model):
   """One client at a time, padded chunks, all at once."""
   fields = dict(algorithm=algorithm, model=model, cohort=5, **SIZES)
   experiment = small(**fields)
-  alone, told = play(experiment, 1)
-  start = tree.flatten(rounds.begin(experiment.birth, clients(experiment))[1:])
-  assert np.any(tree.flatten(alone[1:]) != start)
+  alone, start = play(experiment), play(experiment, 0)
+  first = tree.flatten((start.state.shared, start.own))
+  a = tree.flatten((alone.state.shared, alone.own))
+  assert np.any(a != first)
   for width in (2, 5):
-    chunked, other = play(experiment, 1, width)
-    np.testing.assert_array_equal(told.cohort, other.cohort)
-    np.testing.assert_array_equal(told.uplink, other.uplink)
-    a, b = tree.flatten(alone[1:]), tree.flatten(chunked[1:])
+    chunked = play(experiment, width=width)
+    b = tree.flatten((chunked.state.shared, chunked.own))
     # Rounding flips a sign whose score is nearly 0, and changes a float.
     assert np.mean(~np.isclose(a, b, atol=1e-4)) < 2e-3
+    told, other = alone.report, chunked.report
+    np.testing.assert_array_equal(told.uplink, other.uplink)
     np.testing.assert_allclose(told.train_loss, other.train_loss, rtol=1e-3)
 
 
 def test_widths_give_equal_evaluations():
   experiment = small(num_clients=7, cohort=3)
-  _, key, birth, federation, rows, _ = experiment
-  found = []
-  state, _ = play(experiment, 1)
+  state, found = play(experiment).state, []
   for width in (1, 3):
     engine = experiment.engine._replace(width=width)
-    found.append(
-      evaluation.evaluate(engine, key, birth, federation, state, rows)
-    )
+    given = experiment[1:4], state, experiment.asked, (), experiment.rows
+    found.append(evaluation.evaluate(engine, *given[0], *given[1:]))
   for other in found[1:]:
     np.testing.assert_array_equal(found[0].count, other.count)
     np.testing.assert_array_equal(found[0].newcomer, other.newcomer)
     np.testing.assert_allclose(found[0].personal, other.personal, atol=1)
 
 
-def test_each_client_sums_lists_and_pads():
-  ids = jnp.array([4, 0, 3, 1, 2], jnp.int32)
-  present = lambda i: jnp.where(i < 5, i, 0)
-  for width in (1, 2, 3, 4, 5, 9):
-    total, listed = rounds.each_client(
-      lambda i: (present(i), (i, i * 2)), ids, width
-    )
-    assert int(total) == 10
-    np.testing.assert_array_equal(listed[0], ids)
-    np.testing.assert_array_equal(listed[1], ids * 2)
-
-
 def test_an_absent_client_is_inert():
   experiment = small()
-  engine, key, birth, federation, *_ = experiment
-  state = rounds.begin(birth, clients(experiment))
-  opening = rounds.open_round(engine, key, birth, federation, state)
-  absent = jnp.int32(jnp.iinfo(jnp.int32).max)
-  upload, _, loss, examples = rounds.participate(engine, opening, absent)
+  engine, _, birth, *_ = experiment
+  opening = opened(experiment)[0]
+  upload, _, loss, examples = rounds.participate(
+    engine, opening, parallel.ABSENT, ()
+  )
   start = engine.method.join(
     opening.key_shared, birth.fixed, opening.message, birth.own
   )
@@ -215,9 +187,8 @@ def test_frozen_means_frozen():
   """Weights and prune mask, bit for bit, after training."""
   experiment = small()
   before = jax.tree.map(np.array, experiment.birth.fixed)
-  state, _ = play(experiment, 3)
-  engine, key, birth, federation, *_ = experiment
-  opening = rounds.open_round(engine, key, birth, federation, state)
+  engine, _, birth, *_ = experiment
+  opening = opened(experiment, play(experiment, 3).state)[0]
   held = evaluation.personal_models(engine, opening, jnp.arange(2))
   for name in ('weights', 'mask'):
     chex.assert_trees_all_equal(before[name], birth.fixed[name])
@@ -234,10 +205,9 @@ def test_one_client_fedavg_is_plain_sgd():
   experiment = small(
     algorithm='fedavg', num_clients=1, cohort=1, partition='iid', seed=4
   )
-  engine, key, birth, federation, *_ = experiment
-  state, params = rounds.begin(birth, 1), birth.shared
-  net = models.mlp(10)
-  opening = rounds.open_round(engine, key, birth, federation, state)
+  engine, _, birth, federation, *_ = experiment
+  params, net = birth.shared, models.mlp(10)
+  opening = opened(experiment)[0]
   fit_key = jax.random.fold_in(jax.random.fold_in(opening.key_clients, 0), 1)
   row, size = federation.train.index[0], int(federation.train.size[0])
   images = federation.examples.images.astype(jnp.float32)
@@ -263,7 +233,7 @@ def test_one_client_fedavg_is_plain_sgd():
         params, images[chosen], federation.examples.labels[chosen]
       )
       params = jax.tree.map(lambda p, g: p - 0.05 * g, params, grads)
-  got = play(experiment, 1)[0].shared
+  got = play(experiment).state.shared
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5),
     got,
@@ -274,14 +244,12 @@ def test_one_client_fedavg_is_plain_sgd():
 def test_aggregation_is_an_exact_vote():
   """The server's state is the vote of the uploads, in integers."""
   experiment = small(cohort=5, num_clients=8, **SIZES)
-  engine, key, birth, federation, *_ = experiment
-  state = rounds.begin(birth, 8)
-  opening = rounds.open_round(engine, key, birth, federation, state)
-  ids = rounds.cohort(engine, opening)
-  uploads = rounds.uploads(engine, opening)
+  engine, _, birth, federation, *_ = experiment
+  opening, ids, _ = opened(experiment)
+  uploads = rounds.uploads(engine, opening, ids, ())
   sizes = np.asarray(federation.train.size)[np.asarray(ids)]
   assert len(set(sizes)) > 1
-  after, _ = play(experiment, 1)
+  after = play(experiment).state
   for signs, mask, got in zip(
     jax.tree.leaves(uploads.value),
     jax.tree.leaves(birth.fixed['mask']),
@@ -295,17 +263,7 @@ def test_aggregation_is_an_exact_vote():
 def test_cohorts_are_drawn_anew_by_seed_and_round():
   def drawn(seed):
     experiment = small(seed=seed, num_clients=20, cohort=8)
-    engine, key, birth, federation, *_ = experiment
-    state = rounds.begin(birth, 20)
-    return [
-      rounds.cohort(
-        engine,
-        rounds.open_round(
-          engine, key, birth, federation, state._replace(round=jnp.int32(r))
-        ),
-      )
-      for r in range(3)
-    ]
+    return [opened(experiment, number=r)[1] for r in range(3)]
 
   ids = np.stack(drawn(0))
   assert all(len(set(row)) == 8 for row in ids)
@@ -318,12 +276,13 @@ def test_no_recompilation_after_the_first_round():
   experiment = small()
   engine, key, birth, federation, *_ = experiment
   step = jax.jit(functools.partial(rounds.run_round, engine), donate_argnums=3)
-  state = rounds.begin(birth, clients(experiment))
+  state = jax.device_put(rounds.begin(birth), parallel.everywhere(engine.mesh))
   old = state.shared
   cohorts = []
   for _ in range(3):
-    state, report = step(key, birth, federation, state)
-    cohorts.append(tuple(map(int, report.cohort)))
+    ids = rounds.cohort(engine, key, federation, state.round)
+    state, *_ = step(key, birth, federation, state, ids, ())
+    cohorts.append(tuple(map(int, ids)))
   assert int(state.round) == 3 and len(set(cohorts)) > 1
   assert step._cache_size() == 1
   assert all(x.is_deleted() for x in jax.tree.leaves(old))
@@ -332,25 +291,24 @@ def test_no_recompilation_after_the_first_round():
 
 def test_local_steps_replace_epochs():
   experiment = small(local_steps=7, **SIZES)
-  by_steps = play(experiment, 1)[0].shared
-  epochs = play(small(local_epochs=7, **SIZES), 1)[0].shared
+  by_steps = play(experiment).state.shared
+  epochs = play(small(local_epochs=7, **SIZES)).state.shared
   assert np.any(tree.flatten(by_steps) != tree.flatten(epochs))
   one_batch = small(local_steps=3, batch_size=100, **SIZES)
   same = small(local_epochs=3, batch_size=100, **SIZES)
   np.testing.assert_array_equal(
-    tree.flatten(play(one_batch, 1)[0].shared),
-    tree.flatten(play(same, 1)[0].shared),
+    tree.flatten(play(one_batch).state.shared),
+    tree.flatten(play(same).state.shared),
   )
 
 
 def test_counted_bytes_decode_to_what_was_sent():
   for algorithm in ('hidenseek', 'fedavg', 'local'):
     experiment = small(algorithm=algorithm)
-    engine, key, birth, federation, _, envelope = experiment
-    state = rounds.begin(birth, clients(experiment))
-    opening = rounds.open_round(engine, key, birth, federation, state)
-    uploads = rounds.uploads(engine, opening)
-    report = play(experiment, 1)[1]
+    engine, _, birth, *_, envelope = experiment
+    opening, ids, held = opened(experiment)
+    uploads = rounds.uploads(engine, opening, ids, held)
+    report = play(experiment).report
     sent = [opening.message] * engine.cohort
     received = [
       wire.Message(

@@ -8,13 +8,14 @@ import pytest
 
 HNS = pathlib.Path(__file__).parents[1] / 'hns'
 FLOORS = [
-  {'errors', 'tree', 'conv', 'metrics', 'supermask', 'report'},
+  {'errors', 'tree', 'conv', 'metrics', 'supermask', 'report'}
+  | {'parallel', 'own'},
   {'models', 'wire', 'data', 'partition'},
-  {'federated', 'pruning'},
+  {'federated', 'pruning', 'devices'},
   {'training'},
   {'algorithms', 'rounds'},
   {'evaluation', 'config'},
-  {'workdir'},
+  {'workdir', 'loop'},
   {'experiment'},
   {'main'},
 ]

@@ -3,9 +3,9 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from conftest import small
+from conftest import play, small
 
-from hns import federated, rounds, training, wire
+from hns import federated, training, wire
 from hns.training import Plan, Rows
 
 
@@ -131,11 +131,6 @@ def test_preparation_and_objective_are_asked():
     )
     return 0.0 * forward(view(trained)) + pull
 
-  engine = experiment.engine._replace(
-    method=method._replace(prepare=prepare, objective=objective)
-  )
-  _, key, birth, federation, *_ = experiment
-  state, _ = jax.jit(functools.partial(rounds.run_round, engine))(
-    key, birth, federation, rounds.begin(birth, 6)
-  )
-  assert not np.any([np.any(x) for x in jax.tree.leaves(state.own)])
+  changed = method._replace(prepare=prepare, objective=objective)
+  kept = play(experiment, method=changed).own
+  assert not np.any([np.any(x) for x in jax.tree.leaves(kept)])

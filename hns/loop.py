@@ -1,0 +1,176 @@
+"""The loop over rounds: programs compiled once, one row of metrics a look."""
+
+import concurrent.futures
+import functools
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hns import evaluation, metrics, own, parallel, rounds, wire
+from hns.federated import Birth
+from hns.rounds import Engine, Federation
+from hns.training import Rows
+from hns.wire import Envelope
+
+
+class Experiment(NamedTuple):
+  """Everything a run needs, made from a config.
+
+  Attributes:
+    engine: static functions and sizes.
+    key: of all rounds.
+    birth: what exists before round 1.
+    federation: all clients' examples.
+    asked: int [clients evaluated], ids ordered by size.
+    rows: the examples that accuracies are measured on.
+    envelope: what every payload's header says, but for the round.
+  """
+
+  engine: Engine
+  key: jax.Array
+  birth: Birth
+  federation: Federation
+  asked: np.ndarray
+  rows: Rows
+  envelope: Envelope
+
+
+def train(
+  experiment: Experiment, last: int, eval_every: int, bar=None
+) -> Iterator[dict[str, Any]]:
+  """Yields a row of metrics every `eval_every` rounds and after the last.
+
+  Bytes and rounds count from the first; `seconds` is the last round alone.
+  """
+  _, key, birth, federation, *_ = experiment
+  check_payloads(experiment)
+  start = time.perf_counter()
+  run = programs(experiment)
+  compile_seconds = time.perf_counter() - start
+  state = rounds.begin(birth)
+  store = own.create(birth.own, federation.train.size.shape[0])
+  reports, sent = [], {'uplink_bytes': 0, 'downlink_bytes': 0}
+  for number in range(1, last + 1):
+    start = time.perf_counter()
+    ids = run.cohort(key, federation, state.round)
+    held = own.fetch(store, ids)
+    state, held, told = run.round(key, birth, federation, state, ids, held)
+    own.keep(store, ids, held)
+    jax.block_until_ready(state)
+    seconds = time.perf_counter() - start
+    reports.append(told)
+    if bar is not None:
+      bar.update()
+    if number % eval_every and number != last:
+      continue
+    traffic = metrics.traffic(jax.device_get(reports))
+    for name in sent:
+      sent[name] += traffic[name]
+    start = time.perf_counter()
+    scores = _evaluate(experiment, run, state, store)
+    yield {
+      'round': number,
+      **metrics.summarise(scores),
+      **traffic,
+      **sent,
+      'seconds': seconds,
+      'eval_seconds': time.perf_counter() - start,
+      'compile_seconds': compile_seconds,
+    }
+    reports = []
+
+
+class Programs(NamedTuple):
+  """What a run compiles, once.
+
+  Attributes:
+    cohort: `(key, federation, round) -> ids`.
+    round: as `rounds.run_round`; consumes the states it is given.
+    evaluate: as `evaluation.evaluate`, for as many clients as `block`.
+    block: int, clients evaluated in one call.
+  """
+
+  cohort: Any
+  round: Any
+  evaluate: Any
+  block: int
+
+
+def programs(experiment: Experiment) -> Programs:
+  """Compiles the round and the evaluation, side by side."""
+  engine, key, birth, federation, asked, rows, _ = experiment
+  block = _block(len(asked), own.bytes_each(birth.own))
+  everywhere = parallel.everywhere(engine.mesh)
+  jit = functools.partial(
+    jax.jit, in_shardings=everywhere, out_shardings=everywhere
+  )
+
+  def clients(count):
+    held = lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype)
+    ids = jax.ShapeDtypeStruct((count,), jnp.int32)
+    return ids, jax.tree.map(held, birth.own)
+
+  given = key, birth, federation, jax.eval_shape(rounds.begin, birth)
+  draw = functools.partial(rounds.cohort, engine)
+  play = functools.partial(rounds.run_round, engine)
+  evaluate = functools.partial(evaluation.evaluate, engine)
+  lowered = (
+    jit(draw).lower(key, federation, given[-1].round),
+    jit(play, donate_argnums=(3, 5)).lower(*given, *clients(engine.cohort)),
+    jit(evaluate).lower(*given, *clients(block), rows),
+  )
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    return Programs(
+      *pool.map(lambda program: program.compile(), lowered), block
+    )
+
+
+def _block(clients: int, size: int) -> int:
+  """Clients to evaluate at once, so that their states take at most 256 MB."""
+  return min(clients, max(1, 2**28 // max(size, 1)))
+
+
+def _evaluate(experiment, run, state, store) -> evaluation.Evaluation:
+  """The evaluation of all `asked`, block by block."""
+  _, key, birth, federation, asked, rows, _ = experiment
+  found = []
+  for first in range(0, len(asked), run.block):
+    ids = np.full(run.block, parallel.ABSENT, np.int32)
+    here = asked[first : first + run.block]
+    ids[: len(here)] = here
+    held = own.fetch(store, ids)
+    got = run.evaluate(key, birth, federation, state, ids, held, rows)
+    found.append(jax.device_get(got))
+  join = lambda *parts: np.concatenate(parts)[: len(asked)]
+  return jax.tree.map(join, *found)
+
+
+def check_payloads(experiment: Experiment) -> None:
+  """Encodes a first download and upload and decodes what would travel.
+
+  Raises:
+    RuntimeError: the bytes counted are not those of the payloads, or the
+      receiver would read something else than was sent.
+  """
+  engine, key, birth, federation, *_, envelope = experiment
+  method, fixed = engine.method, birth.fixed
+  opening = rounds.open_round(
+    engine, key, birth, federation, rounds.begin(birth)
+  )
+  start = method.join(key, fixed, opening.message, birth.own)
+  upload, _ = method.split(key, fixed, opening.message, birth.own, start)
+  for way, codec, message in (
+    ('download', method.down, opening.message),
+    ('upload', method.up, upload),
+  ):
+    payload = wire.encode(codec, message, envelope)
+    got = wire.decode(codec, payload, message, envelope)
+    if (
+      len(payload) != wire.size(codec, message)
+      or wire.encode(codec, got, envelope) != payload
+    ):
+      raise RuntimeError(f'the bytes of the {way} are counted wrongly')

@@ -1,0 +1,161 @@
+"""Clients on devices: the same numbers on any number of them."""
+
+import json
+import socket
+import subprocess
+import sys
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import ROOT, play, small, small_config
+
+from hns import devices, experiment, loop, parallel
+from hns.errors import InputError
+
+SIZES = dict(partition='dirichlet', alpha=0.5, examples_per_client=24)
+
+
+def mesh(count):
+  return parallel.mesh_of(jax.devices()[:count])
+
+
+@pytest.mark.parametrize('algorithm', ['hidenseek', 'fedavg', 'local'])
+def test_one_two_and_eight_devices_agree_to_the_bit(algorithm):
+  """State, what clients keep, losses and bytes; floats too."""
+  fields = dict(algorithm=algorithm, num_clients=12, cohort=11, local_epochs=1)
+  build = lambda count: small(devices=count, **fields, **SIZES)
+  one, start = play(build(1), 2), play(build(1), 0)
+  moved = jax.tree.leaves((one.state.shared, one.own))
+  still = jax.tree.leaves((start.state.shared, start.own))
+  assert any(np.any(a != b) for a, b in zip(moved, still))
+  for count in (2, 8):
+    chex.assert_trees_all_equal(one, play(build(count), 2))
+
+
+def test_devices_and_widths_mix():
+  fields = dict(num_clients=12, cohort=11, local_epochs=1, **SIZES)
+  alone = play(small(**fields))
+  for count, width in ((2, 3), (3, 1), (3, 2)):
+    other = play(small(devices=count, clients_per_step=width, **fields))
+    for a, b in zip(
+      jax.tree.leaves(alone.state.shared), jax.tree.leaves(other.state.shared)
+    ):
+      assert np.mean(~np.isclose(a, b, atol=1e-6)) < 2e-3
+
+
+def test_a_run_on_two_devices_writes_the_same_metrics(tmp_path):
+  rows = [
+    experiment.run(small_config(devices=n, cohort=5), tmp_path / str(n))
+    for n in (1, 2)
+  ]
+  for a, b in zip(*rows):
+    assert a.keys() == b.keys()
+    assert all(a[k] == b[k] for k in a if 'seconds' not in k)
+  about = json.loads((tmp_path / '2' / 'config.json').read_text())
+  assert about['device'].startswith('2 x ')
+
+
+def test_each_client_sums_lists_and_pads():
+  ids = jnp.array([4, 0, 3, 1, 2], jnp.int32)
+  own = 10.0 * ids
+
+  def client(given, index, own):
+    present = index != parallel.ABSENT
+    return present * given * index, (index, own)
+
+  for count in (1, 2, 3, 8):
+    for width in (1, 2, 3, 5, 9):
+      total, listed = parallel.each_client(
+        client, jnp.int32(3), ids, own, width, mesh(count)
+      )
+      assert int(total) == 30
+      np.testing.assert_array_equal(listed[0], ids)
+      np.testing.assert_array_equal(listed[1], own)
+
+
+@pytest.mark.parametrize('width', [1, 3, 32])
+@pytest.mark.parametrize('count', [1, 2, 3, 8])
+def test_everybody_is_dealt_once(count, width):
+  for number in (1, 2, 10, 97, 100):
+    plan = parallel.deal(number, width, count)
+    assert plan.shape[0] == count and plan.shape[3] <= width
+    assert sorted(plan[plan >= 0]) == list(range(number))
+    taken = (plan >= 0).sum((1, 2, 3))
+    assert taken.max() - taken.min() <= (1 if width == 1 else width)
+
+
+def test_devices_share_the_work_and_chunks_are_of_a_size():
+  """Steps of 100 of 1,000 Dirichlet clients, sorted as cohorts are."""
+  federation = small(
+    num_clients=100, partition='dirichlet', alpha=0.3, examples_per_client=10
+  ).federation
+  steps = np.sort(-(-np.asarray(federation.train.size)))
+  assert steps.max() > 4 * steps.mean()
+  plan = parallel.deal(100, 1, 2)
+  work = [steps[p[p >= 0]].sum() for p in plan]
+  assert max(work) < 1.02 * np.mean(work)
+  plan = parallel.deal(100, 10, 1)
+  held = np.where(plan < 0, 0, steps[plan])
+  wasted = (held.max(-1, keepdims=True) - held).sum() / steps.sum()
+  mixed = np.random.RandomState(0).permutation(steps).reshape(10, 10)
+  unsorted = (mixed.max(-1, keepdims=True) - mixed).sum() / steps.sum()
+  assert wasted < 0.4 < 1.0 < unsorted
+
+
+def test_an_evaluation_in_blocks_is_the_whole(monkeypatch):
+  built = small(algorithm='local', cohort=3)
+  whole, parts = (list(loop.train(built, 2, 2)) for _ in range(1)), []
+  whole = next(whole)
+  monkeypatch.setattr(loop, '_block', lambda clients, size: 4)
+  parts = list(loop.train(built, 2, 2))
+  for a, b in zip(whole, parts):
+    assert all(a[k] == b[k] for k in a if 'seconds' not in k)
+
+
+def test_a_sample_of_clients_is_evaluated():
+  built = small(num_clients=9, cohort=3, eval_clients=4)
+  assert len(set(built.asked.tolist())) == 4 and max(built.asked) < 9
+  np.testing.assert_array_equal(
+    built.asked, small(num_clients=9, cohort=3, eval_clients=4).asked
+  )
+  assert len(small(num_clients=9, cohort=3).asked) == 9
+
+
+def test_bad_devices_are_refused():
+  with pytest.raises(InputError, match='devices.*9.*there are 8'):
+    devices.choose(9, 10)
+  assert len(devices.choose(0, 3)) == 3
+  assert len(devices.choose(0, 100)) == 8
+  with pytest.raises(InputError, match='distributed.*HOST:PORT'):
+    devices.start('here')
+
+
+def test_two_processes_are_one_run(tmp_path):
+  """`jax.distributed` over the loopback, against one process."""
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = free.getsockname()[1]
+  flags = [f'--config={ROOT / "configs" / "test.py"}', '--config.cohort=5']
+  started = [
+    subprocess.Popen(
+      [sys.executable, '-m', 'hns.main', *flags]
+      + [f'--workdir={tmp_path / "two"}']
+      + [f'--distributed=localhost:{port},2,{index}'],
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for index in range(2)
+  ]
+  said = [process.communicate(timeout=300) for process in started]
+  assert [p.returncode for p in started] == [0, 0], said
+  assert 'personalised' in said[0][0] and not said[1][0]
+  alone = experiment.run(small_config(cohort=5), tmp_path / 'one')
+  text = (tmp_path / 'two' / 'metrics.jsonl').read_text()
+  together = [json.loads(line) for line in text.splitlines()]
+  assert len(together) == len(alone) == 2
+  for a, b in zip(alone, together):
+    assert all(a[k] == b[k] for k in a if 'seconds' not in k)
