@@ -124,11 +124,21 @@ def _kernel_gradient(window: Window, shape: tuple[int, ...]):
   """x [n, h, w, c], dy [n, h', w', o] -> dw [kh, kw, c, o].
 
   The convolution of x with dy, examples taking the place of channels and the
-  strides that of dilation.
+  strides that of dilation; for few channels (pictures), which that wastes, a
+  matrix product.
   """
 
   @custom_vmap
   def gradient(x, dy):
+    if shape[2] < 4:
+      rows = jnp.stack(
+        [s.transpose(3, 0, 1, 2) for s in _shifts(window, x, shape[:2])]
+      )
+      rows = rows.reshape(-1, dy.size // shape[3])
+      dw = jnp.matmul(
+        rows, dy.reshape(-1, shape[3]), precision=window.precision
+      )
+      return dw.reshape(shape)
     dw = lax.conv_general_dilated(
       x.transpose(3, 1, 2, 0),
       dy.transpose(1, 2, 0, 3),
@@ -153,38 +163,44 @@ def _kernel_gradient(window: Window, shape: tuple[int, ...]):
 
 
 def _input_gradient(window, shape, kernel, dy):
-  """dy @ kernel^T, each column added back to the pixels it came from."""
-  kh, kw, c, o = kernel.shape
-  (sh, sw), ((top, _), (left, _)), precision = window
-  height, width = (
-    size + sum(pad) for size, pad in zip(shape[1:3], window.padding)
-  )
-  columns = jnp.einsum(
-    'nhwo,ko->nhwk', dy, kernel.reshape(-1, o), precision=precision
-  )
-  columns = columns.reshape(*dy.shape[:3], kh * kw, c)
+  """dy @ kernel^T, each column added back to the pixels it came from.
+
+  One row of the kernel at a time: its columns are still in the cache when
+  they are added.
+  """
+  (n, height, width, _), (kh, kw, c, o) = shape, kernel.shape
+  (sh, sw), ((top, bottom), (left, right)), precision = window
+  height, width = height + top + bottom, width + left + right
   zero = jnp.zeros((), dy.dtype)
-  total = jnp.zeros((dy.shape[0], height, width, c), dy.dtype)
+  total = jnp.zeros((n, height, width, c), dy.dtype)
   for i in range(kh):
+    columns = jnp.einsum(
+      'nhwo,ko->nhwk', dy, kernel[i].reshape(-1, o), precision=precision
+    ).reshape(*dy.shape[:3], kw, c)
+    row = jnp.zeros((n, dy.shape[1], width, c), dy.dtype)
     for j in range(kw):
-      rows = (i, height - i - (dy.shape[1] - 1) * sh - 1, sh - 1)
-      cols = (j, width - j - (dy.shape[2] - 1) * sw - 1, sw - 1)
-      pads = ((0, 0, 0), rows, cols, (0, 0, 0))
-      total += lax.pad(columns[:, :, :, i * kw + j], zero, pads)
+      last = width - j - (dy.shape[2] - 1) * sw - 1
+      pads = ((0, 0, 0), (0, 0, 0), (j, last, sw - 1), (0, 0, 0))
+      row += lax.pad(columns[:, :, :, j], zero, pads)
+    last = height - i - (dy.shape[1] - 1) * sh - 1
+    pads = ((0, 0, 0), (i, last, sh - 1), (0, 0, 0), (0, 0, 0))
+    total += lax.pad(row, zero, pads)
   return total[:, top : top + shape[1], left : left + shape[2]]
 
 
 def _patches(window: Window, x: jax.Array, kernel: tuple[int, int]):
   """Every pixel's neighbourhood, [n, h', w', kh * kw * c]."""
+  return jnp.concatenate(_shifts(window, x, kernel), axis=-1)
+
+
+def _shifts(window: Window, x: jax.Array, kernel: tuple[int, int]):
+  """The pixels under each place of the kernel, [n, h', w', c]."""
   x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)))
   (sh, sw), (kh, kw) = window.strides, kernel
   rows = (x.shape[1] - kh) // sh + 1
   cols = (x.shape[2] - kw) // sw + 1
-  return jnp.concatenate(
-    [
-      x[:, i : i + (rows - 1) * sh + 1 : sh, j : j + (cols - 1) * sw + 1 : sw]
-      for i in range(kh)
-      for j in range(kw)
-    ],
-    axis=-1,
-  )
+  return [
+    x[:, i : i + (rows - 1) * sh + 1 : sh, j : j + (cols - 1) * sw + 1 : sw]
+    for i in range(kh)
+    for j in range(kw)
+  ]

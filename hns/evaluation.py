@@ -60,9 +60,8 @@ def evaluate(
 
 def global_model(engine: Engine, opening: Opening) -> Any:
   """Variables that a client which just joined sees before any training."""
-  birth, key = opening.birth, opening.key_shared
-  start = engine.method.join(key, birth.fixed, opening.message, birth.own)
-  return engine.method.view(key, birth.fixed, start)
+  fixed, key = opening.birth.fixed, opening.key_shared
+  return engine.method.view(key, fixed, opening.start)
 
 
 def personal_model(

@@ -114,27 +114,30 @@ def _one_device(function, devices: int, given, dealt) -> tuple[Any, Any]:
   example = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape[4:], x.dtype), dealt
   )
-  shapes = jax.eval_shape(function, *example)[0]
-  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+  nothing = jax.tree.map(
+    lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(function, *example)
+  )
 
   def step(total, chunk):
     if chunk[0].shape[0] == 1:
-      summed, listed = function(*jax.tree.map(lambda x: x[0], chunk))
+      index, own = jax.tree.map(lambda x: x[0], chunk)
+      summed, listed = jax.lax.cond(
+        index == ABSENT, lambda *_: nothing, function, index, own
+      )
       listed = jax.tree.map(lambda x: x[None], listed)
     else:
       summed, listed = jax.vmap(function)(*chunk)
       summed = jax.tree.map(lambda x: jnp.sum(x, 0, dtype=x.dtype), summed)
     return jax.tree.map(jnp.add, total, summed), listed
 
-  mine = jax.tree.map(lambda x: x[0], dealt)
-  lane = lambda chunks: jax.lax.scan(step, zeros, chunks)
-  totals, listed = jax.lax.map(lane, mine)
-  listed = jax.tree.map(lambda x: x[None], listed)
-
-  def gathered(x):
+  def over_all_lanes(x):
     if x.shape[0] * devices > _LANES:
       return jax.lax.psum(jnp.sum(x, 0, dtype=x.dtype), AXIS)
-    lanes = jax.lax.all_gather(x, AXIS, axis=1)
-    return functools.reduce(jnp.add, lanes.reshape(-1, *x.shape[1:]))
+    if devices > 1:
+      x = jax.lax.all_gather(x, AXIS, axis=1).reshape(-1, *x.shape[1:])
+    return functools.reduce(jnp.add, x)
 
-  return jax.tree.map(gathered, totals), listed
+  lane = lambda chunks: jax.lax.scan(step, nothing[0], chunks)
+  totals, listed = jax.lax.map(lane, jax.tree.map(lambda x: x[0], dealt))
+  total = jax.tree.map(over_all_lanes, totals)
+  return total, jax.tree.map(lambda x: x[None], listed)

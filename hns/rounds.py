@@ -86,13 +86,16 @@ class Opening(NamedTuple):
   Attributes:
     birth, federation, state: as above, before the round.
     message: what the server sends to every client.
-    key_shared, key_clients: independent keys of this round.
+    start: what a client that keeps nothing starts from.
+    key_server, key_shared, key_clients: independent keys of this round.
   """
 
   birth: Birth
   federation: Federation
   state: State
   message: wire.Message
+  start: Any
+  key_server: jax.Array
   key_shared: jax.Array
   key_clients: jax.Array
 
@@ -110,9 +113,18 @@ def open_round(
   state: State,
 ) -> Opening:
   """The server's part of a round before its clients train."""
-  server, _, *keys = _round_keys(key, state.round)
-  message = engine.method.download(server, birth.fixed, state.shared)
-  return Opening(birth, federation, state, message, *keys)
+  server, _, shared, clients = _round_keys(key, state.round)
+  message, start = _newcomer(engine, server, shared, birth, state)
+  return Opening(
+    birth, federation, state, message, start, server, shared, clients
+  )
+
+
+def _newcomer(engine, key_server, key_shared, birth, state) -> tuple[Any, Any]:
+  """What a client that just joined receives, and what it starts from."""
+  method, fixed = engine.method, birth.fixed
+  message = method.download(key_server, fixed, state.shared)
+  return message, method.join(key_shared, fixed, message, birth.own)
 
 
 def cohort(
@@ -223,7 +235,7 @@ def train_client(
   engine: Engine, opening: Opening, index: jax.Array, own: Any
 ) -> tuple[Any, Any, jax.Array, Rows]:
   """A client prepares, joins and trains: (own, trained, loss, its rows)."""
-  method, (birth, federation, _, message, *_) = engine.method, opening
+  method, (birth, federation, _, message, start, *_) = engine.method, opening
   key = client_key(opening, index)
   rows = client_rows(federation.train, index)
   held_out = client_rows(federation.validation, index)
@@ -235,7 +247,8 @@ def train_client(
   own = method.prepare(
     jax.random.fold_in(key, 0), birth.fixed, message, own, score
   )
-  start = method.join(opening.key_shared, birth.fixed, message, own)
+  if jax.tree.leaves(own):  # else all start alike, which is drawn once
+    start = method.join(opening.key_shared, birth.fixed, message, own)
   trained, loss = fit(
     jax.random.fold_in(key, 1),
     method,
@@ -251,19 +264,13 @@ def train_client(
 
 def _flip_rate(engine, opening, after, weights) -> jax.Array:
   """Share of the coordinates voted on whose sign changed for a newcomer."""
-  method, birth, key = engine.method, opening.birth, opening.key_shared
-
-  def negative(message):
-    start = method.join(key, birth.fixed, message, birth.own)
-    return jax.tree.map(lambda x: x < 0, tree.matching(start, weights))
-
-  # The download's own randomness is drawn alike for both.
-  message = method.download(key, birth.fixed, after.shared)
-  before = method.download(key, birth.fixed, opening.state.shared)
+  birth, keys = opening.birth, (opening.key_server, opening.key_shared)
+  start = _newcomer(engine, *keys, birth, after)[1]
+  old, new = (tree.matching(s, weights) for s in (opening.start, start))
   voted = jax.tree.map(
-    lambda x, w: jnp.broadcast_to(w > 0, x.shape), negative(message), weights
+    lambda x, w: jnp.broadcast_to(w > 0, x.shape), new, weights
   )
   flipped = jax.tree.map(
-    lambda a, b, v: (a != b) & v, negative(before), negative(message), voted
+    lambda a, b, v: ((a < 0) != (b < 0)) & v, old, new, voted
   )
   return tree.count(flipped) / jnp.maximum(tree.count(voted), 1)
