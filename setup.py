@@ -36,6 +36,7 @@ setuptools.setup(
   extras_require={
     'test': ['chex>=0.1.88', 'pytest>=8', 'pytest-xdist>=3.5', 'ruff>=0.8'],
     'notebook': ['jupyterlab>=4', 'ipywidgets>=8'],
+    'peers': ['fedjax==0.0.17', 'torch>=2.6'],
     'prepare': ['tensorflow>=2.18', 'importlib_resources>=6'],
   },
 )

@@ -52,7 +52,7 @@ def train(
   run = programs(experiment)
   compile_seconds = time.perf_counter() - start
   state = rounds.begin(birth)
-  store = own.create(birth.own, federation.train.size.shape[0])
+  store = own.create(birth.own)
   reports, sent = [], {'uplink_bytes': 0, 'downlink_bytes': 0}
   for number in range(1, last + 1):
     start = time.perf_counter()

@@ -1,7 +1,7 @@
 """What clients keep between rounds, on the host.
 
 Only the states of the clients that take part travel to the devices, and only
-those of clients that ever took part cost memory.
+clients that ever took part cost memory.
 """
 
 from typing import Any, NamedTuple
@@ -15,51 +15,34 @@ class Store(NamedTuple):
 
   Attributes:
     birth: what every client starts with.
-    seen: bool [clients], whose state is `held`; the others' is `birth`.
-    held: leaves [clients, ...]. Rows of unseen clients are pages never touched,
-      which the operating system does not count.
+    held: by id, the states that are no longer that.
   """
 
   birth: Any
-  seen: np.ndarray
-  held: Any
+  held: dict[int, Any]
 
 
-def create(birth: Any, clients: int) -> Store:
+def create(birth: Any) -> Store:
   """A store in which every client has the state `birth`."""
-  birth = jax.tree.map(np.asarray, birth)
-  held = jax.tree.map(lambda x: np.zeros((clients, *x.shape), x.dtype), birth)
-  return Store(birth, np.zeros(clients, bool), held)
+  return Store(jax.tree.map(np.asarray, birth), {})
 
 
 def fetch(store: Store, ids: Any) -> Any:
   """The states of these clients, leaves [ids, ...]; `birth` past the last."""
   if not jax.tree.leaves(store.birth):
     return store.birth
-  ids = np.asarray(ids)
-  seen = np.zeros(ids.shape, bool)
-  seen[ids < len(store.seen)] = store.seen[ids[ids < len(store.seen)]]
-
-  def rows(birth, held):
-    found = np.empty((len(ids), *birth.shape), birth.dtype)
-    found[~seen] = birth
-    found[seen] = held[ids[seen]]
-    return found
-
-  return jax.tree.map(rows, store.birth, store.held)
+  states = [store.held.get(int(i), store.birth) for i in np.asarray(ids)]
+  return jax.tree.map(lambda *leaves: np.stack(leaves), *states)
 
 
 def keep(store: Store, ids: Any, own: Any) -> None:
   """Writes the states of these clients, in place."""
   if not jax.tree.leaves(store.birth):
     return
-  ids = np.asarray(ids)
-
-  def write(held, new):
-    held[ids] = np.asarray(new)
-
-  jax.tree.map(write, store.held, own)
-  store.seen[ids] = True
+  own = jax.tree.map(np.asarray, own)
+  for place, i in enumerate(np.asarray(ids)):
+    # A copy: a view would hold the whole cohort's.
+    store.held[int(i)] = jax.tree.map(lambda x, p=place: x[p].copy(), own)
 
 
 def bytes_each(birth: Any) -> int:

@@ -59,7 +59,7 @@ def play(experiment, number=1, **changes) -> Played:
   engine = experiment.engine._replace(**changes)
   _, key, birth, federation, *_ = experiment
   step = jax.jit(functools.partial(rounds.run_round, engine))
-  store = own.create(birth.own, clients(experiment))
+  store = own.create(birth.own)
   state, report, ids = rounds.begin(birth), None, None
   for _ in range(number):
     ids = rounds.cohort(engine, key, federation, state.round)
@@ -81,7 +81,7 @@ def opened(experiment, state=None, number=None):
   return (
     opening,
     ids,
-    own.fetch(own.create(birth.own, clients(experiment)), ids),
+    own.fetch(own.create(birth.own), ids),
   )
 
 

@@ -1,0 +1,287 @@
+"""Our rounds against other ways to run the same rounds, side by side.
+
+  pip install -e '.[peers]'
+  python launch/benchmark_engine.py --json=engine.json
+
+Each side is a process of its own with the same cores, one at work at a time,
+in turn. All start from the same weights and take the same batches; a side
+whose answer differs from ours is reported as wrong and not timed. A side whose
+package is missing is named and skipped. `plain_vmap` and `vmap_steps` play 10
+clients of the round and are charged in proportion.
+"""
+
+import json
+import os
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+from absl import app, flags
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent / 'engine'))
+import workloads
+
+PEERS = (
+  'plain_vmap',
+  'vmap_steps',
+  'jit_loop',
+  'fedjax',
+  'torch_lean',
+  'torch_pfllib',
+)
+TASKS = {
+  'lenet': ('fedavg', 'hidenseek'),
+  'mlp': ('fedavg', 'hidenseek'),
+  'pfl_cifar10': ('fedavg',),
+}
+# Rounding grows in training, fast where it flips a sign.
+TOLERANCE = {'fedavg': 0.02, 'hidenseek': 0.2}
+
+_TASKS = flags.DEFINE_list(
+  'tasks', [f'{w}:{m}' for w in TASKS for m in TASKS[w]], 'WORKLOAD:METHOD.'
+)
+_SIDES = flags.DEFINE_list('sides', list(PEERS), 'Peers to time.')
+_WIDTHS = flags.DEFINE_list('widths', [], 'Also time ours at these widths.')
+_REPEATS = flags.DEFINE_integer('repeats', 5, 'Rounds of each side.')
+_SECONDS = flags.DEFINE_float('seconds', 40, 'After so many a side stops at 2.')
+_JSON = flags.DEFINE_string('json', '', 'Where the ratios go.')
+_PICTURE = flags.DEFINE_string('picture', '', 'Where the picture goes.')
+_WORKER = flags.DEFINE_string('worker', '', 'Internal: the side to be.')
+_FOLDER = flags.DEFINE_string('folder', '', 'Internal: where problems lie.')
+
+
+def main(argv):
+  del argv
+  if _WORKER.value:
+    return work(_WORKER.value, pathlib.Path(_FOLDER.value))
+  found = {}
+  for task in _TASKS.value:
+    found[task] = compare(task)
+    print(table(task, found[task]), flush=True)
+  if _JSON.value:
+    pathlib.Path(_JSON.value).write_text(json.dumps(summary(found), indent=2))
+  if _PICTURE.value:
+    draw(found, _PICTURE.value)
+
+
+def work(name: str, folder: pathlib.Path) -> None:
+  """A side's process: prepares, then plays a round for every line it reads."""
+  side, task = name.split('/')
+  start = time.perf_counter()
+  play, about = prepare(side, task, folder)
+  answer = play()
+  about['first'] = time.perf_counter() - start
+  if answer is not None:
+    np.save(folder / f'{side}.npy', answer)
+  print(json.dumps(about), flush=True)
+  for _ in sys.stdin:
+    start = time.perf_counter()
+    play()
+    seconds = time.perf_counter() - start
+    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({'seconds': seconds, 'bytes': usage}), flush=True)
+
+
+def prepare(side: str, task: str, folder: pathlib.Path):
+  """The function that plays a round, and what is known about the side."""
+  workload, method = task.split(':')
+  about, workload = {}, workloads.WORKLOADS[workload]
+  if side == 'peak':
+    import jax_sides
+
+    return jax_sides.peak()
+  if side.startswith('ours'):
+    return prepare_ours(side, workload, method, folder)
+  if side.startswith('torch'):
+    import torch_sides as sides
+  else:
+    import jax_sides as sides
+  problem = dict(np.load(folder / 'problem.npz'))
+  return sides.SIDES[side](problem, workload, method), about
+
+
+def prepare_ours(side, workload, method, folder):
+  """Ours; the first of them writes the problem and the answer of a few."""
+  import jax_sides
+
+  width = int(side.partition('@')[2] or 0)
+  problem, play, about = jax_sides.ours(workload, method, width)
+  if not width:
+    np.savez(folder / 'problem.npz', **problem)
+    np.save(folder / 'few.npy', play(some=True))
+    net, params = workloads.plain(workload), workloads.tree_of(problem, 'start')
+    each = workloads.step_flops(net, params, workload.image, workload.batch)
+    about |= {'steps': problem['batches'].shape[1], 'step_flops': each}
+  return play, about
+
+
+def compare(task: str) -> dict:
+  """Times all sides of one task in turn: {side: what is known about it}."""
+  sides = ['ours', 'peak', *(f'ours@{w}' for w in _WIDTHS.value)]
+  with tempfile.TemporaryDirectory() as folder:
+    running, found = {}, {}
+    try:
+      for side in (*sides, *_SIDES.value):
+        running[side], found[side] = launch(side, task, folder)
+      check(task, pathlib.Path(folder), found)
+      for _ in range(_REPEATS.value):
+        for side, about in found.items():
+          if wanted(about):
+            running[side].stdin.write('\n')
+            running[side].stdin.flush()
+            told = json.loads(running[side].stdout.readline())
+            about['times'].append(told['seconds'])
+            about['bytes'] = told['bytes']
+    finally:
+      for process in running.values():
+        process.kill()
+        process.wait()
+  return found
+
+
+def launch(side: str, task: str, folder: str):
+  """Starts a side and waits until it has played its first round."""
+  said = pathlib.Path(folder) / f'{side}.log'
+  with open(said, 'w') as log:
+    process = subprocess.Popen(
+      [
+        *(sys.executable, __file__),
+        *(f'--worker={side}/{task}', f'--folder={folder}'),
+      ],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      stderr=log,
+      text=True,
+    )
+  line = process.stdout.readline()
+  if not line:
+    last = said.read_text().strip().split('\n')[-1]
+    if side in ('ours', 'peak'):
+      raise RuntimeError(f'{side}: {last}')
+    return process, {'skipped': last, 'times': []}
+  return process, {**json.loads(line), 'times': []}
+
+
+def check(task: str, folder: pathlib.Path, found: dict) -> None:
+  """Marks the sides whose answer is not ours."""
+  problem = dict(np.load(folder / 'problem.npz'))
+  names = sorted(k for k in problem if k.startswith('start/'))
+  start = np.concatenate([problem[k].ravel() for k in names])
+  method = task.split(':')[1]
+  if method == 'hidenseek':
+    start = np.where(start < 0, -1.0, 1.0)
+  for side, about in found.items():
+    if 'skipped' in about or side == 'peak':
+      continue
+    name = 'few' if 'vmap' in side else 'ours'
+    truth = np.load(folder / f'{name}.npy')
+    got = np.load(folder / f'{side}.npy')
+    off = np.linalg.norm(got - truth) / np.linalg.norm(truth - start)
+    about['off'] = float(off)
+    if not off < TOLERANCE[method]:
+      about['skipped'] = f'wrong: its answer is {off:.3f} of a round away'
+
+
+def wanted(about: dict) -> bool:
+  """Whether a side is timed once more."""
+  times = about['times']
+  return 'skipped' not in about and (
+    len(times) < 2 or sum(times) < _SECONDS.value
+  )
+
+
+def per_step(task: str, side: str, found: dict) -> list[float]:
+  """Seconds a client-step."""
+  workload = workloads.WORKLOADS[task.split(':')[0]]
+  clients = workloads.FEW if 'vmap' in side else workload.cohort
+  return [t / clients / found['ours']['steps'] for t in found[side]['times']]
+
+
+def ratio(task: str, side: str, found: dict) -> float:
+  """A side's median time over ours."""
+  median = lambda s: statistics.median(per_step(task, s, found))
+  return median(side) / median('ours')
+
+
+def table(task: str, found: dict) -> str:
+  """What was measured of one task."""
+  ours, peak = found['ours'], found['peak']
+  best = peak['flops'] / statistics.median(peak['times']) / 1e9
+  lines = [
+    f'{task}, {ours["devices"]} devices, width {ours["width"]}, matmul peak '
+    f'{best:.0f} GFLOP/s, {os.cpu_count()} cores',
+    f'{"side":14}{"ms a client-step":>26}{"steps/s":>9}{"of peak":>9}'
+    f'{"memory":>9}{"first":>8}{"off":>8}{"time/ours":>11}',
+  ]
+  for side, about in found.items():
+    if 'skipped' in about:
+      lines.append(f'{side:14}{about["skipped"]}')
+    elif side != 'peak':
+      lines.append(row(task, side, found, best))
+  return '\n'.join(lines) + '\n'
+
+
+def row(task, side, found, best) -> str:
+  about, each = found[side], per_step(task, side, found)
+  median = statistics.median(each)
+  share = found['ours']['step_flops'] / median / 1e9 / best
+  spread = f'({1e3 * min(each):.3f} to {1e3 * max(each):.3f})'
+  return (
+    f'{side:14}{1e3 * median:8.3f} {spread:>17}{1 / median:9.0f}{share:9.0%}'
+    f'{about["bytes"] / 1e6:6.0f} MB{about["first"]:6.1f} s{about["off"]:8.3f}'
+    f'{ratio(task, side, found):11.2f}'
+  )
+
+
+def summary(found: dict) -> dict:
+  """{'ratio': {workload: {peer: its time / ours}}, ...}, FedAvg's rounds.
+
+  `hidenseek` has the ratios of HideNseek's rounds, `of_peak` the share of the
+  matmul peak that our rounds reach.
+  """
+  told = {'ratio': {}, 'hidenseek': {}, 'of_peak': {}}
+  for task, sides in found.items():
+    workload, method = task.split(':')
+    part = told['ratio' if method == 'fedavg' else 'hidenseek']
+    part[workload] = {
+      side: ratio(task, side, sides)
+      for side in PEERS
+      if sides.get(side, {}).get('times')
+    }
+    peak = sides['peak']
+    flops = sides['ours']['step_flops'] / statistics.median(
+      per_step(task, 'ours', sides)
+    )
+    best = peak['flops'] / statistics.median(peak['times'])
+    told['of_peak'][task] = flops / best
+  return told
+
+
+def draw(found: dict, path: str) -> None:
+  """Bars: how many times as long as ours every side takes."""
+  import matplotlib.pyplot as plt
+
+  figure, axes = plt.subplots(
+    1, len(found), figsize=(3 * len(found), 3), sharey=True, squeeze=False
+  )
+  for axis, (task, sides) in zip(axes[0], found.items()):
+    names = [s for s in PEERS if sides.get(s, {}).get('times')]
+    values = [ratio(task, side, sides) for side in names]
+    bars = axis.barh(names, values, color='0.6')
+    axis.bar_label(bars, [f'{v:.1f}' for v in values], padding=2)
+    axis.axvline(1, color='black')
+    axis.set_xscale('log')
+    axis.set_xlim(0.8, 3 * max(values, default=1))
+    axis.set_title(task.replace(':', ', '))
+    axis.spines[['top', 'right']].set_visible(False)
+  figure.supxlabel('time of a round / ours')
+  figure.savefig(path, dpi=150, bbox_inches='tight')
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,111 @@
+"""How many whole units die when pruning once, and what removing them saves.
+
+  python launch/dead_units.py
+
+A unit (of a hidden dense layer; a channel of a convolution) lives if a path of
+surviving weights leads from the input through it to a logit. `left`: the share
+of multiply-adds of an image, forward, without dead units; `exact`: with those
+that have inputs, and so still add to their layer's norm. Means over seeds.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from hns import models, pruning
+from hns.errors import InputError
+from hns.supermask import Supermask, hide, seek
+
+_SEEDS = flags.DEFINE_integer('seeds', 3, 'Seeds 0, 1, ... of each row.')
+_CASES = [(name, (28, 28, 1)) for name in ('mlp', 'cnn', 'lenet')]
+_CASES += [(name, (32, 32, 3)) for name in ('cnn', 'conv4')]
+_ROW = '{:6} {:12} {:>7}  {:35} {:>6} {:>6}'
+
+
+def prune(net, inputs, density, seed):
+  """The variables with which a run of that seed begins."""
+  weights_key, birth_key, _ = jax.random.split(jax.random.key(seed), 3)
+  variables = hide(jax.jit(net.init)(weights_key, inputs)['params'])
+  total = sum(w.size for w in jax.tree.leaves(variables['weights']))
+  keep = pruning.schedule(total, density, 100)
+  key, score = jax.random.split(birth_key)[0], pruning.synflow
+  mask = pruning.prune(key, score, net, variables, inputs, keep)
+  pruning.check_layers(mask, density)
+  return variables | {'mask': mask}
+
+
+def live(mask, axis):
+  """Which inputs (axis -2) or outputs (-1) of a kernel have a weight."""
+  return np.moveaxis(mask, axis, 0).reshape(mask.shape[axis], -1).any(1)
+
+
+def trim(masks):
+  """Without weights out of units nothing reaches; nor into those of no use."""
+  reached = masks[:1]
+  for mask in masks[1:]:
+    # Repeats: flattened, a channel is as many inputs as it has positions.
+    rows = np.resize(live(reached[-1], -1), (mask.shape[-2], 1))
+    reached.append(mask & rows)
+  needed = reached[-1:]
+  for mask in reached[-2::-1]:
+    rows = live(needed[0], -2).reshape(-1, mask.shape[-1])
+    needed.insert(0, mask & rows.any(0))
+  return reached, needed
+
+
+def work(net, variables, inputs, masks):
+  """Multiply-adds of one image over arrays without rows and columns of 0."""
+  run = lambda v: net.apply(seek(v), inputs, capture_intermediates=True)[1]
+  seen = jax.eval_shape(run, variables)['intermediates']
+  total = 0
+  for name, m in zip(sorted(variables['weights']), masks):
+    places = np.prod(seen[name]['__call__'][0].shape[1:-1] + m.shape[:-2])
+    total += places * live(m, -2).sum() * live(m, -1).sum()
+  return total
+
+
+def check(net, variables, inputs, masks, exact, final):
+  """Asserts equal logits with random signs; for `final`, without the norms."""
+  key, (leaves, tree) = jax.random.key(0), jax.tree.flatten(variables['mask'])
+  signs = tree.unflatten(jax.random.rademacher(key, m.shape) for m in leaves)
+  held, x = variables | {'signs': signs}, jax.random.normal(key, inputs.shape)
+  run = lambda m: Supermask(net).apply(held | {'mask': tree.unflatten(m)}, x)
+  np.testing.assert_array_equal(run(masks), run(exact))
+  bypass = lambda call, args, kwargs, at: (
+    args[0] if isinstance(at.module, models.Norm) else call(*args, **kwargs)
+  )
+  with nn.intercept_methods(bypass):
+    np.testing.assert_array_equal(run(masks), run(final))
+
+
+def measure(net, inputs, density, seed):
+  """Shares: dead units of each layer; multiply-adds left, and exactly so."""
+  variables = prune(net, inputs, density, seed)
+  masks = [np.asarray(m) for m in jax.tree.leaves(variables['mask'])]
+  exact, final = trim(masks)
+  check(net, variables, inputs, masks, exact, final)
+  dead = [1 - live(m, -1).mean() for m in final[:-1]]
+  each = final, exact, [np.ones_like(m) for m in masks]
+  left, kept, full = (work(net, variables, inputs, m) for m in each)
+  return [*dead, left / full, kept / full]
+
+
+def main(argv):
+  del argv
+  print(_ROW.format('model', 'input', 'density', 'dead units', 'left', 'exact'))
+  for name, shape in _CASES:
+    net, inputs = models.create(name, 10), jnp.zeros((1, *shape))
+    for density in (0.2, 0.1, 0.05, 0.02):
+      try:
+        rows = [measure(net, inputs, density, s) for s in range(_SEEDS.value)]
+        *dead, left, exact = (f'{x:.3f}' for x in np.mean(rows, 0))
+      except InputError:
+        dead, left, exact = ['refused'], '', ''
+      cells = name, str(shape), density, ' '.join(dead), left, exact
+      print(_ROW.format(*cells), flush=True)
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,254 @@
+"""Sides on JAX: ours, `vmap`, a Python loop, FedJAX; and the matmul peak.
+
+A side is a function of a problem and a workload that returns a function which
+plays the same round every time it is called and gives the answer.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import workloads
+
+from hns import devices, experiment, loop, rounds, tree
+from hns.supermask import sign
+from hns.training import batch, shuffled
+
+
+def ours(workload, method, width=0):
+  """Our round: (problem, play, about)."""
+  devices.start()
+  config = workloads.configure(workload, method, width)
+  built = experiment.build(config)
+  engine, key, birth, federation, *_ = built
+  run, state = loop.programs(built), rounds.begin(birth)
+  ids = np.asarray(run.cohort(key, federation, state.round))
+  opening = jax.jit(functools.partial(rounds.open_round, engine))(
+    key, birth, federation, state
+  )
+  few = jax.jit(functools.partial(rounds.run_round, engine))
+
+  def answer(state):
+    return np.asarray(tree.flatten(state.shared))
+
+  def play(some=False):
+    fresh = rounds.begin(birth)
+    args = key, birth, federation, fresh
+    if some:
+      return answer(few(*args, ids[: workloads.FEW], ())[0])
+    return answer(jax.block_until_ready(run.round(*args, ids, ())[0]))
+
+  about = {'devices': engine.mesh.size, 'width': engine.width}
+  return _problem(engine, opening, ids), play, about
+
+
+def _problem(engine, opening, ids):
+  """What the other sides need to play the same round."""
+  federation, method = opening.federation, engine.method
+  examples = federation.examples
+  images, labels = batch(examples, jnp.arange(len(examples.labels)))
+
+  def order(index):
+    key = rounds.client_key(opening, index)
+    key = jax.random.fold_in(jax.random.fold_in(key, 1), 0)
+    rows = rounds.client_rows(federation.train, index)
+    chosen = shuffled(key, rows, engine.plan.batch_size)
+    return chosen.reshape(-1, engine.plan.batch_size)
+
+  problem = {
+    'images': np.asarray(images),
+    'labels': np.asarray(labels),
+    'batches': np.asarray(jax.vmap(order)(ids)),
+    **workloads.named('start', opening.start),
+  }
+  if 'signs' in method.view(
+    opening.key_shared, opening.birth.fixed, opening.start
+  ):
+    fixed = opening.birth.fixed
+    problem |= workloads.named('weights', fixed['weights'])
+    problem |= workloads.named('params', fixed['params'])
+  return problem
+
+
+def _local(problem, workload, method):
+  """What a JAX user writes: initial state, one step, and what is uploaded."""
+  net = workloads.plain(workload)
+  weights = workloads.tree_of(problem, 'weights')
+  rest = workloads.tree_of(problem, 'params')
+  rate = workloads.RATES[method]
+  optimizer = optax.sgd(rate) if method == 'fedavg' else optax.adam(rate)
+
+  def params(trained):
+    if method == 'fedavg':
+      return trained
+    signed = jax.tree.map(lambda w, s: w * sign(s), weights, trained)
+    return workloads.merged(signed, rest)
+
+  def loss(trained, images, labels):
+    logits = net.apply({'params': params(trained)}, images)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return losses.mean()
+
+  def step(state, images, labels):
+    trained, opt_state = state
+    grads = jax.grad(loss)(trained, images, labels)
+    updates, opt_state = optimizer.update(grads, opt_state, trained)
+    return optax.apply_updates(trained, updates), opt_state
+
+  def upload(trained):
+    return trained if method == 'fedavg' else jax.tree.map(sign, trained)
+
+  start = jax.tree.map(jnp.asarray, workloads.tree_of(problem, 'start'))
+  return (start, optimizer), step, upload
+
+
+def plain_vmap(problem, workload, method):
+  """`jax.vmap` of a client's training, one program, over the first few."""
+  (start, optimizer), step, upload = _local(problem, workload, method)
+  images, labels = (
+    jnp.asarray(problem['images']),
+    jnp.asarray(problem['labels']),
+  )
+  batches = jnp.asarray(problem['batches'][: workloads.FEW])
+
+  def train(rows):
+    def move(state, chosen):
+      return step(state, images[chosen], labels[chosen]), None
+
+    state = jax.lax.scan(move, (start, optimizer.init(start)), rows)[0]
+    return upload(state[0])
+
+  @jax.jit
+  def round_(batches):
+    uploads = jax.vmap(train)(batches)
+    return tree.flatten(jax.tree.map(lambda x: x.mean(0), uploads))
+
+  return lambda: np.asarray(round_(batches))
+
+
+def vmap_steps(problem, workload, method):
+  """The same, but for the steps, which are a Python loop."""
+  (start, optimizer), step, upload = _local(problem, workload, method)
+  images, labels = (
+    jnp.asarray(problem['images']),
+    jnp.asarray(problem['labels']),
+  )
+  batches = jnp.asarray(problem['batches'][: workloads.FEW])
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def move(state, chosen):
+    return jax.vmap(step)(state, images[chosen], labels[chosen])
+
+  @jax.jit
+  def begin():
+    spread = lambda x: jnp.broadcast_to(x, (len(batches), *x.shape))
+    trained = jax.tree.map(spread, start)
+    return trained, jax.vmap(optimizer.init)(trained)
+
+  mean = jax.jit(lambda t: tree.flatten(jax.tree.map(lambda x: x.mean(0), t)))
+
+  def play():
+    state = begin()
+    for number in range(batches.shape[1]):
+      state = move(state, batches[:, number])
+    return np.asarray(mean(upload(state[0])))
+
+  return play
+
+
+def jit_loop(problem, workload, method):
+  """A Python loop over clients and jitted steps."""
+  (start, optimizer), step, upload = _local(problem, workload, method)
+  images, labels = (
+    jnp.asarray(problem['images']),
+    jnp.asarray(problem['labels']),
+  )
+  batches = jnp.asarray(problem['batches'])
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def move(state, client, number):
+    chosen = batches[client, number]
+    return step(state, images[chosen], labels[chosen])
+
+  begin = jax.jit(
+    lambda: jax.tree.map(jnp.copy, (start, optimizer.init(start)))
+  )
+  add = jax.jit(
+    lambda total, t: jax.tree.map(jnp.add, total, upload(t)), donate_argnums=0
+  )
+
+  def play():
+    total = jax.tree.map(jnp.zeros_like, start)
+    for client in range(len(batches)):
+      state = begin()
+      for number in range(batches.shape[1]):
+        state = move(state, client, number)
+      total = add(total, state[0])
+    return np.asarray(tree.flatten(total)) / len(batches)
+
+  return play
+
+
+def fedjax(problem, workload, method):
+  """`fedjax.for_each_client` and its tree utilities."""
+  import fedjax as library
+
+  if not hasattr(jax, 'tree_map'):  # removed since FedJAX 0.0.17
+    jax.tree_map = jax.tree.map
+  (start, optimizer), step, upload = _local(problem, workload, method)
+  images, labels = problem['images'], problem['labels']
+
+  def client_init(shared, client_input):
+    del client_input
+    return shared, optimizer.init(shared)
+
+  def client_step(state, batch):
+    return step(state, batch['x'], batch['y'])
+
+  def client_final(shared, state):
+    del shared
+    return upload(state[0])
+
+  train = library.for_each_client(client_init, client_step, client_final)
+
+  def play():
+    clients = [
+      (k, [{'x': images[b], 'y': labels[b]} for b in rows], None)
+      for k, rows in enumerate(problem['batches'])
+    ]
+    total, count = library.tree_util.tree_zeros_like(start), 0.0
+    for _, trained in train(start, clients):
+      examples = workload.examples
+      weighted = library.tree_util.tree_weight(trained, examples)
+      total = library.tree_util.tree_add(total, weighted)
+      count += examples
+    mean = library.tree_util.tree_inverse_weight(total, count)
+    return np.asarray(tree.flatten(mean))
+
+  return play
+
+
+def peak():
+  """Square matrix products on all cores at once: (play, about)."""
+  devices.start()
+  size, times = 1024, 20
+  x = jnp.full((size, size), 1e-3)
+
+  @jax.jit
+  def product(x):
+    return jax.lax.fori_loop(0, times, lambda i, y: x @ y, x)
+
+  def play():
+    jax.block_until_ready(product(x))
+
+  return play, {'flops': 2 * size**3 * times}
+
+
+SIDES = {
+  'plain_vmap': plain_vmap,
+  'vmap_steps': vmap_steps,
+  'jit_loop': jit_loop,
+  'fedjax': fedjax,
+}

@@ -1,0 +1,163 @@
+"""The rounds that are timed, and what every side is given of them.
+
+A problem is a dict of arrays: `images` float32 [n, h, w, c], `labels` int32
+[n], `batches` int32 [clients, steps, batch], which examples each step takes,
+`start/...` what is trained, by path, and for HideNseek `weights/...`, the
+frozen weights. The answer is the mean over clients of what was trained, for
+HideNseek of its signs.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from hns import config, data, models
+
+FEW = 10  # clients of plain_vmap, and of the answer it is compared with
+
+
+class Workload(NamedTuple):
+  """Clients in all, clients and examples of a round, batch, image, model."""
+
+  clients: int
+  cohort: int
+  examples: int
+  batch: int
+  image: tuple[int, int, int]
+  model: str
+
+
+WORKLOADS = {
+  'lenet': Workload(100, 100, 100, 20, (28, 28, 1), 'lenet'),
+  'mlp': Workload(100, 100, 100, 20, (28, 28, 1), 'mlp'),
+  'pfl_cifar10': Workload(1000, 50, 50, 10, (32, 32, 3), 'pfl'),
+}
+RATES = {'fedavg': 0.05, 'hidenseek': 0.01}
+
+
+class PflCNN(nn.Module):
+  """The 1,626,442 weights of pfl-research's CIFAR-10 CNN, without dropout.
+
+  Attributes:
+    conv: `nn.Conv`, or the one of `hns.models`.
+    pool: 2x2 max pooling.
+  """
+
+  conv: object
+  pool: object
+  classes: int = 10
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.relu(self.conv(32, (3, 3), padding='VALID')(x))
+    x = self.pool(nn.relu(self.conv(64, (3, 3), padding='VALID')(x)))
+    x = nn.relu(nn.Dense(128)(x.reshape(x.shape[0], -1)))
+    return nn.Dense(self.classes)(x)
+
+
+class PlainNetwork(nn.Module):
+  """`hns.models.lenet` or `mlp` with Linen's own convolution and pooling."""
+
+  convs: bool
+
+  @nn.compact
+  def __call__(self, x):
+    for features in (32, 64) if self.convs else ():
+      x = nn.Conv(features, (5, 5), padding='VALID', use_bias=False)(x)
+      x = nn.relu(models.Norm()(_pool(x)))
+    x = x.reshape(x.shape[0], -1)
+    for width in (512,) if self.convs else (200, 200):
+      x = nn.relu(models.Norm()(nn.Dense(width, use_bias=False)(x)))
+    return nn.Dense(10, use_bias=False)(x)
+
+
+def _pool(x):
+  return nn.max_pool(x, (2, 2), (2, 2))
+
+
+def plain(workload: Workload) -> nn.Module:
+  """The network as a Linen user writes it, with the same parameters."""
+  if workload.model == 'pfl':
+    return PflCNN(nn.Conv, _pool)
+  return PlainNetwork(workload.model == 'lenet')
+
+
+def configure(workload: Workload, method: str, width: int):
+  """The config of our side; registers its data and model."""
+
+  def conv(*args, **options):
+    return models.Conv(*args, use_bias=True, **options)
+
+  models.MODELS['pfl'] = lambda classes: PflCNN(conv, models.max_pool)
+  data.SOURCES['noise'] = lambda: _noise(workload)
+  table = {'learning_rate': RATES[method]}
+  if method == 'hidenseek':
+    table['download_bits'] = 8
+  fields = {method: table}
+  return config.base(
+    algorithm=method,
+    dataset='noise',
+    partition='iid',
+    num_clients=workload.clients,
+    cohort=workload.cohort,
+    examples_per_client=workload.examples,
+    validation_fraction=0.0,
+    batch_size=workload.batch,
+    local_epochs=1,
+    model=workload.model,
+    density=1.0,
+    pruning_steps=1,
+    eval_clients=1,
+    test_examples_per_client=1,
+    clients_per_step=width,
+    **fields,
+  )
+
+
+def _noise(workload: Workload) -> data.Dataset:
+  """Uniform pixels and labels: time does not depend on what is learnt."""
+  draw, nobody = np.random.RandomState(0), np.zeros(0, np.int32)
+  count = workload.clients * workload.examples
+  image = lambda n: draw.randint(0, 256, (n, *workload.image)).astype(np.uint8)
+  label = lambda n: draw.randint(0, 10, n).astype(np.int32)
+  few = workload.clients
+  return data.Dataset(
+    image(count), label(count), nobody, image(few), label(few), nobody, 10
+  )
+
+
+def merged(first, second):
+  """One tree of two dicts of dicts that share no leaf."""
+  return unflatten_dict({**flatten_dict(first), **flatten_dict(second)})
+
+
+def named(prefix: str, tree) -> dict[str, np.ndarray]:
+  """A tree's leaves by path."""
+  flat = flatten_dict(tree, sep='/')
+  return {f'{prefix}/{name}': np.asarray(x) for name, x in flat.items()}
+
+
+def tree_of(problem, prefix: str):
+  """The inverse of `named`."""
+  start = prefix + '/'
+  chosen = {k[len(start) :]: problem[k] for k in problem if k.startswith(start)}
+  return unflatten_dict(chosen, sep='/')
+
+
+def step_flops(net: nn.Module, params, image, batch: int) -> int:
+  """Model FLOPs of a training step: matrix products and convolutions.
+
+  Forward, and the gradients of kernels and of all inputs but the images.
+  """
+  x = jax.ShapeDtypeStruct((batch, *image), np.float32)
+  run = lambda p, x: net.apply({'params': p}, x, capture_intermediates=True)
+  made = jax.eval_shape(run, params, x)[1]['intermediates']
+  forward = [
+    2 * made[name]['__call__'][0].size * np.prod(layer['kernel'].shape[:-1])
+    for name, layer in params.items()
+  ]
+  first = 'Conv_0' if 'Conv_0' in params else 'Dense_0'
+  return int(3 * sum(forward) - forward[list(params).index(first)])
