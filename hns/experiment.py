@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from hns import config as configs
 from hns import (
+  compact,
   data,
   devices,
   models,
@@ -24,6 +24,7 @@ from hns import (
   wire,
   workdir,
 )
+from hns import config as configs
 from hns.algorithms import RECIPES
 from hns.errors import invalid
 from hns.federated import Method
@@ -46,6 +47,8 @@ def build(config: Any) -> Experiment:
   weights_key, birth_key, key = jax.random.split(jax.random.key(config.seed), 3)
   method = _method(config, functools.partial(_prune, config, net, inputs))
   params = jax.jit(net.init)(weights_key, inputs)['params']
+  birth = method.init(birth_key, params)
+  net, birth = compact.compact(net, birth)
   engine = Engine(
     method,
     Supermask(net).apply,
@@ -54,7 +57,6 @@ def build(config: Any) -> Experiment:
     config.clients_per_step or _width(mesh.size, config.cohort),
     mesh,
   )
-  birth = method.init(birth_key, params)
   asked = _asked(config.seed, config.eval_clients, federation.train.size)
   key, birth, federation = parallel.replicate((key, birth, federation), mesh)
   return Experiment(

@@ -26,11 +26,19 @@ class Norm(nn.Module):
   """RMS norm over the channels of each pixel, without parameters.
 
   Zhang and Sennrich 2019 (arXiv 1910.07467), without the gain.
+
+  Attributes:
+    width: channels that the mean is over, if not all are in x; the others
+      are 0.
   """
+
+  width: int = 0
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     mean_square = jnp.mean(jnp.square(x), -1, keepdims=True)
+    if self.width:
+      mean_square *= x.shape[-1] / self.width
     return x * jax.lax.rsqrt(mean_square + 1e-6)
 
 
@@ -83,15 +91,18 @@ class Network(nn.Module):
     convs: one (features, kernel size, stride, pool) a convolution.
     dense: one width a hidden dense layer.
     padding: of every convolution, 'SAME' or 'VALID'.
+    full: the widths before units were left out, see `hns.compact`.
   """
 
   classes: int
   convs: tuple[tuple[int, int, int, bool], ...] = ()
   dense: tuple[int, ...] = ()
   padding: str = 'SAME'
+  full: tuple[int, ...] = ()
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
+    full = iter(self.full or (0,) * (len(self.convs) + len(self.dense)))
     for features, size, stride, pool in self.convs:
       if self.padding == 'VALID' and min(x.shape[1:3]) < size:
         raise InputError(
@@ -99,10 +110,10 @@ class Network(nn.Module):
           f'{size}x{size}: choose a smaller model, such as cnn or mlp'
         )
       x = Conv(features, (size, size), (stride, stride), self.padding)(x)
-      x = nn.relu(Norm()(max_pool(x) if pool else x))
+      x = nn.relu(Norm(next(full))(max_pool(x) if pool else x))
     x = x.reshape(x.shape[0], -1)
     for width in self.dense:
-      x = nn.relu(Norm()(Dense(width)(x)))
+      x = nn.relu(Norm(next(full))(Dense(width)(x)))
     return Dense(self.classes)(x)
 
 

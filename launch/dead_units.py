@@ -2,10 +2,11 @@
 
   python launch/dead_units.py
 
-A unit (of a hidden dense layer; a channel of a convolution) lives if a path of
-surviving weights leads from the input through it to a logit. `left`: the share
-of multiply-adds of an image, forward, without dead units; `exact`: with those
-that have inputs, and so still add to their layer's norm. Means over seeds.
+A unit (hidden dense unit, or channel of a convolution) lives if surviving
+weights lead from the input through it to a logit. `left`: the share of an
+image's multiply-adds, forward, without dead units; `exact`: keeping those with
+inputs, which count in their layer's norm, so that no logit changes. Means over
+seeds of 100 steps of synaptic saliency; dead units as shares, layer by layer.
 """
 
 import flax.linen as nn
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from hns import models, pruning
+from hns import models, pruning, tree
 from hns.errors import InputError
 from hns.supermask import Supermask, hide, seek
 
@@ -28,10 +29,9 @@ def prune(net, inputs, density, seed):
   """The variables with which a run of that seed begins."""
   weights_key, birth_key, _ = jax.random.split(jax.random.key(seed), 3)
   variables = hide(jax.jit(net.init)(weights_key, inputs)['params'])
-  total = sum(w.size for w in jax.tree.leaves(variables['weights']))
-  keep = pruning.schedule(total, density, 100)
-  key, score = jax.random.split(birth_key)[0], pruning.synflow
-  mask = pruning.prune(key, score, net, variables, inputs, keep)
+  keep = pruning.schedule(tree.flatten(variables['mask']).size, density, 100)
+  key = jax.random.split(birth_key)[0]
+  mask = pruning.prune(key, pruning.synflow, net, variables, inputs, keep)
   pruning.check_layers(mask, density)
   return variables | {'mask': mask}
 
@@ -46,8 +46,7 @@ def trim(masks):
   reached = masks[:1]
   for mask in masks[1:]:
     # Repeats: flattened, a channel is as many inputs as it has positions.
-    rows = np.resize(live(reached[-1], -1), (mask.shape[-2], 1))
-    reached.append(mask & rows)
+    reached.append(mask & np.resize(live(reached[-1], -1), (mask.shape[-2], 1)))
   needed = reached[-1:]
   for mask in reached[-2::-1]:
     rows = live(needed[0], -2).reshape(-1, mask.shape[-1])
@@ -68,10 +67,10 @@ def work(net, variables, inputs, masks):
 
 def check(net, variables, inputs, masks, exact, final):
   """Asserts equal logits with random signs; for `final`, without the norms."""
-  key, (leaves, tree) = jax.random.key(0), jax.tree.flatten(variables['mask'])
-  signs = tree.unflatten(jax.random.rademacher(key, m.shape) for m in leaves)
+  key, (leaves, form) = jax.random.key(0), jax.tree.flatten(variables['mask'])
+  signs = form.unflatten(jax.random.rademacher(key, m.shape) for m in leaves)
   held, x = variables | {'signs': signs}, jax.random.normal(key, inputs.shape)
-  run = lambda m: Supermask(net).apply(held | {'mask': tree.unflatten(m)}, x)
+  run = lambda m: Supermask(net).apply(held | {'mask': form.unflatten(m)}, x)
   np.testing.assert_array_equal(run(masks), run(exact))
   bypass = lambda call, args, kwargs, at: (
     args[0] if isinstance(at.module, models.Norm) else call(*args, **kwargs)

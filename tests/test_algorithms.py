@@ -51,7 +51,7 @@ def test_method_learns(name):
   found = evaluation.evaluate(
     engine, key, birth, federation, played.state, asked, held, rows
   )
-  assert np.sum(found.personal) / np.sum(found.count) > 0.85
+  assert np.sum(found.personal) / np.sum(found.count) > 0.8
 
 
 def test_nothing_personal_is_the_base():
@@ -91,7 +91,7 @@ def test_everything_personal_is_local():
 @pytest.mark.parametrize('name', ['fedavg', 'hidenseek'])
 def test_a_personal_head_stays_at_home(name):
   """FedPer, over float weights and over signs."""
-  experiment = small(algorithm=name)
+  experiment = small(algorithm=name, density=1.0)
   base = experiment.engine.method
   head = algorithms.personal(
     base, lambda path, leaf: path.startswith('Dense_2')

@@ -198,7 +198,7 @@ def test_report_compares_seeds(tmp_path):
   groups, skipped = report.group([tmp_path / str(n) for n in (1, 0, 2)])
   assert skipped == [f'{tmp_path / "2"}: no evaluated round']
   text = report.compare(groups)
-  assert '| digits | hidenseek | 10,960 | 2 | 0 1 |' in text and '±' in text
+  assert '| digits | hidenseek | 10,948 | 2 | 0 1 |' in text and '±' in text
   report.draw_groups(groups, tmp_path / 'groups.png')
   assert (tmp_path / 'groups.png').read_bytes()[:4] == b'\x89PNG'
   assert report.spread([0.5, 0.7]) == '0.600 ± 0.141'

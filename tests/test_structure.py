@@ -11,7 +11,7 @@ FLOORS = [
   {'errors', 'tree', 'conv', 'metrics', 'supermask', 'report'}
   | {'parallel', 'own'},
   {'models', 'wire', 'data', 'partition'},
-  {'federated', 'pruning', 'devices'},
+  {'federated', 'pruning', 'devices', 'compact'},
   {'training'},
   {'algorithms', 'rounds'},
   {'evaluation', 'config'},

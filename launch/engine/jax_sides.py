@@ -48,7 +48,6 @@ def _problem(engine, opening, ids):
   """What the other sides need to play the same round."""
   federation, method = opening.federation, engine.method
   examples = federation.examples
-  images, labels = batch(examples, jnp.arange(len(examples.labels)))
 
   def order(index):
     key = rounds.client_key(opening, index)
@@ -57,10 +56,13 @@ def _problem(engine, opening, ids):
     chosen = shuffled(key, rows, engine.plan.batch_size)
     return chosen.reshape(-1, engine.plan.batch_size)
 
+  batches = np.asarray(jax.vmap(order)(ids))
+  used, places = np.unique(batches, return_inverse=True)
+  images, labels = batch(examples, used)
   problem = {
     'images': np.asarray(images),
     'labels': np.asarray(labels),
-    'batches': np.asarray(jax.vmap(order)(ids)),
+    'batches': places.reshape(batches.shape).astype(np.int32),
     **workloads.named('start', opening.start),
   }
   if 'signs' in method.view(

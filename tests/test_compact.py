@@ -1,0 +1,71 @@
+"""Units cut off by pruning leave the program and change no prediction."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hns import compact, models, pruning, tree
+from hns.supermask import Supermask, hide
+
+
+def pruned(name, density, image=(28, 28, 1)):
+  """A network, and its frozen weights and mask after pruning."""
+  net, inputs = models.create(name, 10), jnp.zeros((1, *image))
+  fixed = hide(net.init(jax.random.key(0), inputs)['params'])
+  total = tree.flatten(fixed['weights']).size
+  keep = pruning.schedule(total, density, 20)
+  score = pruning.SCORES['synflow']
+  mask = pruning.prune(jax.random.key(1), score, net, fixed, inputs, keep)
+  return net, fixed | {'mask': mask}
+
+
+def signs(weights, seed=2):
+  draw = jax.random.split(jax.random.key(seed), 9)
+  leaves, shape = jax.tree.flatten(weights)
+  drawn = [jax.random.rademacher(k, x.shape) for k, x in zip(draw, leaves)]
+  return jax.tree.unflatten(shape, [x.astype(jnp.float32) for x in drawn])
+
+
+@pytest.mark.parametrize(
+  ('name', 'density'), [('mlp', 0.1), ('cnn', 0.1), ('lenet', 0.05)]
+)
+def test_a_compact_network_predicts_the_same(name, density):
+  net, fixed = pruned(name, density)
+  whole = {'fixed': fixed | {'signs': signs(fixed['weights'])}}
+  small, cut = compact.compact(net, whole)
+  images = jax.random.normal(jax.random.key(3), (5, 28, 28, 1))
+  expected = Supermask(net).apply(whole['fixed'], images)
+  got = Supermask(small).apply(cut['fixed'], images)
+  np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+  before, after = (
+    tree.flatten(x['fixed']['weights']).size for x in (whole, cut)
+  )
+  assert after < 0.6 * before
+  kept, left = (tree.count(x['fixed']['mask']) for x in (whole, cut))
+  assert 0.98 * kept < left <= kept
+
+
+def test_every_unit_left_lives_or_fills_up():
+  net, fixed = pruned('mlp', 0.1)
+  small, cut = compact.compact(net, {'fixed': fixed})
+  assert small.dense[0] % 16 == 0 and small.dense[0] < 200
+  assert small.full == (200, 200)
+  reached = np.asarray(cut['fixed']['mask']['Dense_0']['kernel']).any(0)
+  assert 0 <= np.sum(~reached) < 16
+
+
+def test_nothing_dead_and_nothing_masked_stay():
+  net, fixed = pruned('mlp', 1.0)
+  small, cut = compact.compact(net, {'fixed': fixed})
+  assert small.dense == net.dense
+  jax.tree.map(np.testing.assert_array_equal, cut['fixed'], fixed)
+  assert compact.compact(net, {'params': fixed['weights']})[0] is net
+
+
+def test_a_layer_of_few_units_is_not_stretched():
+  alive = np.zeros(20, bool)
+  alive[[3, 7]] = True
+  left = compact._round_up(alive)
+  assert len(left) == 16 and {3, 7} <= set(left.tolist())
+  assert len(compact._round_up(np.ones(20, bool))) == 20
