@@ -1,7 +1,9 @@
 """Launch files, dry: what they would run, and that it is shell."""
 
+import json
 import os
 import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
@@ -51,3 +53,21 @@ def test_tpu_quotes_flags_and_wants_a_pod(tmp_path):
   assert done.returncode == 0, done.stderr
   last = done.stdout.splitlines()[-1]
   assert last.endswith(r'hns.main --distributed=auto --config=a\ b.py')
+
+
+def test_the_engine_benchmark_compares_and_names_what_is_missing(tmp_path):
+  """A side whose answer is not ours would be named wrong and have no ratio."""
+  flags = ('--tasks=mlp:hidenseek', '--sides=jit_loop,nobody', '--repeats=2')
+  done = subprocess.run(
+    [
+      *(sys.executable, ROOT / 'launch' / 'benchmark_engine.py', *flags),
+      *(f'--json={tmp_path / "a.json"}', f'--picture={tmp_path / "a.png"}'),
+    ],
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  assert 'nobody' in done.stdout and 'wrong' not in done.stdout
+  told = json.loads((tmp_path / 'a.json').read_text())
+  assert told['hidenseek']['mlp']['jit_loop'] > 0
+  assert (tmp_path / 'a.png').exists()
