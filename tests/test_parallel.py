@@ -37,25 +37,10 @@ def test_one_two_and_eight_devices_agree_to_the_bit(algorithm):
 
 def test_devices_and_widths_mix():
   fields = dict(num_clients=12, cohort=11, local_epochs=1, **SIZES)
-  alone = play(small(**fields))
-  for count, width in ((2, 3), (3, 1)):
-    other = play(small(devices=count, clients_per_step=width, **fields))
-    for a, b in zip(
-      jax.tree.leaves(alone.state.shared), jax.tree.leaves(other.state.shared)
-    ):
-      assert np.mean(~np.isclose(a, b, atol=1e-6)) < 2e-3
-
-
-def test_a_run_on_two_devices_writes_the_same_metrics(tmp_path):
-  rows = [
-    experiment.run(small_config(devices=n, cohort=5), tmp_path / str(n))
-    for n in (1, 2)
-  ]
-  for a, b in zip(*rows):
-    assert a.keys() == b.keys()
-    assert all(a[k] == b[k] for k in a if 'seconds' not in k)
-  about = json.loads((tmp_path / '2' / 'config.json').read_text())
-  assert about['device'].startswith('2 x ')
+  alone = play(small(**fields)).state.shared
+  other = play(small(devices=3, clients_per_step=2, **fields)).state.shared
+  for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(other)):
+    assert np.mean(~np.isclose(a, b, atol=1e-6)) < 2e-3
 
 
 def test_each_client_sums_lists_and_pads():
@@ -152,6 +137,8 @@ def test_two_processes_are_one_run(tmp_path):
   assert [p.returncode for p in started] == [0, 0], said
   assert ['personalised' in out for out, _ in said] == [True, False]
   alone = experiment.run(small_config(cohort=5), tmp_path / 'one')
+  about = json.loads((tmp_path / 'two' / 'config.json').read_text())
+  assert not about['device'].startswith('1 x ')
   text = (tmp_path / 'two' / 'metrics.jsonl').read_text()
   together = [json.loads(line) for line in text.splitlines()]
   assert len(together) == len(alone) == 2
