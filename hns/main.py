@@ -17,8 +17,6 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Where results go; default runs/DATASET-ALGORITHM-sSEED.'
 )
-
-
 _DISTRIBUTED = flags.DEFINE_string(
   'distributed',
   '',

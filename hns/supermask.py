@@ -52,7 +52,7 @@ def hide(params: Any, mask: Any = None, signs: Any = None) -> dict[str, Any]:
 def seek(variables: dict[str, Any]) -> dict[str, Any]:
   """The inverse of `hide`: {'params': weights x mask x signs and the rest}."""
   product = jax.tree.map(
-    lambda w, m, s: (w * m) * s,  # w x m is the same in every step
+    lambda w, m, s: w * (m * s),
     variables.get('weights', {}),
     variables.get('mask', {}),
     variables.get('signs', {}),

@@ -11,12 +11,12 @@ import functools
 import statistics
 import time
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import app, flags
+from engine import workloads
 
 from hns import models
 from hns.supermask import Supermask, hide, signs_of
@@ -25,20 +25,6 @@ _CLIENTS = flags.DEFINE_integer('clients', 10, 'Clients side by side.')
 _BATCH = flags.DEFINE_integer('batch_size', 20, 'Examples a step.')
 _STEPS = flags.DEFINE_integer('steps', 3, 'Steps a client.')
 _REPEATS = flags.DEFINE_integer('repeats', 3, 'Interleaved repeats.')
-
-
-class PlainLeNet(nn.Module):
-  """`hns.models.lenet` with Linen's own convolution and pooling."""
-
-  @nn.compact
-  def __call__(self, x):
-    for features in (32, 64):
-      x = nn.Conv(features, (5, 5), padding='VALID', use_bias=False)(x)
-      x = nn.max_pool(x, (2, 2), (2, 2))
-      x = nn.relu(models.Norm()(x))
-    x = x.reshape(x.shape[0], -1)
-    x = nn.relu(models.Norm()(nn.Dense(512, use_bias=False)(x)))
-    return nn.Dense(10, use_bias=False)(x)
 
 
 def client(net, fixed, scores, images, labels):
@@ -78,8 +64,8 @@ def main(argv):
   )
   args = (hide(params), scores, images, labels)
   contenders = {
-    'vmap, plain nn.Conv': (vmapped, PlainLeNet()),
-    'scan, plain nn.Conv': (scanned, PlainLeNet()),
+    'vmap, plain nn.Conv': (vmapped, workloads.PlainNetwork(convs=True)),
+    'scan, plain nn.Conv': (scanned, workloads.PlainNetwork(convs=True)),
     'vmap, hns.conv': (vmapped, models.lenet(10)),
     'scan, hns.conv': (scanned, models.lenet(10)),
   }

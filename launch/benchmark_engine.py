@@ -25,9 +25,7 @@ import time
 
 import numpy as np
 from absl import app, flags
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent / 'engine'))
-import workloads
+from engine import workloads
 
 PEERS = (
   'plain_vmap',
@@ -111,22 +109,22 @@ def prepare(side: str, task: str, folder: pathlib.Path):
   workload, method = task.split(':')
   about, workload = {}, workloads.WORKLOADS[workload]
   if side == 'peak':
-    import jax_sides
+    from engine import jax_sides
 
     return jax_sides.peak()
   if side.startswith('ours'):
     return prepare_ours(side, workload, method, folder)
   if side.startswith('torch'):
-    import torch_sides as sides
+    from engine import torch_sides as sides
   else:
-    import jax_sides as sides
+    from engine import jax_sides as sides
   problem = dict(np.load(folder / 'problem.npz'))
   return sides.SIDES[side](problem, workload, method), about
 
 
 def prepare_ours(side, workload, method, folder):
   """Ours; the first of them writes the problem and the answer of a few."""
-  import jax_sides
+  from engine import jax_sides
 
   width = int(side.partition('@')[2] or 0)
   problem, play, about = jax_sides.ours(workload, method, width)

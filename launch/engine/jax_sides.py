@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import workloads
+from engine import workloads
 
 from hns import devices, experiment, loop, rounds, tree
 from hns.supermask import sign
@@ -106,14 +106,16 @@ def _local(problem, workload, method):
   return (start, optimizer), step, upload
 
 
+def _on_device(problem, clients):
+  """Images, labels, and the batches of the first clients (None: of all)."""
+  arrays = problem['images'], problem['labels'], problem['batches'][:clients]
+  return [jnp.asarray(x) for x in arrays]
+
+
 def plain_vmap(problem, workload, method):
   """`jax.vmap` of a client's training, one program, over the first few."""
   (start, optimizer), step, upload = _local(problem, workload, method)
-  images, labels = (
-    jnp.asarray(problem['images']),
-    jnp.asarray(problem['labels']),
-  )
-  batches = jnp.asarray(problem['batches'][: workloads.FEW])
+  images, labels, batches = _on_device(problem, workloads.FEW)
 
   def train(rows):
     def move(state, chosen):
@@ -133,11 +135,7 @@ def plain_vmap(problem, workload, method):
 def vmap_steps(problem, workload, method):
   """The same, but for the steps, which are a Python loop."""
   (start, optimizer), step, upload = _local(problem, workload, method)
-  images, labels = (
-    jnp.asarray(problem['images']),
-    jnp.asarray(problem['labels']),
-  )
-  batches = jnp.asarray(problem['batches'][: workloads.FEW])
+  images, labels, batches = _on_device(problem, workloads.FEW)
 
   @functools.partial(jax.jit, donate_argnums=0)
   def move(state, chosen):
@@ -163,11 +161,7 @@ def vmap_steps(problem, workload, method):
 def jit_loop(problem, workload, method):
   """A Python loop over clients and jitted steps."""
   (start, optimizer), step, upload = _local(problem, workload, method)
-  images, labels = (
-    jnp.asarray(problem['images']),
-    jnp.asarray(problem['labels']),
-  )
-  batches = jnp.asarray(problem['batches'])
+  images, labels, batches = _on_device(problem, None)
 
   @functools.partial(jax.jit, donate_argnums=0)
   def move(state, client, number):

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import torch
 import torch.nn.functional as F
-import workloads
+from engine import workloads
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
