@@ -29,7 +29,7 @@ def compact(net: Any, birth: Any) -> tuple[Any, Any]:
     net: the plain module.
     birth: `hns.federated.Birth`, or any tree of what has the network's layout.
   """
-  masks = _masks(birth)
+  masks = masks_of(birth)
   if not isinstance(net, Network) or not masks:
     return net, birth
   cut, widths = _living(net, masks)
@@ -55,13 +55,13 @@ def cut_out(held: Any, cut: Cut, shapes: dict[str, tuple[int, ...]]) -> Any:
     if layer not in cut or x.shape != shapes[layer]:
       return x
     inputs, outputs = cut[layer]
-    return x[..., inputs, :][..., outputs]
+    return np.asarray(x)[..., inputs, :][..., outputs]
 
   return jax.tree_util.tree_map_with_path(part, held)
 
 
-def _masks(birth: Any) -> dict[str, np.ndarray]:
-  """By layer, the mask of its kernel."""
+def masks_of(birth: Any) -> dict[str, np.ndarray]:
+  """By layer, the mask of its kernel; empty for a method without masks."""
   found = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(birth):
     words = tree.path_name(path).split('/')

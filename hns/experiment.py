@@ -46,8 +46,13 @@ def build(config: Any) -> Experiment:
   _check_model(config, net, inputs)
   weights_key, birth_key, key = jax.random.split(jax.random.key(config.seed), 3)
   method = _method(config, functools.partial(_prune, config, net, inputs))
-  params = jax.jit(net.init)(weights_key, inputs)['params']
-  birth = method.init(birth_key, params)
+
+  @jax.jit
+  def conceive(weights_key, birth_key):
+    return method.init(birth_key, net.init(weights_key, inputs)['params'])
+
+  birth = conceive(weights_key, birth_key)
+  pruning.check_layers(compact.masks_of(birth), config.density)
   net, birth = compact.compact(net, birth)
   engine = Engine(
     method,
@@ -202,7 +207,7 @@ def _method(config, prune) -> Method:
 
 def _prune(config, net, inputs, key, variables) -> Any:
   total = sum(w.size for w in jax.tree.leaves(variables['weights']))
-  mask = pruning.prune(
+  return pruning.prune(
     key,
     pruning.SCORES[config.pruning],
     net,
@@ -210,8 +215,6 @@ def _prune(config, net, inputs, key, variables) -> Any:
     inputs,
     pruning.schedule(total, config.density, config.pruning_steps),
   )
-  pruning.check_layers(mask, config.density)
-  return mask
 
 
 def _check_model(config, net, inputs) -> None:

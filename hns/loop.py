@@ -157,20 +157,23 @@ def check_payloads(experiment: Experiment) -> None:
       receiver would read something else than was sent.
   """
   engine, key, birth, federation, *_, envelope = experiment
-  method, fixed = engine.method, birth.fixed
-  opening = rounds.open_round(
-    engine, key, birth, federation, rounds.begin(birth)
-  )
-  start = method.join(key, fixed, opening.message, birth.own)
-  upload, _ = method.split(key, fixed, opening.message, birth.own, start)
-  for way, codec, message in (
-    ('download', method.down, opening.message),
-    ('upload', method.up, upload),
+  method = engine.method
+
+  @jax.jit
+  def first(key, birth, federation):
+    state = rounds.begin(birth)
+    opening = rounds.open_round(engine, key, birth, federation, state)
+    down, fixed = opening.message, birth.fixed
+    start = method.join(key, fixed, down, birth.own)
+    up, _ = method.split(key, fixed, down, birth.own, start)
+    return (down, wire.size(method.down, down)), (up, wire.size(method.up, up))
+
+  for way, codec, (message, size) in zip(
+    ('download', 'upload'),
+    (method.down, method.up),
+    first(key, birth, federation),
   ):
     payload = wire.encode(codec, message, envelope)
     got = wire.decode(codec, payload, message, envelope)
-    if (
-      len(payload) != wire.size(codec, message)
-      or wire.encode(codec, got, envelope) != payload
-    ):
+    if len(payload) != size or wire.encode(codec, got, envelope) != payload:
       raise RuntimeError(f'the bytes of the {way} are counted wrongly')

@@ -15,6 +15,9 @@ from hns import experiment, own, rounds
 
 # Fake devices, for tests that spread clients; before anything asks for one.
 jax.config.update('jax_num_cpu_devices', 8)
+# Most of a test's time is compiling, and these programs run for a moment.
+jax.config.update('jax_disable_most_optimizations', True)
+os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = 'true'  # commands of tests
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -94,6 +97,15 @@ def compile_once(tmp_path_factory):
   # For the commands that tests start.
   os.environ['JAX_COMPILATION_CACHE_DIR'] = cache
   os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
+
+
+@pytest.fixture
+def optimised(monkeypatch):
+  """Programs as users run them, where rounding depends on that."""
+  monkeypatch.delenv('JAX_DISABLE_MOST_OPTIMIZATIONS')
+  jax.config.update('jax_disable_most_optimizations', False)
+  yield
+  jax.config.update('jax_disable_most_optimizations', True)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from conftest import ROOT, play, small, small_config
 from hns import devices, experiment, loop, parallel
 from hns.errors import InputError
 
+pytestmark = pytest.mark.usefixtures('optimised')
 SIZES = dict(partition='dirichlet', alpha=0.5, examples_per_client=24)
 
 

@@ -115,9 +115,9 @@ def _on_device(problem, clients):
 def plain_vmap(problem, workload, method):
   """`jax.vmap` of a client's training, one program, over the first few."""
   (start, optimizer), step, upload = _local(problem, workload, method)
-  images, labels, batches = _on_device(problem, workloads.FEW)
+  arrays = _on_device(problem, workloads.FEW)
 
-  def train(rows):
+  def train(start, images, labels, rows):
     def move(state, chosen):
       return step(state, images[chosen], labels[chosen]), None
 
@@ -125,11 +125,11 @@ def plain_vmap(problem, workload, method):
     return upload(state[0])
 
   @jax.jit
-  def round_(batches):
-    uploads = jax.vmap(train)(batches)
+  def round_(*given):
+    uploads = jax.vmap(train, (None, None, None, 0))(*given)
     return tree.flatten(jax.tree.map(lambda x: x.mean(0), uploads))
 
-  return lambda: np.asarray(round_(batches))
+  return lambda: np.asarray(round_(start, *arrays))
 
 
 def vmap_steps(problem, workload, method):
@@ -138,11 +138,11 @@ def vmap_steps(problem, workload, method):
   images, labels, batches = _on_device(problem, workloads.FEW)
 
   @functools.partial(jax.jit, donate_argnums=0)
-  def move(state, chosen):
+  def move(state, images, labels, chosen):
     return jax.vmap(step)(state, images[chosen], labels[chosen])
 
   @jax.jit
-  def begin():
+  def begin(start):
     spread = lambda x: jnp.broadcast_to(x, (len(batches), *x.shape))
     trained = jax.tree.map(spread, start)
     return trained, jax.vmap(optimizer.init)(trained)
@@ -150,9 +150,9 @@ def vmap_steps(problem, workload, method):
   mean = jax.jit(lambda t: tree.flatten(jax.tree.map(lambda x: x.mean(0), t)))
 
   def play():
-    state = begin()
+    state = begin(start)
     for number in range(batches.shape[1]):
-      state = move(state, batches[:, number])
+      state = move(state, images, labels, batches[:, number])
     return np.asarray(mean(upload(state[0])))
 
   return play
@@ -164,12 +164,12 @@ def jit_loop(problem, workload, method):
   images, labels, batches = _on_device(problem, None)
 
   @functools.partial(jax.jit, donate_argnums=0)
-  def move(state, client, number):
+  def move(state, images, labels, batches, client, number):
     chosen = batches[client, number]
     return step(state, images[chosen], labels[chosen])
 
   begin = jax.jit(
-    lambda: jax.tree.map(jnp.copy, (start, optimizer.init(start)))
+    lambda start: jax.tree.map(jnp.copy, (start, optimizer.init(start)))
   )
   add = jax.jit(
     lambda total, t: jax.tree.map(jnp.add, total, upload(t)), donate_argnums=0
@@ -178,9 +178,9 @@ def jit_loop(problem, workload, method):
   def play():
     total = jax.tree.map(jnp.zeros_like, start)
     for client in range(len(batches)):
-      state = begin()
+      state = begin(start)
       for number in range(batches.shape[1]):
-        state = move(state, client, number)
+        state = move(state, images, labels, batches, client, number)
       total = add(total, state[0])
     return np.asarray(tree.flatten(total)) / len(batches)
 
