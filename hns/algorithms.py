@@ -1,4 +1,4 @@
-"""Methods as recipes: two bases, wrappers, and a dict of names.
+"""Methods as recipes: bases (`hns.bases`), uploads, wrappers, a dict of names.
 
 A new method is a function that returns a `Method`; put it in `RECIPES` and
 its parameters, with their tuned values, into a table of the same name in
@@ -12,98 +12,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hns import tree, wire
-from hns.federated import Birth, Method
-from hns.supermask import hide, sign, signs_of
+from hns import tree, uploads
+from hns.bases import Prune, dense, narrow, supermask, wide
+from hns.errors import invalid
+from hns.federated import Birth, Method, Server
 from hns.wire import Message
-
-Prune = Callable[[jax.Array, dict[str, Any]], Any]
-
-
-def dense(optimizer: optax.GradientTransformation) -> Method:
-  """Float weights, averaged.
-
-  FedAvg: McMahan et al. 2017 (arXiv 1602.05629), algorithm 1. Each
-  client's weights count by its number of examples.
-  """
-
-  def everything(params):
-    return Message(
-      params, jax.tree.map(lambda x: jnp.ones((), x.dtype), params)
-    )
-
-  return Method(
-    init=lambda key, params: Birth((), params, ()),
-    download=lambda key, fixed, shared: everything(shared),
-    join=lambda key, fixed, message, own: message.value,
-    view=lambda key, fixed, trained: {'params': trained},
-    split=lambda key, fixed, message, own, trained: (everything(trained), own),
-    up=wire.floats(),
-    down=wire.floats(),
-    optimizer=optimizer,
-  )
-
-
-def supermask(
-  prune: Prune,
-  optimizer: optax.GradientTransformation,
-  download_bits: int,
-) -> Method:
-  """Frozen random weights, pruned once; a sign on each survivor is trained.
-
-  HideNseek (arXiv 2206.04385). The server's state is the mean vote v in
-  [-1, 1] of each survivor. A client starts from scores v x 2u, u ~ U(0, 1]
-  drawn from the round's key ("fresh dispersion": without it all weights of
-  one vote flip together), trains them through the sign, and uploads the
-  signs. The abstract leaves the start, the server's state and its download
-  open: these are our choices.
-
-  Args:
-    prune: gives the mask of the survivors.
-    optimizer: of the scores; with Adam, 1 / learning rate is about how many
-      steps flip a sign that all clients voted for.
-    download_bits: bits a survivor in which the mean vote travels, 1 to 8.
-  """
-
-  def init(key, params):
-    prune_key, vote_key = jax.random.split(key)
-    fixed = hide(params)
-    del fixed['signs']
-    fixed['mask'] = prune(prune_key, hide(params))
-    size = sum(x.size for x in jax.tree.leaves(fixed['weights']))
-    votes = jax.random.uniform(vote_key, (size,), minval=-1.0)
-    votes = tree.unflatten(votes, fixed['weights'])
-    return Birth(fixed, jax.tree.map(jnp.multiply, votes, fixed['mask']), ())
-
-  def download(key, fixed, shared):
-    votes = jax.tree.map(lambda v: wire.quantise(v, download_bits), shared)
-    return Message(
-      jax.tree.map(jnp.multiply, votes, fixed['mask']), fixed['mask']
-    )
-
-  def join(key, fixed, message, own):
-    votes = tree.flatten(message.value)
-    spread = 2 * (1 - jax.random.uniform(key, votes.shape))
-    scores = wire.dequantise(votes, download_bits) * spread
-    return tree.unflatten(scores, message.value)
-
-  def view(key, fixed, trained):
-    return {**fixed, 'signs': signs_of(trained)}
-
-  def split(key, fixed, message, own, trained):
-    signs = jax.tree.map(lambda s: sign(s).astype(jnp.int8), trained)
-    return Message(signs, fixed['mask']), own
-
-  return Method(
-    init=init,
-    download=download,
-    join=join,
-    view=view,
-    split=split,
-    up=wire.levels(1),
-    down=wire.levels(download_bits),
-    optimizer=optimizer,
-  )
 
 
 def personal(base: Method, mine: Callable[[str, Any], bool]) -> Method:
@@ -113,8 +26,7 @@ def personal(base: Method, mine: Callable[[str, Any], bool]) -> Method:
   every client holds what it would have downloaded.
 
   Args:
-    base: a method whose `shared`, messages and `trained` are trees with the
-      same paths.
+    base: a method whose messages and `trained` are trees with the same paths.
     mine: told a leaf's path (`Conv_0/kernel`) and the leaf.
   """
 
@@ -126,11 +38,14 @@ def personal(base: Method, mine: Callable[[str, Any], bool]) -> Method:
     message = base.download(key, fixed, shared)
     start = base.join(key, fixed, message, own)
     home = tree.split(start, mine)[0]
-    return Birth((fixed, shared, message), theirs(shared), (own, home))
+    sent = Server(*map(theirs, shared))
+    return Birth((fixed, shared, message), sent, (own, home))
 
   def download(key, fixed, shared):
     inner, birth, _ = fixed
-    message = base.download(key, inner, tree.combine(shared, birth))
+    message = base.download(
+      key, inner, Server(*map(tree.combine, shared, birth))
+    )
     return Message(theirs(message.value), theirs(message.weight))
 
   def whole(fixed, message):
@@ -144,9 +59,9 @@ def personal(base: Method, mine: Callable[[str, Any], bool]) -> Method:
     inner = base.prepare(key, fixed[0], whole(fixed, message), own[0], score)
     return inner, own[1]
 
-  def split(key, fixed, message, own, trained):
+  def split(key, fixed, message, own, start, trained):
     message, inner = base.split(
-      key, fixed[0], whole(fixed, message), own[0], trained
+      key, fixed[0], whole(fixed, message), own[0], start, trained
     )
     home = tree.split(trained, mine)[0]
     return Message(theirs(message.value), theirs(message.weight)), (inner, home)
@@ -162,20 +77,146 @@ def personal(base: Method, mine: Callable[[str, Any], bool]) -> Method:
   )
 
 
-def hidenseek(prune: Prune, learning_rate: float, download_bits: int) -> Method:
-  """HideNseek with the paper's upload: one sign a surviving weight."""
-  return supermask(prune, optax.adam(learning_rate), download_bits)
+def remembering(base: Method) -> Method:
+  """`base`, whose clients keep the last download and are sent what changed.
+
+  A client keeps the symbols of the download it took part with, at first those
+  of birth, which the seed gives it; it is sent, symbol by symbol, the difference
+  to them modulo their number, which an entropy code shortens. A client that
+  missed rounds decodes as any other, because the server takes the difference
+  to what this client holds: the round it last took part in is all that has to
+  be kept of a client, and one download of each such round. With 32 bits,
+  nothing changes.
+  """
+  count = base.down.symbols
+  if not count:
+    return base
+
+  def places(message):
+    return jax.tree.map(
+      lambda v: ((v + count - 1) // 2).astype(jnp.uint8), message.value
+    )
+
+  def init(key, params):
+    fixed, shared, own = base.init(key, params)
+    held = places(base.download(key, fixed, shared))
+    return Birth(fixed, shared, (own, held))
+
+  def news(fixed, message, own):
+    def difference(now, held):
+      moved = (now.astype(jnp.int16) - held) % count
+      return (2 * moved - (count - 1)).astype(jnp.int16)
+
+    value = jax.tree.map(difference, places(message), own[1])
+    return Message(value, message.weight)
+
+  def join(key, fixed, message, own):
+    return base.join(key, fixed, message, own[0])
+
+  def prepare(key, fixed, message, own, score):
+    return base.prepare(key, fixed, message, own[0], score), own[1]
+
+  def split(key, fixed, message, own, start, trained):
+    upload, inner = base.split(key, fixed, message, own[0], start, trained)
+    return upload, (inner, places(message))
+
+  return base._replace(
+    init=init, join=join, prepare=prepare, split=split, news=news
+  )
 
 
-def fedavg(prune: Prune, learning_rate: float) -> Method:
-  """FedAvg with SGD; nothing is pruned."""
+# What `upload` may be: what a client sends, and how its scores are spread.
+UPLOADS = {
+  'signs': (uploads.signs(), wide),
+  'dithered': (uploads.dithered(), wide),
+  'change': (
+    uploads.change(uploads.one_bit(), rate=2.0, momentum=0.5, bound=1.0),
+    narrow,
+  ),
+  'ternary': (
+    uploads.change(
+      uploads.ternary(1.5), rate=2.0, momentum=0.5, bound=1.0, feedback=True
+    ),
+    narrow,
+  ),
+}
+OPTIMIZERS = {'adam': optax.adam, 'sgd': optax.sgd}
+
+
+def hidenseek(
+  prune: Prune, learning_rate: float, upload: str, download_bits: int
+) -> Method:
+  """HideNseek: signs on the survivors; `upload` is one of `UPLOADS`."""
+  _known('upload', upload, UPLOADS)
+  sent, spread = UPLOADS[upload]
+  return supermask(
+    optax.adam(learning_rate), sent, download_bits, prune, spread
+  )
+
+
+def fedavg(
+  prune: Prune, learning_rate: float, optimizer: str = 'sgd'
+) -> Method:
+  """FedAvg; nothing is pruned."""
   del prune
-  return dense(optax.sgd(learning_rate))
+  return dense(_optimizer(optimizer, learning_rate), uploads.whole())
 
 
-def local(prune: Prune, learning_rate: float) -> Method:
+def fedavg_quantized(
+  prune: Prune,
+  learning_rate: float,
+  optimizer: str,
+  upload_bits: int,
+  download_bits: int,
+  pruned: bool,
+) -> Method:
+  """FedAvg of changes in `upload_bits`, stochastic and uniform: QSGD."""
+  return dense(
+    _optimizer(optimizer, learning_rate),
+    uploads.change(uploads.uniform(upload_bits)),
+    download_bits,
+    prune if pruned else None,
+  )
+
+
+def signsgd(
+  prune: Prune,
+  learning_rate: float,
+  optimizer: str,
+  server_rate: float,
+  feedback: bool,
+  download_bits: int,
+  pruned: bool,
+) -> Method:
+  """FedAvg of changes in one bit and a scale a layer, with error feedback."""
+  return dense(
+    _optimizer(optimizer, learning_rate),
+    uploads.change(uploads.one_bit(), server_rate, feedback=feedback),
+    download_bits,
+    prune if pruned else None,
+  )
+
+
+def local(prune: Prune, learning_rate: float, optimizer: str = 'sgd') -> Method:
   """Every client alone: FedAvg of which nothing is shared."""
-  return personal(fedavg(prune, learning_rate), lambda path, leaf: True)
+  base = fedavg(prune, learning_rate, optimizer)
+  return personal(base, lambda path, leaf: True)
 
 
-RECIPES = {'hidenseek': hidenseek, 'fedavg': fedavg, 'local': local}
+def _optimizer(name: str, learning_rate: float) -> optax.GradientTransformation:
+  _known('optimizer', name, OPTIMIZERS)
+  return OPTIMIZERS[name](learning_rate)
+
+
+def _known(field: str, name: str, names: Any) -> None:
+  if name not in names:
+    raise invalid(field, name, f'choose one of {", ".join(names)}')
+
+
+RECIPES = {
+  'hidenseek': hidenseek,
+  'fedavg': fedavg,
+  'fedavg_quantized': fedavg_quantized,
+  'signsgd': signsgd,
+  'local': local,
+}

@@ -44,10 +44,31 @@ def base(**fields: Any) -> ml_collections.ConfigDict:
   config.eval_clients = 0  # so many, always the same, are evaluated; 0: all
   config.eval_split = 'test'  # or validation, to tune on
 
+  config.upload = 'change'  # of hidenseek: signs, dithered, change, ternary
+  config.download_bits = 4  # a weight, for methods that quantise; 1 to 8 or 32
+
   # One table a method: the arguments of its recipe.
-  config.hidenseek = dict(learning_rate=0.03, download_bits=4)
-  config.fedavg = dict(learning_rate=0.05)
-  config.local = dict(learning_rate=0.05)
+  bits = config.get_ref('download_bits')
+  config.hidenseek = dict(
+    learning_rate=0.03, upload=config.get_ref('upload'), download_bits=bits
+  )
+  config.fedavg = dict(learning_rate=0.05, optimizer='sgd')
+  config.local = dict(learning_rate=0.05, optimizer='sgd')
+  config.fedavg_quantized = dict(
+    learning_rate=0.01,
+    optimizer='adam',
+    upload_bits=4,
+    download_bits=bits,
+    pruned=False,
+  )
+  config.signsgd = dict(
+    learning_rate=0.01,
+    optimizer='adam',
+    server_rate=1.0,
+    feedback=True,
+    download_bits=bits,
+    pruned=False,
+  )
 
   for name, value in fields.items():
     if name not in config and name not in RECIPES:

@@ -68,7 +68,7 @@ def personal_model(
   engine: Engine, opening: Opening, index: jax.Array, own: Any
 ) -> Any:
   """Variables that one client has after its local training."""
-  trained = rounds.train_client(engine, opening, index, own)[1]
+  trained = rounds.train_client(engine, opening, index, own)[2]
   key = jax.random.fold_in(rounds.client_key(opening, index), 3)
   return engine.method.view(key, opening.birth.fixed, trained)
 

@@ -23,13 +23,26 @@ class Birth(NamedTuple):
 
   Attributes:
     fixed: frozen for ever, known to server and clients.
-    shared: the server's state.
+    shared: the server's state, a `Server`.
     own: one client's state, the same for all at birth; () for none.
   """
 
   fixed: Any
   shared: Any
   own: Any
+
+
+class Server(NamedTuple):
+  """The server's state.
+
+  Attributes:
+    values: what clients are to start from, the tree of the clients' messages.
+    memory: what the server keeps beside it, such as momentum; () or a tree
+      with the paths of `values`.
+  """
+
+  values: Any
+  memory: Any = ()
 
 
 def no_preparation(key, fixed, message, own, score) -> Any:
@@ -44,14 +57,16 @@ def plain_loss(forward, view, start, trained) -> jax.Array:
   return forward(view(trained))
 
 
-def keep_unvoted(fixed, shared, mean, total) -> Any:
-  """`Method.merge`: the mean, or the old value where nobody voted."""
-  del fixed
+def everything(fixed, message, own) -> Message:
+  """`Method.news` for clients that remember nothing: the whole message."""
+  del fixed, own
+  return message
+
+
+def keep_unvoted(old: Any, new: Any, total: Any) -> Any:
+  """`new`, but `old` where nobody voted; leaves keep their dtype."""
   return jax.tree.map(
-    lambda t, m, old: jnp.where(t > 0, m, old).astype(old.dtype),
-    total,
-    mean,
-    shared,
+    lambda t, a, b: jnp.where(t > 0, b, a).astype(a.dtype), total, old, new
   )
 
 
@@ -66,13 +81,15 @@ class Method(NamedTuple):
       from?
     view: `(key, fixed, trained) -> variables`. What does the model see? Must
       be differentiable in `trained`.
-    split: `(key, fixed, message, own, trained) -> (Message, own)`. What is
-      uploaded, what is kept?
-    up, down: codecs of the two messages.
-    optimizer: moves `trained`; its state is born anew every round.
+    split: `(key, fixed, message, own, start, trained) -> (Message, own)`. What
+      is uploaded, what is kept? `start` is what `join` gave.
     merge: `(fixed, shared, mean, total) -> shared`. What does the server make
       of the mean per coordinate? `total` is the summed weight, examples x
       `Message.weight`.
+    up, down: codecs of the upload and of `news`.
+    optimizer: moves `trained`; its state is born anew every round.
+    news: `(fixed, message, own) -> Message`. What of the download must be sent
+      to a client that keeps `own`? Bytes are counted of it.
     prepare: `(key, fixed, message, own, score) -> own`. What may a client of
       the cohort look at before training? `score(variables)` is the accuracy
       on its validation examples.
@@ -86,10 +103,11 @@ class Method(NamedTuple):
   join: Callable[..., Any]
   view: Callable[..., Any]
   split: Callable[..., tuple[Message, Any]]
+  merge: Callable[..., Any]
   up: Codec
   down: Codec
   optimizer: optax.GradientTransformation
-  merge: Callable[..., Any] = keep_unvoted
+  news: Callable[..., Message] = everything
   prepare: Callable[..., Any] = no_preparation
   objective: Callable[..., jax.Array] = plain_loss
 

@@ -163,9 +163,10 @@ def check_payloads(experiment: Experiment) -> None:
   def first(key, birth, federation):
     state = rounds.begin(birth)
     opening = rounds.open_round(engine, key, birth, federation, state)
-    down, fixed = opening.message, birth.fixed
-    start = method.join(key, fixed, down, birth.own)
-    up, _ = method.split(key, fixed, down, birth.own, start)
+    given, fixed = opening.message, birth.fixed
+    start = method.join(key, fixed, given, birth.own)
+    down = method.news(fixed, given, birth.own)
+    up, _ = method.split(key, fixed, given, birth.own, start, start)
     return (down, wire.size(method.down, down)), (up, wire.size(method.up, up))
 
   for way, codec, (message, size) in zip(

@@ -164,10 +164,11 @@ def run_round(
   opening = open_round(engine, key, birth, federation, state)
 
   def client(opening, index, own):
+    news = method.news(opening.birth.fixed, opening.message, own)
     upload, own, loss, examples = participate(engine, opening, index, own)
     traffic = (
       wire.size(method.up, upload),
-      wire.size(method.down, opening.message),
+      wire.size(method.down, news),
       wire.coordinates(upload),
     )
     terms = federated.weigh(upload, examples)
@@ -197,10 +198,11 @@ def participate(
   `ABSENT` is padding: it has no examples, so it trains no step and its upload
   weighs nothing.
   """
-  own, trained, loss, rows = train_client(engine, opening, index, own)
+  own, start, trained, loss, rows = train_client(engine, opening, index, own)
   key = jax.random.fold_in(client_key(opening, index), 2)
-  fixed = opening.birth.fixed
-  upload, own = engine.method.split(key, fixed, opening.message, own, trained)
+  upload, own = engine.method.split(
+    key, opening.birth.fixed, opening.message, own, start, trained
+  )
   return upload, own, loss, rows.size
 
 
@@ -233,8 +235,11 @@ def client_rows(rows: Rows, index: jax.Array) -> Rows:
 
 def train_client(
   engine: Engine, opening: Opening, index: jax.Array, own: Any
-) -> tuple[Any, Any, jax.Array, Rows]:
-  """A client prepares, joins and trains: (own, trained, loss, its rows)."""
+) -> tuple[Any, Any, Any, jax.Array, Rows]:
+  """A client prepares, joins and trains.
+
+  Returns what it keeps, its start, what it trained, the loss and its rows.
+  """
   method, (birth, federation, _, message, start, *_) = engine.method, opening
   key = client_key(opening, index)
   rows = client_rows(federation.train, index)
@@ -259,7 +264,7 @@ def train_client(
     birth.fixed,
     start,
   )
-  return own, trained, loss, rows
+  return own, start, trained, loss, rows
 
 
 def _flip_rate(engine, opening, after, weights) -> jax.Array:

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 Tree = Any
 
@@ -67,3 +68,9 @@ def count(tree: Tree) -> jax.Array:
   """Number of non-zero coordinates, int32 []."""
   counts = [jnp.sum(x != 0, dtype=jnp.int32) for x in jax.tree.leaves(tree)]
   return sum(counts, jnp.int32(0))
+
+
+def merge(first: Tree, second: Tree) -> Tree:
+  """One dict of dicts of two that share no leaf."""
+  flat = {**flatten_dict(first), **flatten_dict(second)}
+  return unflatten_dict(flat)

@@ -1,28 +1,29 @@
 """Messages to bytes and back: what travels, and what a byte count means.
 
 A payload is a header of `HEADER_BYTES` and then, for every coordinate that
-travels, in tree order, a code of the codec's width. Nothing else is counted
-and nothing else is sent: the network itself travels as the seed and the
-density in the header, from which a client redraws and prunes it.
+travels, in tree order, a symbol: packed in as many bits as it needs, or, where
+that is shorter, entropy coded (`hns.coding`). Nothing else is counted and
+nothing else is sent: the network itself travels as the seed and the density
+in the header, from which a client redraws and prunes it.
 """
 
 import struct
 import zlib
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hns import tree
+from hns import coding, tree
 from hns.errors import InputError, invalid
 
 _MAGIC = b'HNS'
-_VERSION = 1
-# magic, version, bits a coordinate, round, seed, density, coordinates, CRC-32
-# of which coordinates travel, CRC-32 of all the rest.
-_HEADER = struct.Struct('<3sBBIQdIII')
+_VERSION = 2
+# magic, version, symbols of the codec (0: floats), coding (0: packed, 1:
+# entropy), whether leaves have a step, round, seed, density, coordinates,
+# CRC-32 of which coordinates travel, CRC-32 of all the rest.
+_HEADER = struct.Struct('<3sBHBBIQdIII')
 HEADER_BYTES = _HEADER.size
 
 
@@ -42,19 +43,37 @@ class Message(NamedTuple):
 
 
 class Codec(NamedTuple):
-  """How the coordinates of a message become bytes.
+  """The alphabet of a message.
 
   Attributes:
-    bits: bits a coordinate.
-    pack: values [count] -> bytes.
-    unpack: bytes, count -> values [count].
-    length: count -> number of bytes that `pack` gives.
+    symbols: how many values a coordinate can take; 0 for float32. They are the
+      levels 1 - symbols, 3 - symbols, ..., symbols - 1 times the leaf's step.
+    stepped: whether each leaf has a step of its own, which travels as bfloat16
+      and is such that the leaf's largest value is the last level; otherwise it
+      is 1, and values are integers.
+    coded: whether to try an entropy code.
   """
 
-  bits: int
-  pack: Callable[[np.ndarray], bytes]
-  unpack: Callable[[bytes, int], np.ndarray]
-  length: Callable[[Any], Any]
+  symbols: int
+  stepped: bool = False
+  coded: bool = False
+
+  @property
+  def bits(self) -> int:
+    """Bits of a packed coordinate."""
+    return (self.symbols - 1).bit_length() if self.symbols else 32
+
+
+FLOATS = Codec(0)
+
+
+def levels(bits: int, stepped: bool = False, coded: bool = False) -> Codec:
+  """2^bits symbols, or floats for 32 bits; `InputError` for other widths."""
+  if bits == 32:
+    return FLOATS
+  if not 1 <= bits <= 8:
+    raise invalid('bits', bits, 'must be 1 to 8, or 32 for floats')
+  return Codec(2**bits, stepped, coded)
 
 
 class Envelope(NamedTuple):
@@ -69,53 +88,19 @@ class WireError(InputError):
   """These bytes are not the payload that was expected."""
 
 
-def levels(bits: int) -> Codec:
-  """2^bits values, the odd integers from 1 - 2^bits to 2^bits - 1.
-
-  With one bit that is a sign, -1 or +1. Values are int16; raises `InputError`
-  unless `bits` is 1 to 8.
-  """
-  if not 1 <= bits <= 8:
-    raise invalid('bits', bits, 'a level takes 1 to 8 bits')
-  top = 2**bits - 1
-
-  def pack(values):
-    if np.any(values % 2 == 0) or np.any(np.abs(values) > top):
-      raise InputError(f'a level of {bits} bits is odd, at most {top}')
-    codes = ((values.astype(np.int32) + top) // 2).astype(np.uint8)
-    planes = np.unpackbits(codes[:, None], axis=1)[:, 8 - bits :]
-    return np.packbits(planes).tobytes()
-
-  def unpack(payload, count):
-    flat = np.unpackbits(np.frombuffer(payload, np.uint8), count=count * bits)
-    planes = np.zeros((count, 8), np.uint8)
-    planes[:, 8 - bits :] = flat.reshape(count, bits)
-    codes = np.packbits(planes, axis=1)[:, 0].astype(np.int16)
-    return 2 * codes - np.int16(top)
-
-  return Codec(bits, pack, unpack, lambda count: (count * bits + 7) // 8)
-
-
-def floats() -> Codec:
-  """float32 as it is, four bytes a coordinate."""
-  return Codec(
-    bits=32,
-    pack=lambda values: values.astype('<f4').tobytes(),
-    unpack=lambda payload, count: np.frombuffer(payload, '<f4', count),
-    length=lambda count: count * 4,
-  )
-
-
 def quantise(x: jax.Array, bits: int) -> jax.Array:
-  """The nearest of `levels(bits)` to x in [-1, 1], int16; ties go up."""
-  top = 2**bits - 1
-  index = jnp.floor((x + 1) / 2 * top + 0.5)
-  return (2 * jnp.clip(index, 0, top) - top).astype(jnp.int16)
+  """The nearest of `levels(bits)` to 2^bits x, for x in [-1, 1], int16.
+
+  Ties go up, so a level is above 0 exactly where x >= 0.
+  """
+  half = 2 ** (bits - 1)
+  cell = jnp.clip(jnp.floor(x * half), -half, half - 1)
+  return (2 * cell + 1).astype(jnp.int16)
 
 
 def dequantise(level: jax.Array, bits: int) -> jax.Array:
   """The number in [-1, 1] that a level stands for, float32; never 0."""
-  return level.astype(jnp.float32) / (2**bits - 1)
+  return level.astype(jnp.float32) / 2**bits
 
 
 def coordinates(message: Message) -> jax.Array:
@@ -132,23 +117,51 @@ def size(codec: Codec, message: Message) -> jax.Array:
 
   A message without coordinates is not sent: 0 bytes.
   """
-  if not jax.tree.leaves(message.value):
+  values = jax.tree.leaves(message.value)
+  if not values:
     return jnp.int32(0)
-  count = coordinates(message)
-  return (HEADER_BYTES + codec.length(count)).astype(jnp.int32)
+  bits, steps = codec.bits, 2 * len(values) * codec.stepped
+  body = (coordinates(message) * bits + 7) // 8
+  if codec.coded:
+    used = jnp.int32(0)
+    for value, weight in zip(values, jax.tree.leaves(message.weight)):
+      symbols = symbols_of(codec, value, _step(codec, value, weight))
+      used += coding.length(coding.histogram(symbols, weight != 0, bits))
+    code = coding.nodes(bits) * len(values) + coding.total(used)
+    body = jnp.minimum(body, code)
+  return (HEADER_BYTES + steps + body).astype(jnp.int32)
+
+
+def symbols_of(codec: Codec, value: Any, step: Any) -> Any:
+  """Which symbol each value is, uint8; NumPy or JAX."""
+  level = value / step if codec.stepped else value
+  join = np if isinstance(value, np.ndarray) else jnp
+  level = join.round(level).astype(np.int32)
+  return ((level + codec.symbols - 1) // 2).astype(np.uint8)
+
+
+def _step(codec: Codec, value: Any, weight: Any) -> Any:
+  """What a leaf's levels are multiplied with; its largest level must occur."""
+  if not codec.stepped:
+    return 1
+  join = np if isinstance(value, np.ndarray) else jnp
+  largest = join.max(join.where(weight != 0, abs(value), 0), initial=0)
+  return join.where(largest > 0, largest / np.float32(codec.symbols - 1), 1)
 
 
 def encode(codec: Codec, message: Message, envelope: Envelope) -> bytes:
-  """The bytes of one message; empty for a message without coordinates."""
+  """The bytes of one message; empty for a message without coordinates.
+
+  Raises `InputError` for a value that is not in the codec's alphabet.
+  """
   value, weight = _host(message)
   if not jax.tree.leaves(value):
     return b''
-  values = np.concatenate(
-    [v[w] for v, w in zip(jax.tree.leaves(value), jax.tree.leaves(weight))]
-  )
-  body = codec.pack(values)
-  places = _places(weight)
-  head = (_MAGIC, _VERSION, codec.bits, *envelope, len(values), places)
+  kept = list(zip(jax.tree.leaves(value), jax.tree.leaves(weight)))
+  parts = [v[w] for v, w in kept]
+  coded, body = _pack(codec, parts)
+  count = sum(len(p) for p in parts)
+  head = (*_start(codec, coded), *envelope, count, _places(weight))
   checksum = zlib.crc32(_HEADER.pack(*head, 0) + body)
   return _HEADER.pack(*head, checksum) + body
 
@@ -175,16 +188,14 @@ def decode(
       raise WireError(f'{len(payload)} bytes where nothing was to travel')
     return like
   kept = jax.tree.leaves(weight)
-  count = sum(int(w.sum()) for w in kept)
-  _check(codec, payload, count, _places(weight), envelope)
-  values = codec.unpack(payload[HEADER_BYTES:], count)
-  leaves, start = [], 0
-  for v, w in zip(jax.tree.leaves(value), kept):
+  counts = [int(w.sum()) for w in kept]
+  coded = _check(codec, payload, counts, _places(weight), envelope)
+  parts = _unpack(codec, coded, payload[HEADER_BYTES:], counts)
+  leaves = []
+  for v, w, part in zip(jax.tree.leaves(value), kept, parts):
     leaf = np.zeros(v.shape, v.dtype)
-    stop = start + int(w.sum())
-    leaf[w] = values[start:stop]
+    leaf[w] = part
     leaves.append(leaf)
-    start = stop
   return Message(
     jax.tree.unflatten(jax.tree.structure(value), leaves), like.weight
   )
@@ -192,7 +203,55 @@ def decode(
 
 def open_header(payload: bytes) -> Envelope:
   """The envelope of a payload, its checksum verified."""
-  return Envelope(*_fields(payload)[3:6])
+  return Envelope(*_fields(payload)[5:8])
+
+
+def _pack(codec: Codec, parts: list[np.ndarray]) -> tuple[bool, bytes]:
+  """Whether an entropy code was shorter, and the bytes after the header."""
+  if not codec.symbols:
+    return False, np.concatenate(parts).astype('<f4').tobytes()
+  steps = [np.float32(_step(codec, p, np.True_)) for p in parts]
+  symbols = [symbols_of(codec, p, step) for p, step in zip(parts, steps)]
+  for part, step, chosen in zip(parts, steps, symbols):
+    if np.any(part != _values(codec, chosen, step)):
+      raise InputError(f'a value is none of {codec}, with step {step}')
+  head = b''
+  if codec.stepped:
+    head = (np.array(steps).view(np.uint32) >> 16).astype('<u2').tobytes()
+  planes = np.unpackbits(np.concatenate(symbols)[:, None], axis=1)
+  plain = np.packbits(planes[:, 8 - codec.bits :]).tobytes()
+  code = coding.encode(symbols, codec.bits) if codec.coded else plain
+  coded = len(code) < len(plain)
+  return coded, head + (code if coded else plain)
+
+
+def _unpack(codec: Codec, coded: bool, body: bytes, counts: list[int]):
+  """The values of each leaf that travelled, from the bytes after the header."""
+  ends = np.cumsum(counts)[:-1]
+  if not codec.symbols:
+    return np.split(np.frombuffer(body, '<f4'), ends)
+  steps = np.ones(len(counts), np.float32)
+  if codec.stepped:
+    high = np.frombuffer(body, '<u2', len(counts)).astype(np.uint32)
+    steps, body = (high << 16).view(np.float32), body[2 * len(counts) :]
+  if coded:
+    symbols = coding.decode(body, counts, codec.bits)
+  else:
+    width, total = codec.bits, sum(counts)
+    planes = np.zeros((total, 8), np.uint8)
+    flat = np.unpackbits(np.frombuffer(body, np.uint8), count=total * width)
+    planes[:, 8 - width :] = flat.reshape(total, width)
+    symbols = np.split(np.packbits(planes, axis=1)[:, 0], ends)
+  return [_values(codec, s, step) for s, step in zip(symbols, steps)]
+
+
+def _values(codec: Codec, symbols: np.ndarray, step: np.float32) -> np.ndarray:
+  level = 2 * symbols.astype(np.int16) - np.int16(codec.symbols - 1)
+  return level * step if codec.stepped else level
+
+
+def _start(codec: Codec, coded: bool) -> tuple:
+  return (_MAGIC, _VERSION, codec.symbols, coded, codec.stepped)
 
 
 def _fields(payload: bytes) -> tuple:
@@ -211,16 +270,22 @@ def _fields(payload: bytes) -> tuple:
   return fields
 
 
-def _check(codec, payload, count, places, envelope) -> None:
-  names = ('bits', *Envelope._fields, 'coordinates', 'prune mask')
-  expected = (codec.bits, *envelope, count, places)
-  for name, got, value in zip(names, _fields(payload)[2:-1], expected):
+def _check(codec, payload, counts, places, envelope) -> bool:
+  """Whether the payload is entropy coded; raises `WireError`."""
+  fields = _fields(payload)
+  coded = bool(fields[3]) and codec.coded
+  names = ('symbols', 'coding', 'steps', *Envelope._fields)
+  names += ('coordinates', 'prune mask')
+  expected = (*_start(codec, coded)[2:], *envelope, sum(counts), places)
+  for name, got, value in zip(names, fields[2:-1], expected):
     if got != value:
       raise WireError(f'{name} is {got}, expected {value}')
-  if len(payload) != HEADER_BYTES + codec.length(count):
-    raise WireError(
-      f'{len(payload)} bytes, expected {HEADER_BYTES + codec.length(count)}'
-    )
+  length = HEADER_BYTES + 2 * len(counts) * codec.stepped
+  packed = length + (sum(counts) * codec.bits + 7) // 8
+  least = length + coding.nodes(codec.bits) * len(counts) if coded else packed
+  if not least <= len(payload) <= packed:
+    raise WireError(f'{len(payload)} bytes, expected {least} to {packed}')
+  return coded
 
 
 def _places(weight: Any) -> int:

@@ -10,8 +10,11 @@ HNS = pathlib.Path(__file__).parents[1] / 'hns'
 FLOORS = [
   {'errors', 'tree', 'conv', 'metrics', 'supermask', 'report'}
   | {'parallel', 'own'},
-  {'models', 'wire', 'data', 'partition'},
+  {'coding', 'models', 'data', 'partition'},
+  {'wire'},
   {'federated', 'pruning', 'devices', 'compact'},
+  {'uploads'},
+  {'bases'},
   {'training'},
   {'algorithms', 'rounds'},
   {'evaluation', 'config'},

@@ -31,7 +31,7 @@ def ours(workload, method, width=0):
   few = jax.jit(functools.partial(rounds.run_round, engine))
 
   def answer(state):
-    return np.asarray(tree.flatten(state.shared))
+    return np.asarray(tree.flatten(state.shared.values))
 
   def play(some=False):
     fresh = rounds.begin(birth)

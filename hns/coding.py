@@ -1,0 +1,143 @@
+"""Entropy coding of small symbols, of a length known before coding.
+
+Symbols of b bits are coded bit by bit, the most significant first. Every bit
+has a probability of its own for each value of the bits before it (a node of
+the binary tree of symbols), so the code reaches the entropy of the symbols'
+distribution. Each probability travels as one byte; a range coder (constriction)
+does the rest. Its output is padded to a length that depends on nothing but how
+often each symbol occurs, which a device can count without coding anything.
+"""
+
+import constriction
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_SPARE = 8  # bytes that a range coder may need beyond its symbols' information
+_FINE = 4096  # costs are counted in such parts of a bit
+_ODDS = np.linspace(-14, 14, 255)  # log odds that one byte can name
+_PROBABILITY = 1 / (1 + np.exp(-_ODDS))
+# The middle of two neighbours, in float32: equal on host and device.
+_BORDERS = (1 / (1 + np.exp(-(_ODDS[1:] + _ODDS[:-1]) / 2))).astype(np.float32)
+_COST = np.ceil(-np.log2(_PROBABILITY) * _FINE).astype(np.int32)
+
+
+def nodes(bits: int) -> int:
+  """Bytes of probabilities for symbols of so many bits."""
+  return 2**bits - 1
+
+
+def histogram(symbols: jax.Array, counted: jax.Array, bits: int) -> jax.Array:
+  """How many of the `counted` symbols have each value, int32 [2^bits].
+
+  Args:
+    symbols: uint8 [n], below 2^bits.
+    counted: bool [n].
+    bits: of a symbol, 1 to 8.
+  """
+  if bits > 5:
+    hits = jnp.broadcast_to(counted, symbols.shape).astype(jnp.int32)
+    return jnp.zeros(2**bits, jnp.int32).at[symbols].add(hits)
+  return jnp.stack(
+    [
+      jnp.sum(counted & (symbols == value), dtype=jnp.int32)
+      for value in range(2**bits)
+    ]
+  )
+
+
+def length(counts: jax.Array) -> jax.Array:
+  """Bits that symbols with these counts take, int32 []; can be jitted.
+
+  The probabilities and the spare bytes of the whole are not in it. Exact for
+  fewer than 2^24 symbols.
+  """
+  zeros, ones = _branches(counts)
+  chosen = jnp.searchsorted(_BORDERS, _share(zeros, ones), side='right')
+  cost = jnp.asarray(_COST)
+  return jnp.sum(_times(ones, cost[chosen]) + _times(zeros, cost[254 - chosen]))
+
+
+def total(bits: jax.Array) -> jax.Array:
+  """Bytes of a whole code, of its symbols' bits in all."""
+  return (bits + 7) // 8 + _SPARE
+
+
+def encode(parts: list[np.ndarray], bits: int) -> bytes:
+  """The code of several arrays of symbols, each with its own probabilities.
+
+  Args:
+    parts: uint8 [n] each, below 2^bits.
+    bits: of a symbol, 1 to 8.
+  """
+  coder = constriction.stream.queue.RangeEncoder()
+  table, used = bytearray(), 0
+  for symbols in parts:
+    counts = np.asarray(histogram(symbols, np.bool_(True), bits))
+    used += int(length(counts))
+    chosen = np.searchsorted(_BORDERS, _share(*_branches(counts)), 'right')
+    table += bytes(chosen.astype(np.uint8))
+    for plane in range(bits):
+      bit = (symbols >> (bits - 1 - plane)) & 1
+      for place, model in _plane(symbols >> (bits - plane), plane, chosen):
+        coder.encode(bit[place].astype(np.int32), model)
+  words = coder.get_compressed().astype('<u4').tobytes()
+  return bytes(table) + words.ljust(int(total(used)), b'\0')
+
+
+def decode(code: bytes, counts: list[int], bits: int) -> list[np.ndarray]:
+  """The arrays of `counts` symbols; the inverse of `encode`.
+
+  A damaged code gives other symbols or an `IndexError`: check it first.
+  """
+  width = nodes(bits)
+  table = np.frombuffer(code, np.uint8, width * len(counts))
+  words = code[table.size : table.size + (len(code) - table.size) // 4 * 4]
+  coder = constriction.stream.queue.RangeDecoder(
+    np.frombuffer(words, '<u4').astype(np.uint32)
+  )
+  parts = []
+  for count, chosen in zip(counts, table.reshape(-1, width)):
+    symbols = np.zeros(count, np.uint8)
+    for plane in range(bits):
+      bit = np.zeros(count, np.uint8)
+      for place, model in _plane(symbols, plane, chosen):
+        bit[place] = coder.decode(model, len(place))
+      symbols = 2 * symbols + bit
+    parts.append(symbols)
+  return parts
+
+
+def _plane(prefix: np.ndarray, plane: int, chosen: np.ndarray):
+  """Yields where each node of a plane of bits has its symbols, and its model."""
+  for value in range(2**plane):
+    place = np.flatnonzero(prefix == value)
+    if len(place):
+      index = min(int(chosen[2**plane - 1 + value]), 254)
+      model = constriction.stream.model.Bernoulli
+      yield place, model(_PROBABILITY[index], perfect=False)
+
+
+def _branches(counts):
+  """How often each node's bit is 0, and 1; int32 [nodes], level by level."""
+  zeros, ones, width = [], [], 1
+  while width < counts.shape[0]:
+    halves = counts.reshape(width, 2, -1).sum(-1)
+    zeros.append(halves[:, 0])
+    ones.append(halves[:, 1])
+    width *= 2
+  join = np if isinstance(counts, np.ndarray) else jnp
+  return join.concatenate(zeros), join.concatenate(ones)
+
+
+def _share(zeros, ones):
+  """The share of ones, float32: a division that every backend rounds alike."""
+  join = np if isinstance(ones, np.ndarray) else jnp
+  both = join.maximum(zeros + ones, 1)
+  return ones.astype(np.float32) / both.astype(np.float32)
+
+
+def _times(count, cost):
+  """count x cost / 4096, rounded up, without passing 32 bits."""
+  high, low = count // _FINE, count % _FINE
+  return high * cost + (low * cost + _FINE - 1) // _FINE
