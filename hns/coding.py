@@ -109,7 +109,7 @@ def decode(code: bytes, counts: list[int], bits: int) -> list[np.ndarray]:
 
 
 def _plane(prefix: np.ndarray, plane: int, chosen: np.ndarray):
-  """Yields where each node of a plane of bits has its symbols, and its model."""
+  """Yields the places of the symbols at each node of a plane, and its model."""
   for value in range(2**plane):
     place = np.flatnonzero(prefix == value)
     if len(place):

@@ -192,7 +192,7 @@ def _vote(share: float):
 
   def take(server, mean, total):
     new = jax.tree.map(
-      lambda v, m: v + share * (sign(v) * m - v), server.values, mean
+      lambda v, m: (1 - share) * v + share * sign(v) * m, server.values, mean
     )
     return server._replace(values=keep_unvoted(server.values, new, total))
 
@@ -218,7 +218,7 @@ def _brief(scale: jax.Array) -> jax.Array:
 
 
 def _leaves(leaf):
-  """A function of a leaf and its mask, for trees, each leaf with its own key."""
+  """A function of a key, a leaf and its mask, for trees of them."""
   return lambda key, values, mask: _each(key, leaf)(values, mask)
 
 

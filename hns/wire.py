@@ -213,7 +213,8 @@ def _pack(codec: Codec, parts: list[np.ndarray]) -> tuple[bool, bytes]:
   steps = [np.float32(_step(codec, p, np.True_)) for p in parts]
   symbols = [symbols_of(codec, p, step) for p, step in zip(parts, steps)]
   for part, step, chosen in zip(parts, steps, symbols):
-    if np.any(part != _values(codec, chosen, step)):
+    held = _values(codec, chosen, step)
+    if np.any(part != held) or np.any(chosen >= codec.symbols):
       raise InputError(f'a value is none of {codec}, with step {step}')
   head = b''
   if codec.stepped:

@@ -32,9 +32,9 @@ def read_config(name: str):
 
 
 def small_config(**fields):
-  """`configs/test.py` on one device, with fields changed."""
+  """`configs/test.py` on one device with the paper's upload; fields changed."""
   config = read_config('test')
-  config.update({'devices': 1, **fields})
+  config.update({'devices': 1, 'upload': 'signs', **fields})
   return config
 
 

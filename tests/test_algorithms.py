@@ -58,7 +58,7 @@ def test_nothing_personal_is_the_base():
   experiment = small(algorithm='fedavg')
   base = experiment.engine.method
   none = algorithms.personal(base, lambda path, leaf: False)
-  birth = none.init(None, experiment.birth.shared)
+  birth = none.init(None, experiment.birth.shared.values)
   a = play(experiment, 2)
   b = play(experiment._replace(birth=birth), 2, method=none)
   chex.assert_trees_all_equal(a.state.shared, b.state.shared)
@@ -100,7 +100,7 @@ def test_a_personal_head_stays_at_home(name):
     jnp.array,
     experiment.birth.fixed['weights']
     if name == 'hidenseek'
-    else experiment.birth.shared,
+    else experiment.birth.shared.values,
   )
   birth = head.init(jax.random.key(5), params)
   state, own, report, _ = play(experiment._replace(birth=birth), 2, method=head)
@@ -153,6 +153,6 @@ def test_a_personal_method_prepares_as_its_base():
 
   base = experiment.engine.method._replace(prepare=prepare)
   head = algorithms.personal(base, lambda path, leaf: 'Dense_2' in path)
-  birth = head.init(jax.random.key(0), experiment.birth.shared)
+  birth = head.init(jax.random.key(0), experiment.birth.shared.values)
   play(experiment._replace(birth=birth), method=head)
   assert seen[0] == ((), {'Dense_0', 'Dense_1', 'Dense_2'}, ())

@@ -129,7 +129,7 @@ def test_the_loop_test_can_fail(x64):
   experiment = in_double(small(**fields))
   state = rounds.begin(experiment.birth)
   expected = loop_round(experiment, state)
-  table = dict(learning_rate=0.033, download_bits=4)
+  table = dict(learning_rate=0.033)
   other = in_double(small(hidenseek=table, **fields))
   got = tree.flatten(play(other).state.shared)
   assert np.sum(np.asarray(got) != expected) > 50
@@ -151,7 +151,7 @@ def test_every_width_gives_the_same_result(algorithm, model):
     # Rounding flips a sign whose score is nearly 0, and changes a float.
     assert np.mean(~np.isclose(a, b, atol=1e-4)) < 2e-3
     told, other = alone.report, chunked.report
-    np.testing.assert_array_equal(told.uplink, other.uplink)
+    np.testing.assert_allclose(told.uplink, other.uplink, atol=4)
     np.testing.assert_allclose(told.train_loss, other.train_loss, rtol=1e-3)
 
 
@@ -180,7 +180,9 @@ def test_an_absent_client_is_inert():
   )
   assert int(examples) == 0 and float(loss) == 0
   jax.tree.map(
-    lambda a, b: np.testing.assert_array_equal(a, sign(b)), upload.value, start
+    lambda a, b: np.testing.assert_array_equal(a, np.ones_like(b)),
+    upload.value,
+    start,
   )
 
 
@@ -207,7 +209,7 @@ def test_one_client_fedavg_is_plain_sgd():
     algorithm='fedavg', num_clients=1, cohort=1, partition='iid', seed=4
   )
   engine, _, birth, federation, *_ = experiment
-  params, net = birth.shared, models.mlp(10)
+  params, net = birth.shared.values, models.mlp(10)
   opening = opened(experiment)[0]
   fit_key = jax.random.fold_in(jax.random.fold_in(opening.key_clients, 0), 1)
   row, size = federation.train.index[0], int(federation.train.size[0])
@@ -234,7 +236,7 @@ def test_one_client_fedavg_is_plain_sgd():
         params, images[chosen], federation.examples.labels[chosen]
       )
       params = jax.tree.map(lambda p, g: p - 0.05 * g, params, grads)
-  got = play(experiment).state.shared
+  got = play(experiment).state.shared.values
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5),
     got,
@@ -251,12 +253,14 @@ def test_aggregation_is_an_exact_vote():
   sizes = np.asarray(federation.train.size)[np.asarray(ids)]
   assert len(set(sizes)) > 1
   after = play(experiment).state
-  for signs, mask, got in zip(
+  for turned, old, mask, got in zip(
     jax.tree.leaves(uploads.value),
+    jax.tree.leaves(birth.shared.values),
     jax.tree.leaves(birth.fixed['mask']),
     jax.tree.leaves(after.shared),
   ):
-    votes = np.tensordot(sizes.astype(np.int64), np.int64(signs), 1)
+    votes = np.tensordot(sizes.astype(np.int64), np.int64(turned), 1)
+    votes = votes * np.asarray(sign(old))
     expected = np.float32(votes) / np.float32(sizes.sum())
     np.testing.assert_array_equal(got, np.where(mask, expected, 0))
 

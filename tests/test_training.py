@@ -50,7 +50,7 @@ def test_steps_follow_the_size_and_padding_is_inert():
       method=experiment.engine.method._replace(optimizer=counting())
     )
   )
-  start = experiment.birth.shared['Dense_0']['kernel'][0, 0]
+  start = experiment.birth.shared.values['Dense_0']['kernel'][0, 0]
   run = jax.jit(functools.partial(fit, counted), static_argnums=1)
   for size, plan, steps in (
     (0, Plan(10, 3), 0),
@@ -81,7 +81,7 @@ def counting():
 def test_correct_counts_only_the_clients_rows():
   experiment = small(algorithm='fedavg')
   engine, _, birth, federation, *_ = experiment
-  variables = {'params': birth.shared}
+  variables = {'params': birth.shared.values}
   for size, batch_size in ((0, 7), (1, 7), (20, 7), (20, 100)):
     chosen = Rows(federation.test.index[0], jnp.int32(size))
     got = training.correct(
@@ -110,7 +110,7 @@ def test_weigh_is_exact_in_integers_and_weighted_in_floats():
 
 def test_nobody_voted_keeps_the_old_value():
   kept = federated.keep_unvoted(
-    (), jnp.array([5.0, 5.0]), jnp.array([1.0, 0.0]), jnp.array([2, 0])
+    jnp.array([5.0, 5.0]), jnp.array([1.0, 0.0]), jnp.array([2, 0])
   )
   assert kept.tolist() == [1.0, 5.0]
 
