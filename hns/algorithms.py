@@ -82,10 +82,10 @@ def remembering(base: Method) -> Method:
 
   A client keeps the symbols of the download it took part with, at first those
   of birth, which the seed gives it; it is sent, symbol by symbol, the
-  difference to them modulo their number, which an entropy code shortens. A client that
-  missed rounds decodes as any other, because the server takes the difference
-  to what this client holds: the round it last took part in is all that has to
-  be kept of a client, and one download of each such round. With 32 bits,
+  difference to them modulo their number, which an entropy code shortens. One
+  that missed rounds decodes as any other, because the server takes the
+  difference to what this client holds: it has to know the round each client
+  last took part in, and keep one download of each such round. With 32 bits,
   nothing changes.
   """
   count = base.down.symbols

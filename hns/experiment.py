@@ -4,7 +4,7 @@ import functools
 import json
 import os
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ from hns import (
 from hns import config as configs
 from hns.algorithms import RECIPES
 from hns.errors import invalid
-from hns.federated import Method
+from hns.federated import Birth, Method
 from hns.loop import Experiment, train
 from hns.rounds import Engine, Federation
 from hns.supermask import Supermask
@@ -44,16 +44,7 @@ def build(config: Any) -> Experiment:
   net = models.create(config.model, dataset.classes)
   inputs = jnp.zeros((1, *dataset.train_images.shape[1:]))
   _check_model(config, net, inputs)
-  weights_key, birth_key, key = jax.random.split(jax.random.key(config.seed), 3)
-  method = _method(config, functools.partial(_prune, config, net, inputs))
-
-  @jax.jit
-  def conceive(weights_key, birth_key):
-    return method.init(birth_key, net.init(weights_key, inputs)['params'])
-
-  birth = conceive(weights_key, birth_key)
-  pruning.check_layers(compact.masks_of(birth), config.density)
-  net, birth = compact.compact(net, birth)
+  net, method, birth, key = conceive(config, net, inputs)
   engine = Engine(
     method,
     Supermask(net).apply,
@@ -73,6 +64,43 @@ def build(config: Any) -> Experiment:
     getattr(federation, config.eval_split),
     Envelope(0, config.seed, config.density),
   )
+
+
+class Conceived(NamedTuple):
+  """A network and a method before training.
+
+  Attributes:
+    net: the plain module, without the units that pruning cut off.
+    method: its federated method.
+    birth: what exists before round 1.
+    key: of all rounds.
+  """
+
+  net: Any
+  method: Method
+  birth: Birth
+  key: jax.Array
+
+
+def conceive(config: Any, net: Any, inputs: jax.Array) -> Conceived:
+  """Draws and prunes a network: all of it follows from the config's seed.
+
+  Args:
+    config: a valid config; its data is not looked at.
+    net: the plain module.
+    inputs: float [1, ...]: the shape of one example.
+  """
+  weights, birth, key = jax.random.split(jax.random.key(config.seed), 3)
+  method = _method(config, functools.partial(_prune, config, net, inputs))
+
+  @jax.jit
+  def begin(weights, birth):
+    return method.init(birth, net.init(weights, inputs)['params'])
+
+  born = begin(weights, birth)
+  pruning.check_layers(compact.masks_of(born), config.density)
+  net, born = compact.compact(net, born)
+  return Conceived(net, method, born, key)
 
 
 def _asked(seed: int, count: int, sizes: Any) -> np.ndarray:
@@ -152,17 +180,18 @@ def run(config: Any, folder: str | pathlib.Path) -> list[dict[str, Any]]:
     path = os.devnull
     if devices.is_first():
       path = workdir.start(held, _about(config, experiment), folder)
-    rows = _write_rows(config, experiment, path)
+    rows = _write_rows(config, experiment, path, folder)
   if devices.is_first():
     workdir.draw(title(config), folder)
   return rows
 
 
-def _write_rows(config, experiment, path) -> list[dict[str, Any]]:
+def _write_rows(config, experiment, path, folder) -> list[dict[str, Any]]:
   rows = []
   quiet = not devices.is_first()
   with open(path, 'w') as file, _bar(config.rounds, quiet) as bar:
-    for row in train(experiment, config.rounds, config.eval_every, bar):
+    save = functools.partial(_save, folder)
+    for row in train(experiment, config.rounds, config.eval_every, bar, save):
       rows.append(row)
       file.write(json.dumps(row) + '\n')
       file.flush()
@@ -172,6 +201,12 @@ def _write_rows(config, experiment, path) -> list[dict[str, Any]]:
         f'{report.size(row["uplink_bytes"] + row["downlink_bytes"])}'
       )
   return rows
+
+
+def _save(folder, state, store) -> None:
+  if devices.is_first():
+    held = {str(i): own for i, own in store.held.items()}
+    workdir.save(folder, (jax.device_get(state), held))
 
 
 def _about(config, experiment) -> dict[str, Any]:

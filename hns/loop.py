@@ -40,11 +40,12 @@ class Experiment(NamedTuple):
 
 
 def train(
-  experiment: Experiment, last: int, eval_every: int, bar=None
+  experiment: Experiment, last: int, eval_every: int, bar=None, save=None
 ) -> Iterator[dict[str, Any]]:
   """Yields a row of metrics every `eval_every` rounds and after the last.
 
   Bytes and rounds count from the first; `seconds` is the last round alone.
+  `save(state, store)` is called after the last round.
   """
   _, key, birth, federation, *_ = experiment
   check_payloads(experiment)
@@ -65,6 +66,8 @@ def train(
     reports.append(told)
     if bar is not None:
       bar.update()
+    if save is not None and number == last:
+      save(state, store)
     if number % eval_every and number != last:
       continue
     traffic = metrics.traffic(jax.device_get(reports))

@@ -12,6 +12,8 @@ import pathlib
 import platform
 from typing import Any
 
+from flax import serialization
+
 from hns import report
 from hns.config import differences
 from hns.errors import invalid
@@ -80,3 +82,30 @@ def draw(title: str, workdir: pathlib.Path) -> None:
   path = workdir / 'accuracy.png'
   if not path.exists():
     report.draw(rows(workdir), title, path)
+
+
+def save(workdir: pathlib.Path, state: Any) -> None:
+  """Writes `state.msgpack`, whole or not at all."""
+  part = workdir / 'state.msgpack.part'
+  part.write_bytes(serialization.to_bytes(state))
+  os.replace(part, workdir / 'state.msgpack')
+
+
+def load(workdir: pathlib.Path, like: Any) -> Any:
+  """The state after a run's last round and what clients keep, by id.
+
+  Args:
+    workdir: the run's folder.
+    like: a state, and what one client keeps.
+
+  Raises:
+    InputError: the run is not finished.
+  """
+  path = workdir / 'state.msgpack'
+  if not path.exists():
+    raise invalid('workdir', str(workdir), 'the run has not finished')
+  held = serialization.msgpack_restore(path.read_bytes())
+  restore = serialization.from_state_dict
+  state, own = like
+  clients = {i: restore(own, held['1'][i]) for i in held['1']}
+  return restore(state, held['0']), clients

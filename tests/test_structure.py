@@ -20,7 +20,7 @@ FLOORS = [
   {'evaluation', 'config'},
   {'workdir', 'loop'},
   {'experiment'},
-  {'main'},
+  {'main', 'export'},
 ]
 
 

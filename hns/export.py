@@ -1,0 +1,226 @@
+"""A trained model as one file of a few kilobytes: a seed and its signs.
+
+  python -m hns.export RUN --client=3 --file=model.hns   # or --client=global
+  python -m hns.export RUN --client=3 --evaluate=model.hns
+
+The first writes the model that a client has after training from the run's last
+state; the second, which trains nothing, prints a file's accuracy on that
+client's test pictures.
+
+A file is `HNSM`, the format's version, the length of a JSON text, the text, the
+signs (`hns.coding`) and a CRC-32. The text holds the network's name and shape,
+the seed, how it was pruned, and a fingerprint of the weights that survived:
+`load` redraws them and refuses if they differ, as with another version of JAX's
+generator. Predictions are those of the model exported, bit for bit, on the same
+backend.
+"""
+
+import argparse
+import json
+import pathlib
+import struct
+import sys
+import zlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hns import coding, devices, evaluation, experiment, models, rounds, workdir
+from hns import config as configs
+from hns.errors import InputError, invalid
+from hns.supermask import Supermask
+from hns.training import correct
+
+_MAGIC = b'HNSM'
+_VERSION = 1
+_HEAD = struct.Struct('<4sBI')
+_TAIL = struct.Struct('<I')
+
+
+class Spec(NamedTuple):
+  """All that a network of random weights is made from.
+
+  Attributes:
+    model: a name of `hns.models.MODELS`.
+    classes: number of logits.
+    image: height, width and channels.
+    seed: of the run.
+    density, pruning, pruning_steps: as in the run's config.
+  """
+
+  model: str
+  classes: int
+  image: tuple[int, int, int]
+  seed: int
+  density: float
+  pruning: str
+  pruning_steps: int
+
+
+class Model(NamedTuple):
+  """A Flax module, its variables, and what they are made from."""
+
+  net: Supermask
+  variables: dict[str, Any]
+  spec: Spec
+
+
+def redraw(spec: Spec) -> Model:
+  """The network before training; all signs are +1.
+
+  Raises `InputError` for a model or a score that is not there.
+  """
+  fields = spec._asdict()
+  classes, image = fields.pop('classes'), fields.pop('image')
+  config = configs.base(algorithm='hidenseek', **fields)
+  configs.validate(config)
+  net = models.create(spec.model, classes)
+  born = experiment.conceive(config, net, jnp.zeros((1, *image)))
+  fixed = born.birth.fixed
+  signs = jax.tree.map(lambda w: np.ones(w.shape, np.float32), fixed['weights'])
+  return Model(Supermask(born.net), {**fixed, 'signs': signs}, spec)
+
+
+def dump(spec: Spec, variables: dict[str, Any]) -> bytes:
+  """The file of a model whose variables are those of `redraw` but for signs."""
+  about = {**spec._asdict(), 'weights': _fingerprint(variables)}
+  text = json.dumps(about, separators=(',', ':')).encode()
+  signs = _survivors(variables['signs'], variables['mask'])
+  code = coding.encode([(s > 0).astype(np.uint8) for s in signs], 1)
+  body = _HEAD.pack(_MAGIC, _VERSION, len(text)) + text + code
+  return body + _TAIL.pack(zlib.crc32(body))
+
+
+def load(content: bytes) -> Model:
+  """The model of a file.
+
+  Raises:
+    InputError: not such a file, damaged, of another format, or this machine
+      draws other weights from its seed.
+  """
+  if content[: len(_MAGIC)] != _MAGIC or len(content) < _HEAD.size + _TAIL.size:
+    raise InputError('this is not a model that hns.export wrote')
+  body, tail = content[: -_TAIL.size], content[-_TAIL.size :]
+  if _TAIL.pack(zlib.crc32(body)) != tail:
+    raise InputError('checksum does not match: the model file is damaged')
+  _, version, length = _HEAD.unpack_from(body)
+  if version != _VERSION:
+    raise InputError(f'model format {version}: this hns reads {_VERSION}')
+  about = json.loads(body[_HEAD.size : _HEAD.size + length])
+  expected = about.pop('weights')
+  about['image'] = tuple(about['image'])
+  model = redraw(Spec(**about))
+  if _fingerprint(model.variables) != expected:
+    raise InputError(
+      'the weights drawn from the seed are not those of the model: load it '
+      'with the version of jax, and on the kind of device, that exported it'
+    )
+  return model._replace(
+    variables=_signed(model.variables, body[_HEAD.size + length :])
+  )
+
+
+def _signed(variables: dict[str, Any], code: bytes) -> dict[str, Any]:
+  masks, structure = jax.tree.flatten(variables['mask'])
+  parts = coding.decode(code, [int(np.sum(m)) for m in masks], 1)
+  leaves = []
+  for mask, part in zip(masks, parts):
+    leaf = np.ones(mask.shape, np.float32)
+    leaf[np.asarray(mask)] = 2.0 * part - 1
+    leaves.append(leaf)
+  return {**variables, 'signs': jax.tree.unflatten(structure, leaves)}
+
+
+def _survivors(values: Any, mask: Any) -> list[np.ndarray]:
+  pairs = zip(jax.tree.leaves(values), jax.tree.leaves(mask))
+  return [np.asarray(v)[np.asarray(m)] for v, m in pairs]
+
+
+def _fingerprint(variables: dict[str, Any]) -> int:
+  """CRC-32 of the mask and of the weights that survived."""
+  checksum = 0
+  for mask in jax.tree.leaves(variables['mask']):
+    checksum = zlib.crc32(np.packbits(mask).tobytes(), checksum)
+  for kept in _survivors(variables['weights'], variables['mask']):
+    checksum = zlib.crc32(kept.astype('<f4').tobytes(), checksum)
+  return checksum
+
+
+def from_run(folder: pathlib.Path, client: int | None) -> bytes:
+  """The file of a run's personal model, or with None of its global one.
+
+  Raises `InputError` if the run is not finished or its models are not signs.
+  """
+  config, run = _opened(folder, client)
+  engine, key, birth, federation, *_ = run
+  state, held = workdir.load(folder, (rounds.begin(birth), birth.own))
+  opening = rounds.open_round(engine, key, birth, federation, state)
+  variables = evaluation.global_model(engine, opening)
+  if client is not None:
+    own = held.get(str(client), birth.own)
+    variables = evaluation.personal_model(engine, opening, client, own)
+  if set(variables) != {'weights', 'mask', 'signs', 'params'}:
+    raise InputError(f'{config.algorithm}: only a model of signs is exported')
+  head = variables['weights'][max(variables['weights'])]['kernel']
+  image = federation.examples.images.shape[1:]
+  names = ('seed', 'density', 'pruning', 'pruning_steps')
+  fields = {name: config[name] for name in names}
+  spec = Spec(config.model, head.shape[-1], tuple(image), **fields)
+  return dump(spec, variables)
+
+
+def evaluate(folder: pathlib.Path, content: bytes, client: int | None) -> float:
+  """A file's accuracy on a client's, or with None all, test pictures."""
+  net, variables, _ = load(content)
+  federation = _opened(folder, client)[1].federation
+  chosen = jnp.arange(federation.test.size.shape[0])
+  chosen = chosen if client is None else chosen[client : client + 1]
+  rows = jax.tree.map(lambda x: x[chosen], federation.test)
+  right = jax.lax.map(
+    lambda r: correct(net.apply, variables, federation.examples, r), rows
+  )
+  return float(jnp.sum(right) / jnp.sum(rows.size))
+
+
+def _opened(folder: pathlib.Path, client: int | None) -> tuple[Any, Any]:
+  path = folder / 'config.json'
+  if not path.exists():
+    raise InputError(f'{folder}: holds no run')
+  config = configs.base(**json.loads(path.read_text())['config'])
+  if client is not None and client >= config.num_clients:
+    raise invalid('client', client, f'the run has {config.num_clients}, from 0')
+  return config, experiment.build(config)
+
+
+def _client(word: str) -> int | None:
+  if word != 'global' and not word.isdigit():
+    raise invalid('client', word, 'write a number from 0, or global')
+  return None if word == 'global' else int(word)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  add = parser.add_argument
+  add('run', type=pathlib.Path, help='the work folder of a finished run')
+  add('--client', default='global', help='a number from 0, or global')
+  add('--file', type=pathlib.Path, help='where to write the model')
+  add('--evaluate', type=pathlib.Path, help='a model file to evaluate')
+  flags = parser.parse_args()
+  devices.start()
+  try:
+    client = _client(flags.client)
+    if flags.file:
+      content = from_run(flags.run, client)
+      flags.file.write_bytes(content)
+      print(f'{flags.file}: {len(content):,} bytes')
+    if flags.evaluate:
+      accuracy = evaluate(flags.run, flags.evaluate.read_bytes(), client)
+      print(f'accuracy {accuracy:.4f}')
+  except (InputError, OSError) as error:
+    sys.exit(f'hns: {error}')
+
+
+if __name__ == '__main__':
+  main()
