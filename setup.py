@@ -22,6 +22,7 @@ setuptools.setup(
   install_requires=[
     'absl-py>=2.0',
     'array_record>=0.5',
+    'constriction>=0.4',
     'flax>=0.12',
     'jax>=0.8',
     'matplotlib>=3.9',
@@ -34,7 +35,13 @@ setuptools.setup(
     'tqdm>=4.66',
   ],
   extras_require={
-    'test': ['chex>=0.1.88', 'pytest>=8', 'pytest-xdist>=3.5', 'ruff>=0.8'],
+    'test': [
+      'chex>=0.1.88',
+      'hypothesis>=6',
+      'pytest>=8',
+      'pytest-xdist>=3.5',
+      'ruff>=0.8',
+    ],
     'notebook': ['jupyterlab>=4', 'ipywidgets>=8'],
     'peers': ['fedjax==0.0.17', 'torch>=2.6'],
     'prepare': ['tensorflow>=2.18', 'importlib_resources>=6'],

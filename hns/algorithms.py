@@ -144,14 +144,22 @@ OPTIMIZERS = {'adam': optax.adam, 'sgd': optax.sgd}
 
 
 def hidenseek(
-  prune: Prune, learning_rate: float, upload: str, download_bits: int
+  prune: Prune,
+  learning_rate: float,
+  upload: str,
+  download_bits: int,
+  remember: bool,
 ) -> Method:
-  """HideNseek: signs on the survivors; `upload` is one of `UPLOADS`."""
+  """HideNseek: signs on the survivors.
+
+  `upload` is one of `UPLOADS`; with `remember`, downloads are differences to
+  what a client held: see `remembering`.
+  """
   _known('upload', upload, UPLOADS)
   sent, spread = UPLOADS[upload]
-  return supermask(
-    optax.adam(learning_rate), sent, download_bits, prune, spread
-  )
+  optimizer = optax.adam(learning_rate)
+  method = supermask(optimizer, sent, download_bits, prune, spread)
+  return remembering(method) if remember else method
 
 
 def fedavg(

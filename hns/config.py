@@ -50,7 +50,10 @@ def base(**fields: Any) -> ml_collections.ConfigDict:
   # One table a method: the arguments of its recipe.
   bits = config.get_ref('download_bits')
   config.hidenseek = dict(
-    learning_rate=0.03, upload=config.get_ref('upload'), download_bits=bits
+    learning_rate=0.03,
+    upload=config.get_ref('upload'),
+    download_bits=bits,
+    remember=False,
   )
   config.fedavg = dict(learning_rate=0.05, optimizer='sgd')
   config.local = dict(learning_rate=0.05, optimizer='sgd')

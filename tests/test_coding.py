@@ -1,0 +1,70 @@
+"""The entropy code: exact, near the entropy, of the length told."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hns import coding
+
+
+def entropy(symbols):
+  counts = np.bincount(symbols)
+  counts = counts[counts > 0]
+  return float(-(counts * np.log2(counts / counts.sum())).sum()) / 8
+
+
+def told(parts, bits):
+  """Bytes of the code, as a device counts them."""
+  counts = [
+    coding.histogram(jnp.asarray(p), jnp.ones(len(p), bool), bits)
+    for p in parts
+  ]
+  used = sum(coding.length(c) for c in counts)
+  return coding.nodes(bits) * len(parts) + int(coding.total(used))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_symbols_round_trip_at_the_length_told(data):
+  bits = data.draw(st.sampled_from([1, 2, 4, 8]))
+  symbol = st.integers(0, 2**bits - 1)
+  lists = data.draw(st.lists(st.lists(symbol, max_size=40), max_size=3))
+  parts = [np.array(x, np.uint8) for x in lists]
+  code = coding.encode(parts, bits)
+  assert len(code) == told(parts, bits)
+  got = coding.decode(code, [len(p) for p in parts], bits)
+  assert len(got) == len(parts)
+  for a, b in zip(got, parts):
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize('bits', [1, 2, 4])
+@pytest.mark.parametrize('skew', [0.0, 0.5, 2.0, 7.0])
+def test_the_code_is_within_2_percent_of_the_entropy(bits, skew):
+  """Plus 64 bytes a layer; both for a large and a small layer."""
+  rng = np.random.RandomState(0)
+  odds = np.exp(-skew * np.abs(np.arange(2**bits) - 1))
+  parts = [
+    rng.choice(2**bits, n, p=odds / odds.sum()).astype(np.uint8)
+    for n in (100_000, 300)
+  ]
+  code = coding.encode(parts, bits)
+  assert len(code) == told(parts, bits)
+  ideal = sum(map(entropy, parts))
+  assert ideal <= len(code) <= 1.02 * ideal + 64 * len(parts)
+
+
+def test_lengths_are_counted_in_a_program():
+  symbols = np.random.RandomState(1).randint(0, 16, 5000).astype(np.uint8)
+  counted = np.arange(5000) % 3 > 0
+
+  @jax.jit
+  def length(symbols, counted):
+    return coding.length(coding.histogram(symbols, counted, 4))
+
+  used = int(length(symbols, counted))
+  code = coding.encode([symbols[counted]], 4)
+  assert len(code) == coding.nodes(4) + int(coding.total(np.int32(used)))

@@ -1,0 +1,80 @@
+"""A model file: small, exact, and refused when it cannot be right."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from conftest import small_config
+
+from hns import experiment, export
+from hns.errors import InputError
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('export') / 'run'
+  experiment.run(small_config(), folder)
+  return folder
+
+
+def test_predictions_are_those_of_the_run(run):
+  """The global accuracy is that of the metrics."""
+  rows = (run / 'metrics.jsonl').read_text().splitlines()
+  accuracy = json.loads(rows[-1])['global_accuracy']
+  content = export.from_run(run, None)
+  assert export.evaluate(run, content, None) == pytest.approx(accuracy)
+  mine = export.from_run(run, 2)
+  assert mine != content and len(mine) < 4000
+  assert export.evaluate(run, mine, 2) > 0.5
+
+
+def test_a_file_loads_bit_for_bit(run):
+  content = export.from_run(run, 1)
+  model = export.load(content)
+  assert export.dump(model.spec, model.variables) == content
+  fresh = export.redraw(model.spec).variables
+  for name in ('weights', 'mask'):
+    jax.tree.map(
+      np.testing.assert_array_equal, fresh[name], model.variables[name]
+    )
+  x = jax.random.normal(jax.random.key(0), (3, *model.spec.image))
+  assert model.net.apply(model.variables, x).shape == (3, 10)
+
+
+def test_damaged_and_foreign_files_are_refused(run):
+  content = export.from_run(run, 1)
+  for bad in (b'', b'PNG' * 9, content[:-1], content + b'\0', content[1:]):
+    with pytest.raises(InputError):
+      export.load(bad)
+  for place in range(0, len(content), 7):
+    flipped = bytearray(content)
+    flipped[place] ^= 4
+    with pytest.raises(InputError):
+      export.load(bytes(flipped))
+
+
+def test_weights_of_another_generator_are_refused(run):
+  content = export.from_run(run, 1)
+  with jax.threefry_partitionable(not jax.config.jax_threefry_partitionable):
+    with pytest.raises(InputError, match='version of jax'):
+      export.load(content)
+
+
+def test_the_command_exports_and_another_process_evaluates(run, tmp_path):
+  file = tmp_path / 'model.hns'
+  call = [sys.executable, '-m', 'hns.export', run, '--client=2']
+  done = subprocess.run([*call, f'--file={file}'], capture_output=True)
+  assert done.returncode == 0, done.stderr
+  done = subprocess.run(
+    [*call, f'--evaluate={file}'], capture_output=True, text=True
+  )
+  expected = export.evaluate(run, file.read_bytes(), 2)
+  assert done.stdout.strip() == f'accuracy {expected:.4f}', done.stderr
+  call[-1] = '--client=99'
+  done = subprocess.run(
+    [*call, f'--file={file}'], capture_output=True, text=True
+  )
+  assert done.returncode and 'client=99: the run has 6' in done.stderr
