@@ -8,6 +8,7 @@ draws them: personalised accuracy against rounds and against bytes.
 
 import argparse
 import collections
+import itertools
 import json
 import pathlib
 import statistics
@@ -22,6 +23,8 @@ _COLUMNS = {
   'downlink_bytes': ('down', None),
   'seconds': ('s/round', '{:.2f}'),
 }
+
+_STYLES = ('o-', 's--', '^:', 'v-.', 'D-', 'x--', '*:', '+-.')
 
 
 def read(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
@@ -124,6 +127,21 @@ def group(workdirs: list[str]) -> tuple[list[Group], list[str]]:
   return groups, skipped
 
 
+def label(config: dict[str, Any]) -> str:
+  """A method and its variant, in a few words."""
+  name = config['algorithm']
+  table = config.get(name, {})
+  if name == 'hidenseek':
+    upload = table.get('upload', 'signs')
+    words = ['paper' if upload == 'signs' else upload]
+  else:
+    words = [table['optimizer']] if table.get('optimizer') == 'adam' else []
+    words += [f'{table["upload_bits"]} bits up'] * ('upload_bits' in table)
+    words += [w for w in ('feedback', 'pruned') if table.get(w)]
+  words += [f'{table["download_bits"]} down'] * ('download_bits' in table)
+  return f'{name} ({", ".join(words)})' if words else name
+
+
 def compare(groups: list[Group]) -> str:
   """A Markdown table: the last round's metrics, mean and sd over seeds."""
   titles = (
@@ -140,7 +158,7 @@ def _cells(group: Group) -> list[str]:
   accuracies = ('personal_accuracy', 'personal_accuracy_p10', 'global_accuracy')
   return [
     group.config['dataset'],
-    group.config['algorithm'],
+    label(group.config),
     f'{round(statistics.mean(group.weights)):,}',
     '/'.join(sorted({str(number) for number in pick('round')})),
     ' '.join(map(str, group.seeds)),
@@ -165,7 +183,7 @@ def draw_groups(groups: list[Group], path: pathlib.Path) -> None:
   panels = figure.subplots(len(datasets), 2, sharey='row', squeeze=False)
   for (rounds, traffic), dataset in zip(panels, datasets):
     chosen = [g for g in groups if g.config['dataset'] == dataset]
-    for one, style in zip(chosen, ('o-', 's--', '^:', 'v-.', 'D-')):
+    for one, style in zip(chosen, itertools.cycle(_STYLES)):
       _draw_group(rounds, traffic, one, style)
     rounds.set_ylabel(f'{dataset}\npersonalised test accuracy')
     rounds.set_xlabel('round')
@@ -185,8 +203,7 @@ def _draw_group(rounds, traffic, group: Group, style: str) -> None:
   mean = [statistics.mean(values) for values in accuracy]
   low, high = map(min, accuracy), map(max, accuracy)
   x = [rows[0]['round'] for rows in table]
-  label = group.config['algorithm']
-  (line,) = rounds.plot(x, mean, style, markersize=4, label=label)
+  (line,) = rounds.plot(x, mean, style, markersize=4, label=label(group.config))
   color = line.get_color()
   rounds.fill_between(x, list(low), list(high), color=color, alpha=0.2)
   if sent[-1]:
