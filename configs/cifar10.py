@@ -21,7 +21,8 @@ def get_config():
     examples_per_client=100,
     density=1.0,
     rounds=40,
-    hidenseek=dict(learning_rate=0.015),
+    hidenseek=dict(learning_rate=0.03),
     fedavg=dict(learning_rate=0.05),
     local=dict(learning_rate=0.02),
+    signsgd=dict(learning_rate=0.003),
   )

@@ -29,4 +29,5 @@ def get_config():
     hidenseek=dict(learning_rate=0.03),
     fedavg=dict(learning_rate=0.1),
     local=dict(learning_rate=0.2),
+    signsgd=dict(learning_rate=0.1, optimizer='sgd'),
   )

@@ -22,4 +22,5 @@ def get_config():
     hidenseek=dict(learning_rate=0.06),
     fedavg=dict(learning_rate=0.02),
     local=dict(learning_rate=0.05),
+    signsgd=dict(learning_rate=0.003),
   )

@@ -135,7 +135,7 @@ UPLOADS = {
   ),
   'ternary': (
     uploads.change(
-      uploads.ternary(1.5), rate=2.0, momentum=0.5, bound=1.0, feedback=True
+      uploads.ternary(2.1), rate=2.0, momentum=0.5, bound=1.0, feedback=True
     ),
     narrow,
   ),

@@ -73,7 +73,7 @@ def encode(parts: list[np.ndarray], bits: int) -> bytes:
   coder = constriction.stream.queue.RangeEncoder()
   table, used = bytearray(), 0
   for symbols in parts:
-    counts = np.asarray(histogram(symbols, np.bool_(True), bits))
+    counts = np.bincount(symbols, minlength=2**bits).astype(np.int32)
     used += int(length(counts))
     chosen = np.searchsorted(_BORDERS, _share(*_branches(counts)), 'right')
     table += bytes(chosen.astype(np.uint8))
@@ -126,15 +126,19 @@ def _branches(counts):
     zeros.append(halves[:, 0])
     ones.append(halves[:, 1])
     width *= 2
-  join = np if isinstance(counts, np.ndarray) else jnp
+  join = _numpy(counts)
   return join.concatenate(zeros), join.concatenate(ones)
 
 
 def _share(zeros, ones):
   """The share of ones, float32: a division that every backend rounds alike."""
-  join = np if isinstance(ones, np.ndarray) else jnp
-  both = join.maximum(zeros + ones, 1)
+  both = _numpy(ones).maximum(zeros + ones, 1)
   return ones.astype(np.float32) / both.astype(np.float32)
+
+
+def _numpy(x):
+  """The NumPy of an array: the host's codes need no compilation."""
+  return np if isinstance(x, np.ndarray) else jnp
 
 
 def _times(count, cost):

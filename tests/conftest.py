@@ -43,6 +43,12 @@ def small(**fields) -> experiment.Experiment:
   return experiment.build(small_config(**fields))
 
 
+@functools.cache
+def compiled(function, engine):
+  """A function of the engine as one program, once for all tests."""
+  return jax.jit(functools.partial(function, engine))
+
+
 class Played(NamedTuple):
   """After some rounds: the state, what all clients keep, the last report."""
 
@@ -61,7 +67,7 @@ def play(experiment, number=1, **changes) -> Played:
   """Plays rounds, with fields of the engine changed."""
   engine = experiment.engine._replace(**changes)
   _, key, birth, federation, *_ = experiment
-  step = jax.jit(functools.partial(rounds.run_round, engine))
+  step = compiled(rounds.run_round, engine)
   store = own.create(birth.own)
   state, report, ids = rounds.begin(birth), None, None
   for _ in range(number):
@@ -79,7 +85,8 @@ def opened(experiment, state=None, number=None):
   state = rounds.begin(birth) if state is None else state
   if number is not None:
     state = state._replace(round=jnp.int32(number))
-  opening = rounds.open_round(engine, key, birth, federation, state)
+  open_round = compiled(rounds.open_round, engine)
+  opening = open_round(key, birth, federation, state)
   ids = rounds.cohort(engine, key, federation, state.round)
   return (
     opening,

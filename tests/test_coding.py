@@ -67,4 +67,4 @@ def test_lengths_are_counted_in_a_program():
 
   used = int(length(symbols, counted))
   code = coding.encode([symbols[counted]], 4)
-  assert len(code) == coding.nodes(4) + int(coding.total(np.int32(used)))
+  assert len(code) == coding.nodes(4) + int(coding.total(used))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import opened, play, small
+from conftest import compiled, opened, play, small
 
 from hns import evaluation, models, parallel, rounds, tree, wire
 from hns.supermask import sign
@@ -249,7 +249,7 @@ def test_aggregation_is_an_exact_vote():
   experiment = small(cohort=5, num_clients=8, **SIZES)
   engine, _, birth, federation, *_ = experiment
   opening, ids, _ = opened(experiment)
-  uploads = rounds.uploads(engine, opening, ids, ())
+  uploads = compiled(rounds.uploads, engine)(opening, ids, ())
   sizes = np.asarray(federation.train.size)[np.asarray(ids)]
   assert len(set(sizes)) > 1
   after = play(experiment).state
@@ -312,7 +312,7 @@ def test_counted_bytes_decode_to_what_was_sent():
     experiment = small(algorithm=algorithm)
     engine, _, birth, *_, envelope = experiment
     opening, ids, held = opened(experiment)
-    uploads = rounds.uploads(engine, opening, ids, held)
+    uploads = compiled(rounds.uploads, engine)(opening, ids, held)
     report = play(experiment).report
     sent = [opening.message] * engine.cohort
     received = [
