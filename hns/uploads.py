@@ -41,6 +41,13 @@ class Upload(NamedTuple):
   memory: Callable[[Any], Any] = _nothing
 
 
+class Compress(NamedTuple):
+  """A codec, and `(key, values, mask) -> values` of its alphabet."""
+
+  codec: Codec
+  function: Callable[[jax.Array, Any, Any], Any]
+
+
 def whole() -> Upload:
   """What was trained, in float32; the server keeps the mean."""
   return Upload(
@@ -80,7 +87,7 @@ def dithered(share: float = 0.5) -> Upload:
 
 
 def change(
-  compress: 'Compress',
+  compress: Compress,
   rate: float = 1.0,
   momentum: float = 0.0,
   bound: float = jnp.inf,
@@ -124,13 +131,6 @@ def change(
     zeros if feedback else _nothing,
     zeros if momentum else _nothing,
   )
-
-
-class Compress(NamedTuple):
-  """A codec, and `(key, values, mask) -> values` of its alphabet."""
-
-  codec: Codec
-  function: Callable[[jax.Array, Any, Any], Any]
 
 
 def one_bit() -> Compress:

@@ -90,6 +90,59 @@ def test_damaged_bytes_raise_and_change_nothing(codec):
   chex.assert_trees_all_equal(like.value, sent.value)
 
 
+def corrupted(rng, payload):
+  """The payload cut, flipped, or with a part doubled or moved; never equal."""
+  first, last = sorted(rng.randint(0, len(payload) + 1, 2))
+  part = payload[first:last]
+  flipped = bytearray(payload)
+  for place in rng.randint(0, len(payload), rng.randint(1, 4)):
+    flipped[place] ^= rng.randint(1, 256)
+  found = (
+    payload[:first],
+    payload[:first] + payload[last:],
+    bytes(flipped),
+    payload[:last] + part + payload[last:],
+    payload[:first] + part[::-1] + payload[last:],
+    payload[last:] + payload[:last],
+  )[rng.randint(6)]
+  return found if found != payload else payload[:-1]
+
+
+def coded_message(seed=0):
+  """Signs of which few differ from the rest: their code is short."""
+  rng = np.random.RandomState(seed)
+  value = {'a': np.where(rng.rand(60, 50) < 0.05, -1, 1).astype(np.int8)}
+  return Message(value, {'a': np.ones((60, 50), bool)})
+
+
+def test_no_damage_to_a_coded_payload_decodes():
+  codec = wire.levels(1, coded=True)
+  sent, rng = coded_message(), np.random.RandomState(1)
+  payload = wire.encode(codec, sent, ENVELOPE)
+  assert len(payload) < len(wire.encode(wire.levels(1), sent, ENVELOPE)) / 2
+  assert len(payload) == int(wire.size(codec, sent))
+  got = wire.decode(codec, payload, sent, ENVELOPE)
+  chex.assert_trees_all_equal(got.value, sent.value)
+  for _ in range(2000):
+    with pytest.raises(WireError):
+      wire.decode(codec, corrupted(rng, payload), sent, ENVELOPE)
+  foreign = wire.encode(codec, coded_message(2), ENVELOPE._replace(seed=9))
+  with pytest.raises(WireError, match='seed'):
+    wire.decode(codec, foreign, sent, ENVELOPE)
+
+
+def test_a_code_is_never_longer_than_packing():
+  """Symbols without pattern, and few of them, are packed."""
+  for count in (1, 9, 5000):
+    value = {'a': np.where(np.random.rand(count) < 0.5, -1, 1).astype(np.int8)}
+    sent = Message(value, {'a': np.True_})
+    lengths = [
+      len(wire.encode(wire.levels(1, coded=c), sent, ENVELOPE))
+      for c in (True, False)
+    ]
+    assert lengths[0] <= lengths[1]
+
+
 def test_payloads_of_another_round_network_or_codec_are_refused():
   codec = wire.levels(1)
   sent = message(codec)
