@@ -202,9 +202,14 @@ def test_report_compares_seeds(tmp_path):
   groups, skipped = report.group([tmp_path / str(n) for n in (1, 0, 2)])
   assert skipped == [f'{tmp_path / "2"}: no evaluated round']
   text = report.compare(groups)
-  assert '| digits | hidenseek | 10,948 | 2 | 0 1 |' in text and '±' in text
+  assert (
+    '| digits | hidenseek (paper, 4 down) | 10,948 | 2 | 0 1 |' in text
+    and '±' in text
+  )
   report.draw_groups(groups, tmp_path / 'groups.png')
   assert (tmp_path / 'groups.png').read_bytes()[:4] == b'\x89PNG'
+  rival = {'algorithm': 'signsgd', 'signsgd': {'pruned': True, 'feedback': 1}}
+  assert report.label(rival) == 'signsgd (feedback, pruned)'
   assert report.spread([0.5, 0.7]) == '0.600 ± 0.141'
   assert report.size(1_500_000) == '1.5 MB'
 
