@@ -136,9 +136,9 @@ def label(config: dict[str, Any]) -> str:
     words = ['paper' if upload == 'signs' else upload]
   else:
     words = [table['optimizer']] if table.get('optimizer') == 'adam' else []
-    words += [f'{table["upload_bits"]} bits up'] * ('upload_bits' in table)
+    words += [f'{b} bits up' for b in [table.get('upload_bits')] if b]
     words += [w for w in ('feedback', 'pruned') if table.get(w)]
-  words += [f'{table["download_bits"]} down'] * ('download_bits' in table)
+  words += [f'{b} down' for b in [table.get('download_bits')] if b]
   return f'{name} ({", ".join(words)})' if words else name
 
 

@@ -99,6 +99,7 @@ def configure(workload: Workload, method: str, width: int):
   fields = {method: table}
   return config.base(
     algorithm=method,
+    upload='signs',
     dataset='noise',
     partition='iid',
     num_clients=workload.clients,
