@@ -139,6 +139,8 @@ def label(config: dict[str, Any]) -> str:
     words += [f'{b} bits up' for b in [table.get('upload_bits')] if b]
     words += [w for w in ('feedback', 'pruned') if table.get(w)]
   words += [f'{b} down' for b in [table.get('download_bits')] if b]
+  if name == 'hidenseek' or table.get('pruned'):
+    words.append(f'density {config["density"]:g}')
   return f'{name} ({", ".join(words)})' if words else name
 
 
@@ -179,7 +181,7 @@ def draw_groups(groups: list[Group], path: pathlib.Path) -> None:
   from matplotlib.figure import Figure
 
   datasets = list(dict.fromkeys(g.config['dataset'] for g in groups))
-  figure = Figure(figsize=(9, 2.9 * len(datasets)), layout='constrained')
+  figure = Figure(figsize=(12, 2.9 * len(datasets)), layout='constrained')
   panels = figure.subplots(len(datasets), 2, sharey='row', squeeze=False)
   for (rounds, traffic), dataset in zip(panels, datasets):
     chosen = [g for g in groups if g.config['dataset'] == dataset]
@@ -190,7 +192,9 @@ def draw_groups(groups: list[Group], path: pathlib.Path) -> None:
     traffic.set_xlabel('bytes sent so far, both directions')
     traffic.set_xscale('log')
     traffic.xaxis.set_major_formatter(lambda x, _: size(x))
-    rounds.legend(loc='lower right', fontsize=8)
+    handles, labels = rounds.get_legend_handles_labels()
+    beside = dict(loc='center left', bbox_to_anchor=(1.02, 0.5))
+    traffic.legend(handles, labels, fontsize=8, **beside)
     for axes in (rounds, traffic):
       axes.grid(alpha=0.3)
   figure.savefig(path, dpi=130)

@@ -208,8 +208,9 @@ def test_report_compares_seeds(tmp_path):
   )
   report.draw_groups(groups, tmp_path / 'groups.png')
   assert (tmp_path / 'groups.png').read_bytes()[:4] == b'\x89PNG'
-  rival = {'algorithm': 'signsgd', 'signsgd': {'pruned': True, 'feedback': 1}}
-  assert report.label(rival) == 'signsgd (feedback, pruned)'
+  table = {'pruned': True, 'feedback': True}
+  rival = {'algorithm': 'signsgd', 'density': 0.5, 'signsgd': table}
+  assert report.label(rival) == 'signsgd (feedback, pruned, density 0.5)'
   assert report.spread([0.5, 0.7]) == '0.600 ± 0.141'
   assert report.size(1_500_000) == '1.5 MB'
 
