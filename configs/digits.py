@@ -2,8 +2,8 @@
 
 python -m hns.main
 
-20 s on two cores. Round 30, seed 0: personalised 0.991, global 0.669; 577 kB up,
-2.14 MB down.
+20 s on two cores. Round 30, seed 0: personalised 0.991, global 0.669; 577 kB
+up, 2.14 MB down.
 """
 
 from hns.config import base
