@@ -47,12 +47,8 @@ def dense(
     server = Server(params, upload.memory(params))
     return Birth(fixed, server, upload.own(params))
 
-  def mask_of(fixed, values):
-    ones = lambda x: jnp.ones((), x.dtype)
-    return fixed['mask'] if fixed else jax.tree.map(ones, values)
-
   def download(key, fixed, shared):
-    mask = mask_of(fixed, shared.values)
+    mask = _mask_of(fixed, shared.values)
     return Message(down.function(key, shared.values, mask), mask)
 
   def join(key, fixed, message, own):
@@ -64,7 +60,7 @@ def dense(
     return {'params': trained}
 
   def split(key, fixed, message, own, start, trained):
-    mask = mask_of(fixed, start)
+    mask = _mask_of(fixed, start)
     value, own = upload.send(key, mask, start, trained, own)
     return Message(value, mask), own
 
@@ -79,6 +75,12 @@ def dense(
     down=down.codec,
     optimizer=optimizer,
   )
+
+
+def _mask_of(fixed: Any, values: Any) -> Any:
+  """The mask of pruned weights; without one, a 1 for each leaf."""
+  ones = lambda x: jnp.ones((), x.dtype)
+  return fixed['mask'] if fixed else jax.tree.map(ones, values)
 
 
 def supermask(

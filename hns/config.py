@@ -57,21 +57,11 @@ def base(**fields: Any) -> ml_collections.ConfigDict:
   )
   config.fedavg = dict(learning_rate=0.05, optimizer='sgd')
   config.local = dict(learning_rate=0.05, optimizer='sgd')
-  config.fedavg_quantized = dict(
-    learning_rate=0.01,
-    optimizer='adam',
-    upload_bits=4,
-    download_bits=bits,
-    pruned=False,
+  rival = dict(
+    learning_rate=0.01, optimizer='adam', download_bits=bits, pruned=False
   )
-  config.signsgd = dict(
-    learning_rate=0.01,
-    optimizer='adam',
-    server_rate=1.0,
-    feedback=True,
-    download_bits=bits,
-    pruned=False,
-  )
+  config.fedavg_quantized = dict(rival, upload_bits=4)
+  config.signsgd = dict(rival, server_rate=1.0, feedback=True)
 
   for name, value in fields.items():
     if name not in config and name not in RECIPES:

@@ -1,7 +1,7 @@
 """What a client makes of its training, and the server of the clients' mean.
 
-Every upload here fits both bases of `hns.algorithms`: what is trained is a tree
-of real numbers, weights or scores, and the server keeps such a tree.
+Every upload here fits both of `hns.bases`: what is trained is a tree of real
+numbers, weights or scores, and the server keeps such a tree.
 """
 
 from collections.abc import Callable

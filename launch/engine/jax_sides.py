@@ -86,7 +86,7 @@ def _local(problem, workload, method):
     if method == 'fedavg':
       return trained
     signed = jax.tree.map(lambda w, s: w * sign(s), weights, trained)
-    return workloads.merged(signed, rest)
+    return tree.merge(signed, rest)
 
   def loss(trained, images, labels):
     logits = net.apply({'params': params(trained)}, images)

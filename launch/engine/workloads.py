@@ -130,11 +130,6 @@ def _noise(workload: Workload) -> data.Dataset:
   )
 
 
-def merged(first, second):
-  """One tree of two dicts of dicts that share no leaf."""
-  return unflatten_dict({**flatten_dict(first), **flatten_dict(second)})
-
-
 def named(prefix: str, tree) -> dict[str, np.ndarray]:
   """A tree's leaves by path."""
   flat = flatten_dict(tree, sep='/')
