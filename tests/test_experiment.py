@@ -203,7 +203,8 @@ def test_report_compares_seeds(tmp_path):
   assert skipped == [f'{tmp_path / "2"}: no evaluated round']
   text = report.compare(groups)
   assert (
-    '| digits | hidenseek (paper, 4 down) | 10,948 | 2 | 0 1 |' in text
+    '| digits | hidenseek (paper, 4 down, density 0.2) | 10,948 | 2 | 0 1 |'
+    in text
     and '±' in text
   )
   report.draw_groups(groups, tmp_path / 'groups.png')
