@@ -82,14 +82,14 @@ SCORES: dict[str, Score] = {
 }
 
 
-@functools.partial(jax.jit, static_argnames=('score', 'net', 'keep'))
+@functools.partial(jax.jit, static_argnames=('score', 'net'))
 def prune(
   key: jax.Array,
   score: Score,
   net: nn.Module,
   variables: dict[str, Any],
   inputs: jax.Array,
-  keep: tuple[int, ...],
+  keep: jax.Array,
 ) -> Any:
   """The mask left after scoring and cutting `len(keep)` times.
 
@@ -102,7 +102,8 @@ def prune(
     net: the plain module.
     variables: collections of `hns.supermask.hide`.
     inputs: float [1, ...]: the shape of one example; never data.
-    keep: weights to keep after each step, not growing: see `schedule`.
+    keep: int32 [steps], weights to keep after each, not growing: see
+      `schedule`.
 
   Returns:
     A tree of bool, like `variables['weights']`.
@@ -116,19 +117,19 @@ def prune(
     scores = tree.flatten(score(score_key, net, held, inputs))
     # A pruned weight must rank below a survivor whose score is 0.
     ranked = jnp.where(tree.flatten(mask), scores, -1.0)
-    kept = top_k(ranked.astype(jnp.float32), order, jnp.asarray(keep)[i])
+    kept = top_k(ranked.astype(jnp.float32), order, keep[i])
     return tree.unflatten(kept, mask)
 
   return jax.lax.fori_loop(0, len(keep), step, variables['mask'])
 
 
-def schedule(total: int, density: float, steps: int) -> tuple[int, ...]:
+def schedule(total: int, density: float, steps: int) -> jax.Array:
   """Weights to keep after each step: total x density^(k / steps), rounded.
 
-  Exponential, Tanaka et al. 2020, algorithm 1.
+  int32 [steps]. Exponential, Tanaka et al. 2020, algorithm 1.
   """
   exponents = np.arange(1, steps + 1) / steps
-  return tuple(int(k) for k in np.rint(total * density**exponents))
+  return jnp.asarray(np.rint(total * density**exponents), jnp.int32)
 
 
 def top_k(scores: jax.Array, order: jax.Array, k: jax.Array) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import json
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hns import config as configs
 from hns import experiment, own, rounds
 
 # Fake devices, for tests that spread clients; before anything asks for one.
@@ -39,8 +41,15 @@ def small_config(**fields):
 
 
 def small(**fields) -> experiment.Experiment:
-  """The experiment of `small_config`."""
-  return experiment.build(small_config(**fields))
+  """The experiment of `small_config`, built once for all tests."""
+  precision = jax.config.jax_enable_x64
+  return _built(small_config(**fields).to_json(sort_keys=True), precision)
+
+
+@functools.cache
+def _built(fields: str, precision: bool) -> experiment.Experiment:
+  del precision
+  return experiment.build(configs.base(**json.loads(fields)))
 
 
 @functools.cache
@@ -97,8 +106,10 @@ def opened(experiment, state=None, number=None):
 
 @pytest.fixture(scope='session', autouse=True)
 def compile_once(tmp_path_factory):
-  """Programs that several tests share are compiled once a session."""
-  cache = str(tmp_path_factory.mktemp('compiled'))
+  """Programs that several tests share are compiled once, for all workers."""
+  base = tmp_path_factory.getbasetemp()
+  base = base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
+  cache = str(base / 'compiled')
   jax.config.update('jax_compilation_cache_dir', cache)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
   # For the commands that tests start.
@@ -109,10 +120,12 @@ def compile_once(tmp_path_factory):
 @pytest.fixture
 def optimised(monkeypatch):
   """Programs as users run them, where rounding depends on that."""
+  compiled.cache_clear()
   monkeypatch.delenv('JAX_DISABLE_MOST_OPTIMIZATIONS')
   jax.config.update('jax_disable_most_optimizations', False)
   yield
   jax.config.update('jax_disable_most_optimizations', True)
+  compiled.cache_clear()
 
 
 @pytest.fixture

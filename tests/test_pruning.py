@@ -27,7 +27,7 @@ def total(variables):
   return sum(w.size for w in jax.tree.leaves(variables['weights']))
 
 
-def prune(net, variables, x, density, score='synflow', steps=100, seed=1):
+def prune(net, variables, x, density, score='synflow', steps=10, seed=1):
   keep = pruning.schedule(total(variables), density, steps)
   return pruning.prune(
     jax.random.key(seed), pruning.SCORES[score], net, variables, x, keep
@@ -74,7 +74,7 @@ def test_saliency_by_hand():
 
 
 @pytest.mark.parametrize('score', pruning.SCORES)
-@pytest.mark.parametrize('steps', [1, 100])
+@pytest.mark.parametrize('steps', [1, 10])
 @pytest.mark.parametrize('density', [1.0, 0.5, 0.2, 0.0837])
 def test_density_is_exact_to_the_weight(score, steps, density):
   net = models.mlp(10)
@@ -111,7 +111,7 @@ def test_top_k_equals_sorting():
 
 def test_schedule_is_exponential_and_masks_nest():
   keep = pruning.schedule(10_000, 0.01, 4)
-  assert keep == (3162, 1000, 316, 100)
+  assert keep.tolist() == [3162, 1000, 316, 100]
   net = models.mlp(10)
   variables, x = hidden(net, (8, 8, 1))
   half = prune(net, variables, x, 0.5, 'magnitude')
@@ -123,8 +123,8 @@ def test_schedule_is_exponential_and_masks_nest():
 class Deep(nn.Module):
   @nn.compact
   def __call__(self, x):
-    for _ in range(60):
-      x = nn.relu(models.Dense(256)(x))
+    for _ in range(12):
+      x = nn.relu(models.Dense(64)(x))
     return models.Dense(10)(x)
 
 
@@ -132,6 +132,7 @@ def test_deep_networks_do_not_overflow():
   """In float32 the plain sum of outputs is far past 1e38."""
   net = Deep()
   variables, x = hidden(net, (64,))
+  variables['weights'] = jax.tree.map(lambda w: 999 * w, variables['weights'])
   positive = jax.tree.map(jnp.abs, variables['weights'])
   plain = net.apply({'params': positive}, jnp.ones_like(x))
   assert not np.all(np.isfinite(plain))
@@ -156,7 +157,8 @@ def test_pruning_never_sees_data():
   net = models.cnn(10)
   variables, x = hidden(net, (8, 8, 1))
   noise = jax.random.normal(jax.random.key(9), x.shape)
-  masks = [prune(net, variables, seen, 0.2) for seen in (x, noise, x * jnp.nan)]
+  seen = (x, noise, x * jnp.nan)
+  masks = [prune(net, variables, inputs, 0.2) for inputs in seen]
   for mask in masks[1:]:
     chex.assert_trees_all_equal(masks[0], mask)
   for score in pruning.SCORES.values():

@@ -55,24 +55,24 @@ def loop_round(experiment, state):
         chosen = order[start : start + plan.batch_size]
         grads = gradient(fixed, scores, federation, chosen)
         steps += 1
-        first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, grads)
-        second = jax.tree.map(
-          lambda v, g: 0.999 * v + 0.001 * g * g, second, grads
-        )
-        rate = 0.03 * np.sqrt(1 - 0.999**steps) / (1 - 0.9**steps)
-        tiny = 1e-8 * np.sqrt(1 - 0.999**steps)
-        scores = jax.tree.map(
-          lambda s, m, v, rate=rate, tiny=tiny: (
-            s - rate * m / (jnp.sqrt(v) + tiny)
-          ),
-          scores,
-          first,
-          second,
-        )
+        scores, first, second = adam(scores, first, second, grads, steps)
     signs = np.where(np.asarray(tree.flatten(scores)) < 0, -1, 1)
     votes, total = votes + size * signs, total + size
   kept = np.asarray(tree.flatten(fixed['mask']))
   return np.where(kept, votes / total, 0)
+
+
+@jax.jit
+def adam(scores, first, second, grads, steps):
+  """Kingma and Ba 2015, algorithm 1, with rate 0.03."""
+  first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, grads)
+  second = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, second, grads)
+
+  def move(score, m, v):
+    m, v = m / (1 - 0.9**steps), v / (1 - 0.999**steps)
+    return score - 0.03 * m / (jnp.sqrt(v) + 1e-8)
+
+  return jax.tree.map(move, scores, first, second), first, second
 
 
 def plain_gradient(plain, fixed, scores, federation, chosen):
@@ -96,9 +96,9 @@ def plain_gradient(plain, fixed, scores, federation, chosen):
 def test_engine_equals_a_plain_loop(x64):
   """In float64 all signs are equal, with clients of different sizes.
 
-  One client at a time, padded chunks of three, and all four at once.
+  One client at a time, and in chunks of three, of which one place is padding.
   """
-  experiment = in_double(small(cohort=4, local_epochs=3, **SIZES))
+  experiment = in_double(small(cohort=5, local_epochs=3, **SIZES))
   sizes = np.asarray(experiment.federation.train.size)
   assert len(np.unique(sizes % experiment.engine.plan.batch_size)) > 2
   state, moved = rounds.begin(experiment.birth), 0
@@ -108,7 +108,7 @@ def test_engine_equals_a_plain_loop(x64):
         rounds.run_round, experiment.engine._replace(width=width)
       )
     )
-    for width in (1, 3, 4)
+    for width in (1, 3)
   ]
   for _ in range(2):
     expected = loop_round(experiment, state)
@@ -138,7 +138,6 @@ def test_the_loop_test_can_fail(x64):
 @pytest.mark.parametrize(
   'algorithm, model',
   [
-    ('hidenseek', 'mlp'),
     ('hidenseek', 'cnn'),
     ('fedavg', 'cnn'),
     ('local', 'mlp'),
@@ -302,10 +301,7 @@ def test_no_recompilation_after_the_first_round():
 
 
 def test_local_steps_replace_epochs():
-  experiment = small(local_steps=7, **SIZES)
-  by_steps = play(experiment).state.shared
-  epochs = play(small(local_epochs=7, **SIZES)).state.shared
-  assert np.any(tree.flatten(by_steps) != tree.flatten(epochs))
+  """Three steps of one batch each are three epochs, and not the two asked."""
   one_batch = small(local_steps=3, batch_size=100, **SIZES)
   same = small(local_epochs=3, batch_size=100, **SIZES)
   np.testing.assert_array_equal(
