@@ -212,13 +212,17 @@ def _save(folder, state, store) -> None:
 def _about(config, experiment) -> dict[str, Any]:
   """What a run depends on beside its config and the versions."""
   engine, key, birth, *_ = experiment
-  message = engine.method.download(key, birth.fixed, birth.shared)
+
+  @jax.jit
+  def downloaded(key, fixed, shared):
+    return wire.coordinates(engine.method.download(key, fixed, shared))
+
   mesh = engine.mesh
   return {
     'dataset_version': data.version(config.dataset),
     'device': f'{mesh.size} x {mesh.devices[0].device_kind}',
     'clients_per_step': engine.width,
-    'weights_downloaded': int(wire.coordinates(message)),
+    'weights_downloaded': int(downloaded(key, birth.fixed, birth.shared)),
     'bytes_kept_a_client': own.bytes_each(birth.own),
   }
 

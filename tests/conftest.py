@@ -80,7 +80,7 @@ def play(experiment, number=1, **changes) -> Played:
   store = own.create(birth.own)
   state, report, ids = rounds.begin(birth), None, None
   for _ in range(number):
-    ids = rounds.cohort(engine, key, federation, state.round)
+    ids = compiled(rounds.cohort, engine)(key, federation, state.round)
     held = own.fetch(store, ids)
     state, held, report = step(key, birth, federation, state, ids, held)
     own.keep(store, ids, held)
@@ -96,7 +96,7 @@ def opened(experiment, state=None, number=None):
     state = state._replace(round=jnp.int32(number))
   open_round = compiled(rounds.open_round, engine)
   opening = open_round(key, birth, federation, state)
-  ids = rounds.cohort(engine, key, federation, state.round)
+  ids = compiled(rounds.cohort, engine)(key, federation, state.round)
   return (
     opening,
     ids,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import opened, play, small
+from conftest import compiled, opened, play, small
 
 from hns import algorithms, evaluation, rounds, tree
 from hns.algorithms import RECIPES
@@ -31,14 +31,17 @@ def test_contract(name):
   )
   assert all(jax.tree.leaves(same))
   assert report.uplink.shape == (engine.cohort,)
-  start = engine.method.join(key, birth.fixed, opening.message, birth.own)
+  join = jax.jit(engine.method.join)
+  start = join(key, birth.fixed, opening.message, birth.own)
 
-  def loss(trained):
+  @jax.jit
+  @jax.grad
+  def slope(trained):
     variables = engine.method.view(key, birth.fixed, trained)
     images = jnp.ones((2, 8, 8, 1))
     return jnp.sum(engine.apply(variables, images)[:, 0])
 
-  grads = tree.flatten(jax.grad(loss)(start))
+  grads = tree.flatten(slope(start))
   assert np.all(np.isfinite(grads)) and np.any(grads != 0)
 
 
@@ -48,9 +51,8 @@ def test_method_learns(name):
   engine, key, birth, federation, asked, rows, _ = experiment
   played = play(experiment, 4)
   held = jax.tree.map(lambda x: x[asked], played.own)
-  found = evaluation.evaluate(
-    engine, key, birth, federation, played.state, asked, held, rows
-  )
+  evaluate = compiled(evaluation.evaluate, engine)
+  found = evaluate(key, birth, federation, played.state, asked, held, rows)
   assert np.sum(found.personal) / np.sum(found.count) > 0.8
 
 

@@ -35,13 +35,16 @@ def loop_round(experiment, state):
   fixed, plan = birth.fixed, engine.plan
   net = engine.apply.__self__.net  # without its mask
   gradient = jax.jit(functools.partial(plain_gradient, net))
+  begun = jax.jit(engine.method.join)(
+    opening.key_shared, fixed, opening.message, ()
+  )
   votes, total = 0, 0
   for index in map(int, ids):
     size = int(federation.train.size[index])
     row = federation.train.index[index]
     client_key = jax.random.fold_in(opening.key_clients, index)
     fit_key = jax.random.fold_in(client_key, 1)
-    scores = engine.method.join(opening.key_shared, fixed, opening.message, ())
+    scores = begun
     first = second = jax.tree.map(jnp.zeros_like, scores)
     steps = 0
     for epoch in range(plan.epochs):
@@ -167,7 +170,8 @@ def test_widths_give_equal_evaluations():
   for width in (1, 3):
     engine = experiment.engine._replace(width=width)
     given = experiment[1:4], state, experiment.asked, (), experiment.rows
-    found.append(evaluation.evaluate(engine, *given[0], *given[1:]))
+    evaluate = compiled(evaluation.evaluate, engine)
+    found.append(evaluate(*given[0], *given[1:]))
   for other in found[1:]:
     np.testing.assert_array_equal(found[0].count, other.count)
     np.testing.assert_array_equal(found[0].newcomer, other.newcomer)
@@ -178,9 +182,8 @@ def test_an_absent_client_is_inert():
   experiment = small()
   engine, _, birth, *_ = experiment
   opening = opened(experiment)[0]
-  upload, _, loss, examples = rounds.participate(
-    engine, opening, parallel.ABSENT, ()
-  )
+  participate = compiled(rounds.participate, engine)
+  upload, _, loss, examples = participate(opening, parallel.ABSENT, ())
   start = engine.method.join(
     opening.key_shared, birth.fixed, opening.message, birth.own
   )
@@ -198,7 +201,7 @@ def test_frozen_means_frozen():
   before = jax.tree.map(np.array, experiment.birth.fixed)
   engine, _, birth, *_ = experiment
   opening = opened(experiment, play(experiment, 3).state)[0]
-  held = evaluation.personal_models(engine, opening, jnp.arange(2))
+  held = compiled(evaluation.personal_models, engine)(opening, jnp.arange(2))
   for name in ('weights', 'mask'):
     chex.assert_trees_all_equal(before[name], birth.fixed[name])
     jax.tree.map(
