@@ -6,8 +6,9 @@
 from: personalised 0.691 ± 0.018, global 0.659 ± 0.018; 8.48 MB up, 21.6 MB
 down.
 
-TFDS has no FEMNIST: any dataset of that name prepared as array_record will do
-that has the features image, label and writer and the splits train and test.
+TFDS has no FEMNIST: python -m hns.femnist --json=FOLDER prepares it from LEAF's
+files. Any dataset of that name prepared as array_record will do that has the
+features image, label and writer and the splits train and test.
 
 Learning rates were chosen on the clients' validation examples
 (--config.eval_split=validation), seed 0: of 0.02, 0.05, 0.1, 0.2 for fedavg and

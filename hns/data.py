@@ -108,28 +108,37 @@ def _version(path: pathlib.Path) -> list[int]:
 
 
 def _missing(name: str, why: str) -> InputError:
+  return invalid(
+    'dataset',
+    name,
+    f'{why}; set TFDS_DATA_DIR to the folder that holds {name} as '
+    f'array_record, or prepare it in a folder without it: {_how(name)}',
+  )
+
+
+def _how(name: str) -> str:
+  """How to prepare a dataset."""
   import tensorflow_datasets as tfds
 
+  if name == 'femnist':
+    return (
+      'python -m hns.femnist --json=FOLDER --data_dir='
+      f"'{data_dir()}', with LEAF's JSON files in FOLDER"
+    )
   try:
     tfds.builder_cls(name.split('/')[0])
-    how = (
+    return (
       f"pip install 'hns[prepare]' && python -c \"import "
       f"tensorflow_datasets as tfds; tfds.builder('{name}', "
       f"data_dir='{data_dir()}', file_format='array_record')"
       f'.download_and_prepare()"'
     )
   except tfds.core.DatasetNotFoundError:
-    how = (
+    return (
       'TFDS does not know it, so write a tfds.core.GeneratorBasedBuilder with '
       'features image and label, and prepare it with '
       "file_format='array_record'"
     )
-  return invalid(
-    'dataset',
-    name,
-    f'{why}; set TFDS_DATA_DIR to the folder that holds {name} as '
-    f'array_record, or prepare it in a folder without it: {how}',
-  )
 
 
 def version(name: str) -> str:

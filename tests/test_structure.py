@@ -20,7 +20,7 @@ FLOORS = [
   {'evaluation', 'config'},
   {'workdir', 'loop'},
   {'experiment'},
-  {'main', 'export'},
+  {'main', 'export', 'femnist'},
 ]
 
 
