@@ -195,7 +195,9 @@ def _check_features(name, info, group) -> None:
 
 def _read(source, title, group) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   images, labels, groups = [], [], []
-  for example in tqdm.tqdm(source, f'decoding {title}', leave=False):
+  for example in tqdm.tqdm(
+    source, f'decoding {title}', leave=False, disable=None
+  ):
     images.append(example['image'])
     labels.append(example['label'])
     groups.extend([example[group]] if group else [])
