@@ -12,6 +12,7 @@ local; for the others see launch/results/search.md.
 """
 
 from hns.config import base
+from hns.sweeps import cross, grid
 
 
 def get_config():
@@ -25,4 +26,13 @@ def get_config():
     fedavg=dict(learning_rate=0.05),
     local=dict(learning_rate=0.02),
     signsgd=dict(learning_rate=0.003),
+  )
+
+
+def sweep():
+  return cross(
+    grid({'seed': [0, 1, 2]}),
+    grid({'algorithm': ['fedavg', 'local', 'signsgd']})
+    + grid({'upload': ['signs', 'change', 'ternary']})
+    + grid({'upload': ['change'], 'download_bits': [1]}),
   )

@@ -7,7 +7,16 @@ up, 2.14 MB down.
 """
 
 from hns.config import base
+from hns.sweeps import cross, grid
 
 
 def get_config():
   return base()
+
+
+def sweep():
+  return cross(
+    grid({'seed': [0, 1, 2]}),
+    grid({'algorithm': ['fedavg', 'local']})
+    + grid({'upload': ['signs', 'change', 'ternary']}),
+  )

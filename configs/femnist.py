@@ -16,6 +16,7 @@ local; for the others see launch/results/search.md.
 """
 
 from hns.config import base
+from hns.sweeps import cross, grid
 
 
 def get_config():
@@ -31,4 +32,13 @@ def get_config():
     fedavg=dict(learning_rate=0.1),
     local=dict(learning_rate=0.2),
     signsgd=dict(learning_rate=0.1, optimizer='sgd'),
+  )
+
+
+def sweep():
+  return cross(
+    grid({'seed': [0, 1, 2]}),
+    grid({'algorithm': ['fedavg', 'local', 'signsgd']})
+    + grid({'upload': ['signs', 'change', 'ternary']})
+    + grid({'upload': ['change'], 'download_bits': [1]}),
   )

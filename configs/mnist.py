@@ -11,6 +11,7 @@ local; for the others see launch/results/search.md.
 """
 
 from hns.config import base
+from hns.sweeps import cross, grid, zipped
 
 
 def get_config():
@@ -23,4 +24,17 @@ def get_config():
     fedavg=dict(learning_rate=0.02),
     local=dict(learning_rate=0.05),
     signsgd=dict(learning_rate=0.003),
+  )
+
+
+def sweep():
+  densities = {'density': [0.2, 1.0], 'hidenseek.learning_rate': [0.06, 0.03]}
+  return cross(
+    grid({'seed': [0, 1, 2]}),
+    grid({'algorithm': ['fedavg', 'local']})
+    + grid({'algorithm': ['signsgd'], 'signsgd.pruned': [False, True]})
+    + grid({'upload': ['signs', 'ternary']})
+    + cross(
+      zipped(densities), grid({'upload': ['change'], 'download_bits': [4, 1]})
+    ),
   )

@@ -6,6 +6,7 @@ python -m hns.main --config=configs/test.py --workdir=/tmp/hns-test
 """
 
 from hns.config import base
+from hns.sweeps import grid
 
 
 def get_config():
@@ -20,3 +21,7 @@ def get_config():
     pruning_steps=10,
     eval_every=1,
   )
+
+
+def sweep():
+  return grid({'seed': [0, 1, 2], 'algorithm': ['hidenseek', 'local']})

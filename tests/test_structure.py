@@ -19,7 +19,7 @@ FLOORS = [
   {'algorithms', 'rounds'},
   {'evaluation', 'config'},
   {'workdir', 'loop'},
-  {'experiment'},
+  {'experiment', 'sweeps'},
   {'main', 'export', 'femnist'},
 ]
 

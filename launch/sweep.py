@@ -1,0 +1,206 @@
+"""Runs a config file's sweep, each run a process, so many at a time.
+
+  python launch/sweep.py --config=configs/mnist.py --workdir=runs/mnist
+
+A run's folder in the work folder is named by what the run varies and holds all
+that it said, log.txt. The same command goes on after failures or when it was
+interrupted: complete runs are left alone. At the end there are table.csv, a
+line a run, and table.md, a line for runs that differ in their seed alone.
+"""
+
+import contextlib
+import csv
+import functools
+import math
+import operator
+import os
+import pathlib
+import signal
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jobs
+import tqdm
+from absl import app, flags
+from ml_collections import config_flags
+
+from hns import report, sweeps, workdir
+from hns.errors import InputError
+from hns.sweeps import Run
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config',
+  str(pathlib.Path(__file__).parents[1] / 'configs' / 'digits.py'),
+  'A file with get_config() and sweep(); --config.FIELD=VALUE for all runs.',
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'The folder of all runs; default runs/CONFIG.'
+)
+_FILTER = flags.DEFINE_string(
+  'filter', '', 'Only runs in whose name this regular expression is found.'
+)
+_INDEX = flags.DEFINE_integer(
+  'index', None, 'Only this one of them, from 0: for arrays of jobs.', 0
+)
+_JOBS = flags.DEFINE_integer(
+  'jobs', 0, 'Processes at a time; 0: one a GPU, or else one a CPU core.', 0
+)
+_DRY_RUN = flags.DEFINE_boolean('dry_run', False, 'Only show the plan.')
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    sys.exit(f'hns: {argv[1]!r} is not a flag: write --config.FIELD=VALUE')
+  flag = flags.FLAGS['config']
+  file = config_flags.get_config_filename(flag)
+  given = config_flags.get_override_values(flag)
+  folder = pathlib.Path(_WORKDIR.value or f'runs/{pathlib.Path(file).stem}')
+  try:
+    runs = sweeps.plan(_CONFIG.value, sweeps.read(file, given), folder)
+    chosen = sweeps.choose(runs, _FILTER.value, _INDEX.value)
+    todo = len(sweeps.left(chosen))
+    slots = jobs.share(_JOBS.value, todo, jobs.cores(), jobs.gpus())
+    print(describe(chosen, len(slots)), flush=True)
+    if not _DRY_RUN.value:
+      command = functools.partial(command_of, file, given)
+      sys.exit(carry_out(runs, chosen, command, slots))
+  except (InputError, OSError) as error:
+    sys.exit(f'hns: {error}')
+
+
+def command_of(file: str, given: dict[str, Any], run: Run) -> list[str]:
+  """The command of one run."""
+  fields = {**given, **run.point}
+  return [
+    *(sys.executable, '-m', 'hns.main'),
+    *(f'--config={file}', f'--workdir={run.folder}'),
+    *(f'--config.{field}={value}' for field, value in fields.items()),
+  ]
+
+
+def describe(runs: list[Run], at_once: int) -> str:
+  """The plan: what is done, what is left, and how long that takes."""
+  todo = sweeps.left(runs)
+  done = [run for run in runs if run not in todo]
+  words = {True: 'left', False: 'done'}
+  lines = [f'{words[run in todo]}  {run.folder.name}' for run in runs]
+  lines.append(
+    f'{len(runs)} runs (0-{len(runs) - 1}) in {runs[0].folder.parent}: '
+    f'{len(done)} done, {len(todo)} left, {at_once} at a time'
+  )
+  if todo and done:
+    each = statistics.median(map(seconds_of, done))
+    time = tqdm.tqdm.format_interval
+    lines.append(
+      f'about {time(each * math.ceil(len(todo) / at_once))} '
+      f'if they take {time(each)} each, the median of those done'
+    )
+  elif todo:
+    lines.append('how long that takes is known when the first run is done')
+  return '\n'.join(lines)
+
+
+def seconds_of(run: Run) -> float:
+  """How long a complete run took by its metrics: its start is not counted."""
+  rows = workdir.rows(run.folder)
+  rounds = statistics.mean(row['seconds'] for row in rows) * rows[-1]['round']
+  looks = sum(row['eval_seconds'] for row in rows)
+  return rounds + looks + rows[-1]['compile_seconds']
+
+
+def carry_out(
+  runs: list[Run],
+  chosen: list[Run],
+  command: Callable[[Run], list[str]],
+  slots: list[jobs.Slot],
+) -> int:
+  """Runs what is left of `chosen`; writes tables of `runs`; names failures.
+
+  Returns:
+    The exit code: 0 if all of `chosen` is complete.
+  """
+  stopping = []
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, _: stopping.append(number))
+  failed = run_left(chosen, command, slots, stopping)
+  folder = chosen[0].folder.parent
+  print(write_tables(runs, failed, folder))
+  for place, error in failed.items():
+    print(f'hns: {place.name} failed: {error} ({place}/log.txt)')
+  missing = len(sweeps.left(chosen))
+  done = f'{len(chosen) - missing} of {len(chosen)} runs done'
+  print(f'{done}: {folder}/table.csv, table.md')
+  if missing and stopping:
+    print('hns: stopped; the same command goes on', file=sys.stderr)
+    return 128 + stopping[0]
+  return int(bool(failed or missing))
+
+
+def run_left(chosen, command, slots, stopping) -> dict[pathlib.Path, str]:
+  """Runs with a bar; what each run that failed died of, by folder."""
+  todo = {run.folder: run for run in sweeps.left(chosen)}
+  work = [jobs.Job(folder, command(run)) for folder, run in todo.items()]
+  complete = lambda job: sweeps.complete(todo[job.folder])
+  looks = jobs.run_all(work, complete, slots, stopping)
+  bar = tqdm.tqdm(
+    total=len(work), unit='run', dynamic_ncols=True, disable=None, smoothing=0
+  )
+  failed = {}
+  with bar, contextlib.closing(looks):
+    for ended in looks:
+      failed |= {job.folder: error for job, error in ended if error}
+      bar.set_postfix_str(f'{len(failed)} failed', refresh=False)
+      bar.update(len(ended))
+      bar.refresh()
+  return failed
+
+
+def write_tables(runs: list[Run], failed: dict, folder: pathlib.Path) -> str:
+  """Writes table.csv and table.md; returns what the second says."""
+  folder.mkdir(parents=True, exist_ok=True)
+  fields = list(dict.fromkeys(field for run in runs for field in run.point))
+  lines = [record(run, fields, run.folder in failed) for run in runs]
+  names = list(dict.fromkeys(name for line in lines for name in line))
+  with replaced(folder / 'table.csv') as file:
+    writer = csv.DictWriter(file, names)
+    writer.writeheader()
+    writer.writerows(lines)
+  done = [run.folder for run in runs if sweeps.complete(run)]
+  text = report.compare(report.group(done)[0]) if done else ''
+  with replaced(folder / 'table.md') as file:
+    file.write(text + '\n')
+  return text
+
+
+def record(run: Run, fields: list[str], failed: bool) -> dict[str, Any]:
+  """A run's fields, how it stands, and the numbers of its last row."""
+  value = lambda field: functools.reduce(
+    operator.getitem, field.split('.'), run.config
+  )
+  rows = workdir.rows(run.folder) or [{}]
+  status = 'done' if sweeps.complete(run) else 'left'
+  return {
+    'run': run.folder.name,
+    **{field: value(field) for field in fields},
+    'status': 'failed' if failed else status,
+    **{k: v for k, v in rows[-1].items() if isinstance(v, (int, float))},
+  }
+
+
+@contextlib.contextmanager
+def replaced(path: pathlib.Path) -> Iterator[Any]:
+  """A file to write that takes the place of `path` once it is whole."""
+  part = tempfile.NamedTemporaryFile(
+    'w', dir=path.parent, newline='', delete=False
+  )
+  with part as file:
+    yield file
+  os.chmod(part.name, 0o644)
+  os.replace(part.name, path)
+
+
+if __name__ == '__main__':
+  app.run(main)
