@@ -7,6 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=${1:-runs/results}
+mkdir -p "$folder"
 failed=0
 for dataset in mnist cifar10 femnist; do
   python launch/sweep.py --config="configs/$dataset.py" \

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 
@@ -25,11 +27,24 @@ def dry(name, env, *flags):
   )
 
 
-@pytest.mark.parametrize('name', ['slurm.sbatch', 'tpu.sh', 'results.sh'])
+SHELL = ['slurm.sbatch', 'tpu.sh', 'results.sh']
+
+
+@pytest.mark.parametrize('name', SHELL)
 def test_is_shell(name):
   path = ROOT / 'launch' / name
   assert subprocess.run(['bash', '-n', path]).returncode == 0
   assert 'set -' in path.read_text()
+
+
+@pytest.mark.skipif(
+  not shutil.which('shellcheck'), reason='shellcheck is not installed'
+)
+@pytest.mark.parametrize('name', SHELL)
+def test_shellcheck_finds_nothing(name):
+  command = ['shellcheck', '--shell=bash', ROOT / 'launch' / name]
+  done = subprocess.run(command, capture_output=True, text=True)
+  assert done.returncode == 0, done.stdout
 
 
 def test_slurm_runs_the_command_on_every_task(tmp_path):
@@ -43,6 +58,82 @@ def test_slurm_runs_the_command_on_every_task(tmp_path):
     '--distributed=auto',
     '--config=a b.py',
   ]
+
+
+def test_slurm_runs_one_run_of_a_sweep_a_task(tmp_path):
+  env = stubs(tmp_path, 'python', 'scontrol')
+  env |= {'SLURM_ARRAY_JOB_ID': '12', 'SLURM_ARRAY_TASK_ID': '3'}
+  done = dry('slurm.sbatch', env, '--config=a b.py', '--workdir=w')
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.splitlines()[1:] == [
+    'launch/sweep.py',
+    '--index=3',
+    '--config=a b.py',
+    '--workdir=w',
+  ]
+  text = (ROOT / 'launch' / 'slurm.sbatch').read_text()
+  for option in ('requeue', 'signal=B:USR1@120', 'gpus-per-task=1', 'mem-per'):
+    assert f'#SBATCH --{option}' in text
+
+
+@pytest.mark.parametrize(
+  'number,code,again',
+  [
+    (signal.SIGUSR1, 143, True),  # its time is up
+    (signal.SIGTERM, 143, False),  # cancelled, or queued again by SLURM
+    (None, 1, False),
+  ],
+)
+def test_slurm_queues_a_task_again_when_its_time_is_up(
+  tmp_path, number, code, again
+):
+  """The run hears of both signals, and is waited for."""
+  env = stubs(tmp_path, 'scontrol')
+  env |= {'SLURM_ARRAY_JOB_ID': '12', 'SLURM_ARRAY_TASK_ID': '3'}
+  path = tmp_path / 'python'
+  path.write_text(
+    '#!/bin/sh\ntrap "sleep 0.3; echo saved; exit 143" TERM\necho begun\n'
+    f'for i in $(seq {600 if number else 1}); do sleep 0.1; done; exit 1\n'
+  )
+  path.chmod(0o755)
+  task = subprocess.Popen(
+    ['bash', ROOT / 'launch' / 'slurm.sbatch'],
+    env=env,
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  assert task.stdout.readline() == 'begun\n'
+  if number:
+    task.send_signal(number)
+  words = task.communicate()[0].splitlines()
+  assert ('saved' in words) == bool(number)
+  assert (words[-2:] == ['requeue', '12_3']) == again
+  assert task.returncode == code
+
+
+def test_results_are_three_sweeps_and_a_failure_is_kept(tmp_path):
+  env = stubs(tmp_path, 'python')
+  done = dry('results.sh', env, tmp_path / 'runs', '--jobs=2')
+  assert done.returncode == 0, done.stderr
+  calls = done.stdout.split(f'{tmp_path}/python\n')[1:]
+  assert [call.split('\n')[:5] for call in calls[:3]] == [
+    [
+      'launch/sweep.py',
+      f'--config=configs/{name}.py',
+      '--config.eval_every=10',
+      f'--workdir={tmp_path}/runs/{name}',
+      '--jobs=2',
+    ]
+    for name in ('mnist', 'cifar10', 'femnist')
+  ]
+  assert calls[3].startswith('-m\nhns.report\n')
+  for code, count in ((1, 4), (130, 1)):
+    (tmp_path / 'python').write_text(
+      f'#!/bin/sh\necho call\n[ "$1" = -m ] || exit {code}\n'
+    )
+    done = dry('results.sh', env, tmp_path / 'runs')
+    assert done.returncode == code and done.stdout.count('call') == count
 
 
 def test_tpu_quotes_flags_and_wants_a_pod(tmp_path):

@@ -1,0 +1,334 @@
+"""Sweeps: their notation, their plan, and that nothing is run twice."""
+
+import collections
+import csv
+import fcntl
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, read_config, small_config
+
+from hns import sweeps
+from hns.errors import InputError
+
+sys.path.append(str(ROOT / 'launch'))
+import jobs  # noqa: E402
+
+NAMES = sorted(path.stem for path in (ROOT / 'configs').glob('*.py'))
+
+
+def planned(name, folder='runs'):
+  """The runs of a config file's sweep."""
+  points = sweeps.read(str(ROOT / 'configs' / f'{name}.py'), {})
+  return sweeps.plan(read_config(name), points, pathlib.Path(folder))
+
+
+def test_points():
+  assert sweeps.grid({'a': [1, 2], 'b': 'xy'}) == [
+    {'a': 1, 'b': 'x'},
+    {'a': 1, 'b': 'y'},
+    {'a': 2, 'b': 'x'},
+    {'a': 2, 'b': 'y'},
+  ]
+  pairs = sweeps.zipped({'a': [1, 2], 'b': 'xy'})
+  assert pairs == [{'a': 1, 'b': 'x'}, {'a': 2, 'b': 'y'}]
+  with pytest.raises(ValueError):
+    sweeps.zipped({'a': [1, 2], 'b': 'x'})
+  crossed = sweeps.cross(pairs, sweeps.grid({'c': [0]}) + [{'b': 'z'}])
+  assert crossed == [
+    {'a': 1, 'b': 'x', 'c': 0},
+    {'a': 1, 'b': 'z'},
+    {'a': 2, 'b': 'y', 'c': 0},
+    {'a': 2, 'b': 'z'},
+  ]
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_config_has_a_sweep_of_three_seeds(name):
+  runs = planned(name)
+  names = [run.folder.name for run in runs]
+  assert all(re.fullmatch(r'[\w.,=-]{1,99}', name) for name in names)
+  seeds = collections.Counter(run.config['seed'] for run in runs)
+  assert set(seeds) == {0, 1, 2} and len(set(seeds.values())) == 1
+
+
+def test_the_results_of_the_readme_are_three_sweeps():
+  counts = [len(planned(name)) for name in ('mnist', 'cifar10', 'femnist')]
+  assert counts == [30, 21, 21]
+  found = {run.folder.name: run.config for run in planned('mnist')}
+  pruned = found['signsgd,pruned=True,seed=2']
+  assert pruned['signsgd']['pruned'] and pruned['seed'] == 2
+  one = found['change,density=1.0,download_bits=1,learning_rate=0.03,seed=0']
+  assert one['hidenseek'] == {
+    'learning_rate': 0.03,
+    'upload': 'change',
+    'download_bits': 1,
+    'remember': False,
+  }
+
+
+def test_a_name_is_of_the_point_alone():
+  point = {'seed': 3, 'signsgd.pruned': True, 'algorithm': 'signsgd'}
+  assert sweeps.name_of(point, 'signsgd') == 'signsgd,pruned=True,seed=3'
+  assert sweeps.name_of({'local.learning_rate': 1e-05}, 'fedavg') == (
+    'local.learning_rate=1e-05'
+  )
+  assert sweeps.name_of({'dataset': 'emnist/let ters'}, '') == 'emnist-let-ters'
+  backwards = dict(reversed(point.items()))
+  assert sweeps.name_of(backwards, 'signsgd') == 'signsgd,pruned=True,seed=3'
+
+
+def test_equal_configs_are_one_run(tmp_path):
+  points = [{'upload': 'change'}, {'hidenseek.upload': 'change'}, {}]
+  config = read_config('test')
+  assert len(sweeps.plan(config, points, tmp_path)) == 1
+  assert len(sweeps.plan(config, [{'seed': 1}, *points], tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+  'points,said',
+  [
+    ([{'seeed': 1}], 'seeed=1: the sweep sets no such field'),
+    ([{'seed': 'x'}], "seed='x': of the wrong type"),
+    ([{}, {'density': 2.0}], r'density=2.0: density=2.0: must be in \(0, 1\]'),
+    ([{'dataset': 'a/b'}, {'dataset': 'a-b'}], 'has the same name as'),
+  ],
+)
+def test_nothing_begins_before_every_config_is_valid(tmp_path, points, said):
+  with pytest.raises(InputError, match=said):
+    sweeps.plan(read_config('test'), points, tmp_path)
+  assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_chosen_is_named(tmp_path):
+  file = tmp_path / 'a.py'
+  file.write_text('def get_config(): pass')
+  with pytest.raises(InputError, match='a.py.: it has no sweep'):
+    sweeps.read(str(file), {})
+  file.write_text("def sweep():\n  return [{'seed': 1}]")
+  with pytest.raises(InputError, match='config.seed=2: the sweep sets'):
+    sweeps.read(str(file), {'seed': 2, 'rounds': 1})
+  runs = planned('test')
+  chosen = sweeps.choose(runs, 'local.*[01]$', 1)
+  assert [run.folder.name for run in chosen] == ['local,seed=1']
+  for pattern, index, said in (
+    ('(', None, 'cannot be read'),
+    ('fedprox', None, 'finds no hidenseek,seed=0'),
+    ('', 6, 'index=6: the last run is 5'),
+  ):
+    with pytest.raises(InputError, match=said):
+      sweeps.choose(runs, pattern, index)
+
+
+def test_a_folder_of_another_config_is_refused(tmp_path):
+  (tmp_path / 'seed=1').mkdir()
+  about = {'config': json.loads(small_config(rounds=9).to_json())}
+  (tmp_path / 'seed=1' / 'config.json').write_text(json.dumps(about))
+  with pytest.raises(InputError, match='^seed=1: .*rounds is 9 there and 2'):
+    sweeps.plan(small_config(), [{'seed': 0}, {'seed': 1}], tmp_path)
+
+
+def test_the_machine_is_shared_out():
+  cores = lambda *args: [slot.cores for slot in jobs.share(*args, [])]
+  assert cores(2, 9, list(range(4))) == [(0, 1), (2, 3)]
+  assert cores(0, 9, [0, 2]) == [(0,), (2,)]
+  assert cores(3, 9, [0, 1]) == [(0,), (1,), (0,)]
+  assert cores(0, 1, list(range(7))) == [(0, 1, 2, 3)]
+  assert cores(0, 0, [5]) == [(5,)]
+  slots = jobs.share(3, 9, [0, 1, 2], ['4', '7'])
+  assert [slot.env['CUDA_VISIBLE_DEVICES'] for slot in slots] == ['4', '7', '4']
+  assert len(jobs.share(0, 9, [0, 1, 2], ['4'])) == 1
+
+
+def job(folder, command):
+  return jobs.Job(folder, [sys.executable, '-S', '-c', command])
+
+
+def finish(folder):
+  (folder / 'complete').touch()
+
+
+def done(one):
+  return (one.folder / 'complete').exists()
+
+
+def test_jobs_are_pinned_and_say_what_they_died_of(tmp_path):
+  core = jobs.cores()[-1]
+  say = 'import os, pathlib, sys; sys.stdout.reconfigure(line_buffering=True)\n'
+  kill = say + 'print("so far"); os.kill(os.getpid(), 9)'
+  finish = say + (
+    f'assert os.sched_getaffinity(0) == {{{core}}}, "not pinned"\n'
+    'assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"\n'
+    f'pathlib.Path({str(tmp_path)!r}, "c", "complete").touch()'
+  )
+  work = [
+    job(tmp_path / 'a', kill),
+    job(tmp_path / 'b', 'raise ValueError("no luck")'),
+    job(tmp_path / 'c', finish),
+    job(tmp_path / 'd', ''),
+  ]
+  before = jobs.cores()
+  slot = jobs.Slot((core,), {})
+  looks = jobs.run_all(work, done, [slot], [])
+  ended = {one.folder.name: said for look in looks for one, said in look}
+  assert ended == {
+    'a': 'SIGKILL: so far',
+    'b': 'ValueError: no luck',
+    'c': '',
+    'd': 'it ended before its last round',
+  }
+  assert jobs.cores() == before
+
+
+def test_a_job_that_another_process_has_is_waited_for(tmp_path):
+  """As one whose sweep was killed alone, or that another sweep began."""
+  one = job(tmp_path, 'raise SystemExit("run twice")')
+  with open(tmp_path / 'log.txt', 'a') as log:
+    fcntl.flock(log, fcntl.LOCK_EX)
+    looks = jobs.run_all([one], done, [jobs.Slot((0,), {})], [])
+    assert next(looks) == next(looks) == []
+    finish(tmp_path)
+  assert next(looks) == [(one, '')]
+  assert list(looks) == []
+
+
+# A sweep of 12 runs, three at a time, of which seed 5 fails.
+DRIVER = """
+import json, pathlib, sys
+sys.path[:0] = [{launch!r}, {tests!r}]
+import jobs, sweep
+from conftest import small_config
+from hns import sweeps
+folder = pathlib.Path(sys.argv[1])
+points = sweeps.grid({{'seed': range(12)}})
+runs = sweeps.plan(small_config(), points, folder)
+command = lambda run: [
+  sys.executable, '-S', '-c', {stub!r}, str(run.folder), json.dumps(run.config)
+]
+slots = jobs.share(3, 12, jobs.cores(), [])
+sys.exit(sweep.carry_out(runs, runs, command, slots))
+"""
+# Writes what a run writes.
+STUB = """
+import json, pathlib, sys, time
+folder, config = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2])
+with open(folder / 'begun', 'a') as file:
+  file.write('x')
+time.sleep(0.3)
+if config['seed'] == 5:
+  sys.exit('OSError: no space left')
+about = {'config': config, 'weights_downloaded': 1}
+(folder / 'config.json').write_text(json.dumps(about))
+names = 'personal_accuracy', 'personal_accuracy_p10', 'global_accuracy'
+row = {'round': 2, 'uplink_bytes': 9, 'downlink_bytes': 9, 'clients': [1]}
+with open(folder / 'metrics.jsonl', 'a') as file:
+  file.write(json.dumps(row | dict.fromkeys(names, 0.5)) + '\\n')
+"""
+
+
+def sweep_of_twelve(folder):
+  """Begins it in a session of its own."""
+  paths = dict(launch=str(ROOT / 'launch'), tests=str(ROOT / 'tests'))
+  driver = DRIVER.format(stub=STUB, **paths)
+  return subprocess.Popen(
+    [sys.executable, '-c', driver, str(folder)],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    start_new_session=True,
+  )
+
+
+def begun(folder):
+  """How often each run that is complete was begun."""
+  return {
+    path.parent.name: len((path.parent / 'begun').read_text())
+    for path in folder.glob('*/metrics.jsonl')
+  }
+
+
+def wait_for(folder, count):
+  deadline = time.monotonic() + 300
+  while len(begun(folder)) < count and time.monotonic() < deadline:
+    time.sleep(0.02)
+  assert len(begun(folder)) >= count
+
+
+def test_a_sweep_goes_on_after_failure_interruption_and_kill(tmp_path):
+  first = sweep_of_twelve(tmp_path)
+  wait_for(tmp_path, 2)
+  first.send_signal(signal.SIGTERM)
+  said, warned = first.communicate()
+  assert first.returncode == 128 + signal.SIGTERM
+  assert re.search(r'\d of 12 runs done', said)
+  assert warned.endswith('hns: stopped; the same command goes on\n')
+  earlier = begun(tmp_path)
+  assert set(earlier.values()) == {1}
+
+  second = sweep_of_twelve(tmp_path)
+  wait_for(tmp_path, len(earlier) + 3)
+  os.killpg(second.pid, signal.SIGKILL)
+  second.communicate()
+  killed = begun(tmp_path)
+  assert len(killed) < 11 and earlier.items() <= killed.items()
+
+  last = sweep_of_twelve(tmp_path)
+  said, warned = last.communicate()
+  assert last.returncode == 1 and warned == ''
+  assert 'seed=5 failed: OSError: no space left' in said
+  assert '11 of 12 runs done' in said
+  assert '| 0 1 2 3 4 6 7 8 9 10 11 |' in (tmp_path / 'table.md').read_text()
+  after = begun(tmp_path)
+  assert len(after) == 11 and killed.items() <= after.items()
+  for path in tmp_path.glob('*/metrics.jsonl'):
+    assert path.read_text().count('\n') == 1
+  with open(tmp_path / 'table.csv') as file:
+    table = {int(line['seed']): line for line in csv.DictReader(file)}
+  assert sorted(table) == list(range(12))
+  assert {table[i]['status'] for i in table if i != 5} == {'done'}
+  assert table[5]['status'] == 'failed' and table[5]['global_accuracy'] == ''
+  assert table[7]['global_accuracy'] == '0.5' and 'clients' not in table[7]
+
+
+def test_the_command(tmp_path):
+  flags = [
+    *(f'--config={ROOT}/configs/test.py', f'--workdir={tmp_path}'),
+    *('--filter=local.*[01]$', '--config.rounds=1', '--jobs=1'),
+  ]
+
+  def run(*more):
+    return subprocess.run(
+      [sys.executable, ROOT / 'launch' / 'sweep.py', *flags, *more],
+      capture_output=True,
+      text=True,
+    )
+
+  result = run()
+  assert result.returncode == 0, result.stdout + result.stderr
+  assert '2 runs (0-1)' in result.stdout and '2 left' in result.stdout
+  assert 'known when the first run is done' in result.stdout
+  assert (
+    '| digits | local | 0 | 1 | 0 1 |' in result.stdout and result.stderr == ''
+  )
+  with open(tmp_path / 'table.csv') as file:
+    lines = list(csv.DictReader(file))
+  assert [line['status'] for line in lines] == [
+    'left',
+    'done',
+    'left',
+    'done',
+    'left',
+    'left',
+  ]
+  assert [line['algorithm'] for line in lines] == 3 * ['hidenseek', 'local']
+  assert float(lines[1]['personal_accuracy']) > 0.5
+  planned = run('--dry_run', '--filter=', '--index=2')
+  assert planned.returncode == 0, planned.stderr
+  assert planned.stdout.startswith('left  hidenseek,seed=1\n1 runs')
