@@ -3,8 +3,10 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
-from hns import rounds
+from hns import parallel, rounds, tree
 from hns.federated import Birth
 from hns.parallel import each_client
 from hns.rounds import Engine, Federation, Opening, State
@@ -12,19 +14,24 @@ from hns.training import Rows, correct
 
 
 class Evaluation(NamedTuple):
-  """Correct answers and questions of each client, int32 [clients].
+  """What models do on clients' examples, and what signs they have.
 
   Attributes:
-    personal: of the model the client has after training, as in a round, from
-      what it would download now.
-    newcomer: of the global model: what a client that just joined sees before
-      training, on the same examples.
-    count: the number of examples.
+    personal: int32 [clients], correct answers of the model the client has
+      after training, as in a round, from what it would download now.
+    newcomer: int32 [clients], those of the global model: what a client that
+      just joined sees before training, on the same examples.
+    count: int32 [clients], the number of examples.
+    votes: int32 [weights], the sum of the personal models' signs, 0 where
+      pruned; [0] for a method without signs.
+    server: int32 [weights], the global model's signs, likewise.
   """
 
   personal: jax.Array
   newcomer: jax.Array
   count: jax.Array
+  votes: jax.Array
+  server: jax.Array
 
 
 def evaluate(
@@ -43,7 +50,8 @@ def evaluate(
   changes. `ids` may hold `ABSENT`, which is asked nothing.
   """
   opening = rounds.open_round(engine, key, birth, federation, state)
-  given = opening, global_model(engine, opening), rows
+  shared = global_model(engine, opening)
+  given = opening, shared, rows
 
   def client(given, index, own):
     opening, shared, rows = given
@@ -53,9 +61,26 @@ def evaluate(
       correct(engine.apply, variables, opening.federation.examples, asked)
       for variables in (personal, shared)
     ]
-    return (), Evaluation(*right, asked.size)
+    present = index != parallel.ABSENT
+    return signs(personal) * present, (*right, asked.size)
 
-  return each_client(client, given, ids, own, engine.width, engine.mesh)[1]
+  votes, told = each_client(client, given, ids, own, engine.width, engine.mesh)
+  return Evaluation(*told, votes, signs(shared))
+
+
+def join(parts: list[Evaluation], clients: int) -> Evaluation:
+  """One evaluation of blocks of clients; those past `clients` are left out."""
+  personal, newcomer, count, votes, server = zip(*parts)
+  each = (np.concatenate(x)[:clients] for x in (personal, newcomer, count))
+  return Evaluation(*each, np.sum(votes, 0), server[0])
+
+
+def signs(variables: Any) -> jax.Array:
+  """A model's signs as one int32 [weights], 0 where pruned; [0] without."""
+  if 'signs' not in variables:
+    return jnp.zeros(0, jnp.int32)
+  masked = jax.tree.map(jnp.multiply, variables['signs'], variables['mask'])
+  return tree.flatten(masked).astype(jnp.int32)
 
 
 def global_model(engine: Engine, opening: Opening) -> Any:

@@ -44,7 +44,7 @@ def build(config: Any) -> Experiment:
   net = models.create(config.model, dataset.classes)
   inputs = jnp.zeros((1, *dataset.train_images.shape[1:]))
   _check_model(config, net, inputs)
-  net, method, birth, key = conceive(config, net, inputs)
+  net, method, birth, key, layers = conceive(config, net, inputs)
   engine = Engine(
     method,
     Supermask(net).apply,
@@ -62,6 +62,7 @@ def build(config: Any) -> Experiment:
     federation,
     asked,
     getattr(federation, config.eval_split),
+    layers,
     Envelope(0, config.seed, config.density),
   )
 
@@ -74,12 +75,14 @@ class Conceived(NamedTuple):
     method: its federated method.
     birth: what exists before round 1.
     key: of all rounds.
+    layers: by layer, how many weights survived, of how many; {} unpruned.
   """
 
   net: Any
   method: Method
   birth: Birth
   key: jax.Array
+  layers: dict[str, tuple[int, int]]
 
 
 def conceive(config: Any, net: Any, inputs: jax.Array) -> Conceived:
@@ -98,9 +101,11 @@ def conceive(config: Any, net: Any, inputs: jax.Array) -> Conceived:
     return method.init(birth, net.init(weights, inputs)['params'])
 
   born = begin(weights, birth)
-  pruning.check_layers(compact.masks_of(born), config.density)
+  masks = compact.masks_of(born)
+  pruning.check_layers(masks, config.density)
+  layers = {name: (int(m.sum()), m.size) for name, m in masks.items()}
   net, born = compact.compact(net, born)
-  return Conceived(net, method, born, key)
+  return Conceived(net, method, born, key, layers)
 
 
 def _asked(seed: int, count: int, sizes: Any) -> np.ndarray:
@@ -224,6 +229,7 @@ def _about(config, experiment) -> dict[str, Any]:
     'clients_per_step': engine.width,
     'weights_downloaded': int(downloaded(key, birth.fixed, birth.shared)),
     'bytes_kept_a_client': own.bytes_each(birth.own),
+    'layers': experiment.layers,
   }
 
 

@@ -27,6 +27,8 @@ class Experiment(NamedTuple):
     federation: all clients' examples.
     asked: int [clients evaluated], ids ordered by size.
     rows: the examples that accuracies are measured on.
+    layers: by layer, how many weights survived pruning, of how many; {}
+      where nothing is pruned.
     envelope: what every payload's header says, but for the round.
   """
 
@@ -36,6 +38,7 @@ class Experiment(NamedTuple):
   federation: Federation
   asked: np.ndarray
   rows: Rows
+  layers: dict[str, tuple[int, int]]
   envelope: Envelope
 
 
@@ -44,7 +47,8 @@ def train(
 ) -> Iterator[dict[str, Any]]:
   """Yields a row of metrics every `eval_every` rounds and after the last.
 
-  Bytes and rounds count from the first; `seconds` is the last round alone.
+  Bytes and rounds count from the first; `seconds` is the mean
+  of the rounds since the last row.
   `save(state, store)` is called after the last round.
   """
   _, key, birth, federation, *_ = experiment
@@ -54,7 +58,7 @@ def train(
   compile_seconds = time.perf_counter() - start
   state = rounds.begin(birth)
   store = own.create(birth.own)
-  reports, sent = [], {'uplink_bytes': 0, 'downlink_bytes': 0}
+  reports, spent, sent = [], 0.0, {'uplink_bytes': 0, 'downlink_bytes': 0}
   for number in range(1, last + 1):
     start = time.perf_counter()
     ids = run.cohort(key, federation, state.round)
@@ -62,7 +66,7 @@ def train(
     state, held, told = run.round(key, birth, federation, state, ids, held)
     own.keep(store, ids, held)
     jax.block_until_ready(state)
-    seconds = time.perf_counter() - start
+    spent += time.perf_counter() - start
     reports.append(told)
     if bar is not None:
       bar.update()
@@ -80,11 +84,11 @@ def train(
       **metrics.summarise(scores),
       **traffic,
       **sent,
-      'seconds': seconds,
+      'seconds': spent / len(reports),
       'eval_seconds': time.perf_counter() - start,
       'compile_seconds': compile_seconds,
     }
-    reports = []
+    reports, spent = [], 0.0
 
 
 class Programs(NamedTuple):
@@ -105,7 +109,7 @@ class Programs(NamedTuple):
 
 def programs(experiment: Experiment) -> Programs:
   """Compiles the round and the evaluation, side by side."""
-  engine, key, birth, federation, asked, rows, _ = experiment
+  engine, key, birth, federation, asked, rows, *_ = experiment
   block = _block(len(asked), own.bytes_each(birth.own))
   everywhere = parallel.everywhere(engine.mesh)
   jit = functools.partial(
@@ -139,7 +143,7 @@ def _block(clients: int, size: int) -> int:
 
 def _evaluate(experiment, run, state, store) -> evaluation.Evaluation:
   """The evaluation of all `asked`, block by block."""
-  _, key, birth, federation, asked, rows, _ = experiment
+  _, key, birth, federation, asked, rows, *_ = experiment
   found = []
   for first in range(0, len(asked), run.block):
     ids = np.full(run.block, parallel.ABSENT, np.int32)
@@ -148,8 +152,7 @@ def _evaluate(experiment, run, state, store) -> evaluation.Evaluation:
     held = own.fetch(store, ids)
     got = run.evaluate(key, birth, federation, state, ids, held, rows)
     found.append(jax.device_get(got))
-  join = lambda *parts: np.concatenate(parts)[: len(asked)]
-  return jax.tree.map(join, *found)
+  return evaluation.join(found, len(asked))
 
 
 def check_payloads(experiment: Experiment) -> None:

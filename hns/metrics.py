@@ -13,8 +13,12 @@ def accuracies(correct: np.ndarray, count: np.ndarray) -> np.ndarray:
 def summarise(evaluation: Any) -> dict[str, float]:
   """Personalised accuracy over clients, global accuracy over examples.
 
+  `client_accuracies` are ordered by the clients' training examples, so that
+  runs of one partition list the same clients. Methods of signs also tell
+  `agreement`.
+
   Args:
-    evaluation: `hns.evaluation.Evaluation`.
+    evaluation: `hns.evaluation.Evaluation`, as NumPy arrays.
   """
   each = accuracies(evaluation.personal, evaluation.count)
   right, asked = (
@@ -25,7 +29,37 @@ def summarise(evaluation: Any) -> dict[str, float]:
     'personal_accuracy_std': float(each.std()),
     'personal_accuracy_p10': float(np.percentile(each, 10)),
     'global_accuracy': right / asked,
+    'client_accuracies': each.round(4).tolist(),
+    **agreement(evaluation.votes, evaluation.server, len(each)),
   }
+
+
+def agreement(
+  votes: np.ndarray, server: np.ndarray, clients: int
+) -> dict[str, float]:
+  """Share of the survivors on which two signs agree; {} without signs.
+
+  `agree_with_server` is the mean over clients of a client's signs and the
+  server's, `agree_with_clients` that over pairs of different clients, for
+  which the sums of signs are enough: of K signs that sum to s, the products
+  of all pairs sum to s^2 - K.
+
+  Args:
+    votes: int [weights], the sum of the clients' signs.
+    server: int [weights], the server's sign, 0 where pruned.
+    clients: how many they are.
+  """
+  sums = votes[server != 0].astype(np.float64)
+  if not sums.size:
+    return {}
+  half = lambda product: float((1 + product) / 2)
+  found = {
+    'agree_with_server': half(np.mean(sums * server[server != 0]) / clients)
+  }
+  if clients > 1:
+    pairs = (np.mean(sums**2) - clients) / (clients * (clients - 1))
+    found['agree_with_clients'] = half(pairs)
+  return found
 
 
 def traffic(reports: list[Any]) -> dict[str, float]:

@@ -48,7 +48,7 @@ def test_contract(name):
 @pytest.mark.parametrize('name', RECIPES)
 def test_method_learns(name):
   experiment = small(algorithm=name, rounds=4)
-  engine, key, birth, federation, asked, rows, _ = experiment
+  engine, key, birth, federation, asked, rows, *_ = experiment
   played = play(experiment, 4)
   held = jax.tree.map(lambda x: x[asked], played.own)
   evaluate = compiled(evaluation.evaluate, engine)
