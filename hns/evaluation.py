@@ -23,15 +23,15 @@ class Evaluation(NamedTuple):
       just joined sees before training, on the same examples.
     count: int32 [clients], the number of examples.
     votes: int32 [weights], the sum of the personal models' signs, 0 where
-      pruned; [0] for a method without signs.
+      pruned; None for a method without signs.
     server: int32 [weights], the global model's signs, likewise.
   """
 
   personal: jax.Array
   newcomer: jax.Array
   count: jax.Array
-  votes: jax.Array
-  server: jax.Array
+  votes: jax.Array | None
+  server: jax.Array | None
 
 
 def evaluate(
@@ -62,7 +62,8 @@ def evaluate(
       for variables in (personal, shared)
     ]
     present = index != parallel.ABSENT
-    return signs(personal) * present, (*right, asked.size)
+    mine = jax.tree.map(lambda x: x * present, signs(personal))
+    return mine, (*right, asked.size)
 
   votes, told = each_client(client, given, ids, own, engine.width, engine.mesh)
   return Evaluation(*told, votes, signs(shared))
@@ -72,13 +73,14 @@ def join(parts: list[Evaluation], clients: int) -> Evaluation:
   """One evaluation of blocks of clients; those past `clients` are left out."""
   personal, newcomer, count, votes, server = zip(*parts)
   each = (np.concatenate(x)[:clients] for x in (personal, newcomer, count))
-  return Evaluation(*each, np.sum(votes, 0), server[0])
+  total = jax.tree.map(lambda *blocks: np.sum(blocks, 0), *votes)
+  return Evaluation(*each, total, server[0])
 
 
-def signs(variables: Any) -> jax.Array:
-  """A model's signs as one int32 [weights], 0 where pruned; [0] without."""
+def signs(variables: Any) -> jax.Array | None:
+  """A model's signs as one int32 [weights], 0 where pruned."""
   if 'signs' not in variables:
-    return jnp.zeros(0, jnp.int32)
+    return None
   masked = jax.tree.map(jnp.multiply, variables['signs'], variables['mask'])
   return tree.flatten(masked).astype(jnp.int32)
 

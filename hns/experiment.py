@@ -291,4 +291,6 @@ def _width(devices: int, cohort: int) -> int:
 
 
 def _bar(total: int, quiet: bool) -> tqdm.tqdm:
-  return tqdm.tqdm(total=total, unit='round', dynamic_ncols=True, disable=quiet)
+  """Only on a terminal, and there unless `quiet`."""
+  shown = dict(unit='round', dynamic_ncols=True, disable=quiet or None)
+  return tqdm.tqdm(total=total, **shown)

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tqdm
 
-from hns import evaluation, metrics, own, parallel, rounds, wire
+from hns import devices, evaluation, metrics, own, parallel, rounds, wire
 from hns.federated import Birth
 from hns.rounds import Engine, Federation
 from hns.training import Rows
@@ -47,9 +48,8 @@ def train(
 ) -> Iterator[dict[str, Any]]:
   """Yields a row of metrics every `eval_every` rounds and after the last.
 
-  Bytes and rounds count from the first; `seconds` is the mean
-  of the rounds since the last row.
-  `save(state, store)` is called after the last round.
+  Bytes and rounds count from the first; `seconds` is the mean of the rounds
+  since the last row. `save(state, store)` is called after the last round.
   """
   _, key, birth, federation, *_ = experiment
   check_payloads(experiment)
@@ -110,7 +110,8 @@ class Programs(NamedTuple):
 def programs(experiment: Experiment) -> Programs:
   """Compiles the round and the evaluation, side by side."""
   engine, key, birth, federation, asked, rows, *_ = experiment
-  block = _block(len(asked), own.bytes_each(birth.own))
+  most = max(64, engine.width * engine.mesh.size)
+  block = _block(len(asked), most, own.bytes_each(birth.own))
   everywhere = parallel.everywhere(engine.mesh)
   jit = functools.partial(
     jax.jit, in_shardings=everywhere, out_shardings=everywhere
@@ -136,16 +137,21 @@ def programs(experiment: Experiment) -> Programs:
     )
 
 
-def _block(clients: int, size: int) -> int:
-  """Clients to evaluate at once, so that their states take at most 256 MB."""
-  return min(clients, max(1, 2**28 // max(size, 1)))
+def _block(clients: int, most: int, size: int) -> int:
+  """Clients to evaluate at once, at most 256 MB of states; blocks are even."""
+  most = min(most, max(1, 2**28 // max(size, 1)))
+  return -(-clients // -(-clients // most))
 
 
 def _evaluate(experiment, run, state, store) -> evaluation.Evaluation:
   """The evaluation of all `asked`, block by block."""
   _, key, birth, federation, asked, rows, *_ = experiment
   found = []
-  for first in range(0, len(asked), run.block):
+  blocks = range(0, len(asked), run.block)
+  quiet = None if devices.is_first() else True
+  for first in tqdm.tqdm(
+    blocks, 'evaluating', leave=False, delay=5, disable=quiet
+  ):
     ids = np.full(run.block, parallel.ABSENT, np.int32)
     here = asked[first : first + run.block]
     ids[: len(here)] = here

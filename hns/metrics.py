@@ -35,7 +35,7 @@ def summarise(evaluation: Any) -> dict[str, float]:
 
 
 def agreement(
-  votes: np.ndarray, server: np.ndarray, clients: int
+  votes: np.ndarray | None, server: np.ndarray | None, clients: int
 ) -> dict[str, float]:
   """Share of the survivors on which two signs agree; {} without signs.
 
@@ -49,9 +49,9 @@ def agreement(
     server: int [weights], the server's sign, 0 where pruned.
     clients: how many they are.
   """
-  sums = votes[server != 0].astype(np.float64)
-  if not sums.size:
+  if votes is None:
     return {}
+  sums = votes[server != 0].astype(np.float64)
   half = lambda product: float((1 + product) / 2)
   found = {
     'agree_with_server': half(np.mean(sums * server[server != 0]) / clients)
@@ -79,3 +79,12 @@ def traffic(reports: list[Any]) -> dict[str, float]:
     'downlink_bytes': total('downlink'),
     'uplink_bits_per_weight': 8 * uplink / max(uploaded, 1),
   }
+
+
+def size(count: float) -> str:
+  """A number of bytes for people: 1.5 MB."""
+  for unit in ('B', 'kB', 'MB', 'GB'):
+    if count < 1000:
+      return f'{count:.3g} {unit}'
+    count /= 1000
+  return f'{count:.3g} TB'

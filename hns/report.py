@@ -1,18 +1,28 @@
-"""Metrics files to tables and pictures.
+"""Runs side by side: tables, pictures, TensorBoard.
 
-  python -m hns.report RUN... [--picture=FILE.png]
+  python -m hns.report RUN... [--out=FOLDER] [--tensorboard=FOLDER]
 
-prints a line for every group of runs that differ in their seed alone, and
-draws them: personalised accuracy against rounds and against bytes.
+prints a line for every group of runs that differ in their seed alone. The
+first folder gets it as `report.md`, with pictures (`hns.pictures`), and
+`table.csv`, a line for every run; the second, event files of every run.
 """
 
 import argparse
 import collections
-import itertools
+import csv
 import json
+import os
 import pathlib
 import statistics
+import sys
 from typing import Any, NamedTuple
+
+import numpy as np
+import tqdm
+
+from hns import pictures
+from hns.errors import InputError
+from hns.metrics import size
 
 _COLUMNS = {
   'round': ('round', '{:d}'),
@@ -24,22 +34,11 @@ _COLUMNS = {
   'seconds': ('s/round', '{:.2f}'),
 }
 
-_STYLES = ('o-', 's--', '^:', 'v-.', 'D-', 'x--', '*:', '+-.')
-
 
 def read(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
   """The rows of a run's `metrics.jsonl`; a last line cut short is left out."""
   text = (pathlib.Path(workdir) / 'metrics.jsonl').read_text()
   return [json.loads(line) for line in text.split('\n')[:-1]]
-
-
-def size(count: float) -> str:
-  """A number of bytes for people: 1.5 MB."""
-  for unit in ('B', 'kB', 'MB', 'GB'):
-    if count < 1000:
-      return f'{count:.3g} {unit}'
-    count /= 1000
-  return f'{count:.3g} TB'
 
 
 def table(rows: list[dict[str, Any]], most: int = 8) -> str:
@@ -60,48 +59,25 @@ def table(rows: list[dict[str, Any]], most: int = 8) -> str:
   )
 
 
-def draw(rows: list[dict[str, Any]], title: str, path: pathlib.Path) -> None:
-  """Accuracy against rounds and against bytes, as a PNG."""
-  from matplotlib.figure import Figure
-
-  figure = Figure(figsize=(9, 3.6), layout='constrained')
-  rounds, traffic = figure.subplots(1, 2, sharey=True)
-  bytes_so_far = [r['uplink_bytes'] + r['downlink_bytes'] for r in rows]
-  places = (
-    (rounds, [r['round'] for r in rows], 'round'),
-    (traffic, bytes_so_far, 'bytes sent so far, both directions'),
-  )
-  for axes, x, label in places:
-    for name, text, style in (
-      ('personal_accuracy', 'personalised (mean of clients)', 'o-'),
-      ('personal_accuracy_p10', 'personalised (worst tenth)', 'v:'),
-      ('global_accuracy', 'global', 's--'),
-    ):
-      y = [r[name] for r in rows]
-      axes.plot(x, y, style, markersize=3, linewidth=1.3, label=text)
-    axes.set_xlabel(label)
-    axes.grid(alpha=0.3)
-  traffic.xaxis.set_major_formatter(lambda x, _: size(x))
-  rounds.set_ylabel('test accuracy')
-  rounds.set_ylim(0, 1.02)
-  rounds.legend(loc='lower right', fontsize=8)
-  figure.suptitle(title, fontsize=10)
-  figure.savefig(path, dpi=130)
-
-
 class Group(NamedTuple):
   """Runs that differ in their seed alone, in the order of their seeds.
 
   Attributes:
+    label: the method and its variant.
     config: what they have in common.
     seeds: one a run.
+    folders: one a run.
     weights: coordinates of a download, one a run.
+    layers: by layer, weights that survived pruning and weights, one a run.
     rows: the metrics, one list a run.
   """
 
+  label: str
   config: dict[str, Any]
   seeds: tuple[int, ...]
+  folders: tuple[pathlib.Path, ...]
   weights: tuple[int, ...]
+  layers: tuple[dict[str, list[int]], ...]
   rows: tuple[list[dict[str, Any]], ...]
 
 
@@ -119,11 +95,13 @@ def group(workdirs: list[str]) -> tuple[list[Group], list[str]]:
       continue
     seed = about['config'].pop('seed')
     key = json.dumps(about['config'], sort_keys=True)
-    found[key].append((seed, about['weights_downloaded'], rows))
+    told = about['weights_downloaded'], about.get('layers', {}), rows
+    found[key].append((seed, workdir, *told))
   groups = []
   for key, runs in found.items():
-    ordered = zip(*sorted(runs, key=lambda run: run[0]))
-    groups.append(Group(json.loads(key), *ordered))
+    config = json.loads(key)
+    ordered = zip(*sorted(runs, key=lambda run: run[:2]))
+    groups.append(Group(label(config), config, *ordered))
   return groups, skipped
 
 
@@ -160,7 +138,7 @@ def _cells(group: Group) -> list[str]:
   accuracies = ('personal_accuracy', 'personal_accuracy_p10', 'global_accuracy')
   return [
     group.config['dataset'],
-    label(group.config),
+    group.label,
     f'{round(statistics.mean(group.weights)):,}',
     '/'.join(sorted({str(number) for number in pick('round')})),
     ' '.join(map(str, group.seeds)),
@@ -176,55 +154,94 @@ def spread(values: list[float]) -> str:
   return mean if len(values) < 2 else f'{mean} ± {statistics.stdev(values):.3f}'
 
 
-def draw_groups(groups: list[Group], path: pathlib.Path) -> None:
-  """Personalised accuracy, mean and range over seeds, a row a dataset."""
-  from matplotlib.figure import Figure
-
-  datasets = list(dict.fromkeys(g.config['dataset'] for g in groups))
-  figure = Figure(figsize=(12, 2.9 * len(datasets)), layout='constrained')
-  panels = figure.subplots(len(datasets), 2, sharey='row', squeeze=False)
-  for (rounds, traffic), dataset in zip(panels, datasets):
-    chosen = [g for g in groups if g.config['dataset'] == dataset]
-    for one, style in zip(chosen, itertools.cycle(_STYLES)):
-      _draw_group(rounds, traffic, one, style)
-    rounds.set_ylabel(f'{dataset}\npersonalised test accuracy')
-    rounds.set_xlabel('round')
-    traffic.set_xlabel('bytes sent so far, both directions')
-    traffic.set_xscale('log')
-    traffic.xaxis.set_major_formatter(lambda x, _: size(x))
-    handles, labels = rounds.get_legend_handles_labels()
-    beside = dict(loc='center left', bbox_to_anchor=(1.02, 0.5))
-    traffic.legend(handles, labels, fontsize=8, **beside)
-    for axes in (rounds, traffic):
-      axes.grid(alpha=0.3)
-  figure.savefig(path, dpi=130)
+def write(groups: list[Group], text: str, folder: pathlib.Path) -> None:
+  """Writes `report.md` around the table `text`, its pictures, `table.csv`."""
+  folder.mkdir(parents=True, exist_ok=True)
+  drawn = pictures.write(groups, folder)
+  parts = [f'![{name}]({name})\n\n{caption}' for name, caption in drawn.items()]
+  page = '\n\n'.join(['# Runs compared', text, *parts])
+  (folder / 'report.md').write_text(page + '\n')
+  lines = records(groups)
+  with open(folder / 'table.csv', 'w', newline='') as file:
+    writer = csv.DictWriter(
+      file, list(dict.fromkeys(k for x in lines for k in x))
+    )
+    writer.writeheader()
+    writer.writerows(lines)
 
 
-def _draw_group(rounds, traffic, group: Group, style: str) -> None:
-  table = list(zip(*group.rows))
-  accuracy = [[row['personal_accuracy'] for row in rows] for rows in table]
-  sent = [rows[0]['uplink_bytes'] + rows[0]['downlink_bytes'] for rows in table]
-  mean = [statistics.mean(values) for values in accuracy]
-  low, high = map(min, accuracy), map(max, accuracy)
-  x = [rows[0]['round'] for rows in table]
-  (line,) = rounds.plot(x, mean, style, markersize=4, label=label(group.config))
-  color = line.get_color()
-  rounds.fill_between(x, list(low), list(high), color=color, alpha=0.2)
-  if sent[-1]:
-    traffic.plot(sent, mean, style, markersize=4, color=color)
-  else:
-    traffic.axhline(mean[-1], linestyle=':', color=color)
+def records(groups: list[Group]) -> list[dict[str, Any]]:
+  """What each run is and the numbers of its last row, one dict a run."""
+  return [
+    {
+      'run': str(folder),
+      'dataset': group.config['dataset'],
+      'method': group.label,
+      'seed': seed,
+      **scalars(rows[-1]),
+    }
+    for group in groups
+    for folder, seed, rows in zip(group.folders, group.seeds, group.rows)
+  ]
+
+
+def scalars(row: dict[str, Any]) -> dict[str, float]:
+  """The metrics of a row that are one number."""
+  return {k: v for k, v in row.items() if isinstance(v, (int, float))}
+
+
+def tensorboard(groups: list[Group], folder: pathlib.Path) -> None:
+  """Writes every run's metrics as TensorBoard's event files.
+
+  A run keeps its path below what all paths have in common; event files that
+  are there already are replaced.
+
+  Raises:
+    InputError: tensorboardX is not installed.
+  """
+  try:
+    from tensorboardX import SummaryWriter
+  except ImportError as error:
+    raise InputError(
+      "--tensorboard needs tensorboardX: pip install 'hns[tensorboard]'"
+    ) from error
+  runs = [run for g in groups for run in zip(g.folders, g.rows)]
+  common = os.path.commonpath([path.resolve().parent for path, _ in runs])
+  for path, rows in tqdm.tqdm(runs, 'events', leave=False, disable=None):
+    target = folder / path.resolve().relative_to(common)
+    for old in target.glob('events.out.tfevents.*'):
+      old.unlink()
+    with SummaryWriter(str(target)) as writer:
+      for row in rows:
+        for name, value in scalars(row).items():
+          writer.add_scalar(name, value, row['round'])
+        each = row.get('client_accuracies')
+        if each:
+          writer.add_histogram(
+            'client_accuracies', np.array(each), row['round']
+          )
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('runs', nargs='+', help='work folders of runs')
-  parser.add_argument('--picture', help='where to draw them, a PNG')
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  add = parser.add_argument
+  add('runs', nargs='+', help='work folders of runs')
+  add('--out', type=pathlib.Path, help='a folder for tables and pictures')
+  add('--tensorboard', type=pathlib.Path, help='a folder for event files')
   flags = parser.parse_args()
   groups, skipped = group(flags.runs)
-  print('\n'.join([compare(groups), *skipped]))
-  if flags.picture and groups:
-    draw_groups(groups, pathlib.Path(flags.picture))
+  text = '\n'.join(skipped)
+  if not groups:
+    sys.exit(f'hns: nothing to compare\n{text}')
+  text = f'{compare(groups)}\n\n{text}'.rstrip()
+  print(text)
+  try:
+    if flags.out:
+      write(groups, text, flags.out)
+    if flags.tensorboard:
+      tensorboard(groups, flags.tensorboard)
+  except (InputError, OSError) as error:
+    sys.exit(f'hns: {error}')
 
 
 if __name__ == '__main__':

@@ -14,7 +14,7 @@ from typing import Any
 
 from flax import serialization
 
-from hns import report
+from hns import pictures, report
 from hns.config import differences
 from hns.errors import invalid
 
@@ -81,7 +81,7 @@ def draw(title: str, workdir: pathlib.Path) -> None:
   """Draws `accuracy.png` from the metrics, unless it is there."""
   path = workdir / 'accuracy.png'
   if not path.exists():
-    report.draw(rows(workdir), title, path)
+    pictures.one_run(rows(workdir), title).savefig(path, dpi=130)
 
 
 def save(workdir: pathlib.Path, state: Any) -> None:

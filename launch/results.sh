@@ -14,6 +14,5 @@ for dataset in mnist cifar10 femnist; do
     --config.eval_every=10 --workdir="$folder/$dataset" "${@:2}" ||
     { failed=$?; [ "$failed" -lt 128 ] || exit "$failed"; }
 done
-python -m hns.report "$folder"/*/*/ --picture="$folder/results.png" |
-  tee "$folder/results.md"
+python -m hns.report "$folder"/*/*/ --out="$folder"
 exit "$failed"

@@ -94,7 +94,7 @@ def test_devices_share_the_work_and_chunks_are_of_a_size():
 def test_an_evaluation_in_blocks_is_the_whole(monkeypatch):
   built = small(algorithm='local', cohort=3)
   whole = list(loop.train(built, 2, 2))
-  monkeypatch.setattr(loop, '_block', lambda clients, size: 4)
+  monkeypatch.setattr(loop, '_block', lambda *_: 4)
   parts = list(loop.train(built, 2, 2))
   for a, b in zip(whole, parts):
     assert all(a[k] == b[k] for k in a if 'seconds' not in k)

@@ -1,0 +1,192 @@
+"""Runs side by side: tables, pictures, event files."""
+
+import csv
+import json
+import shutil
+import struct
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from conftest import compiled, opened, small, small_config
+
+from hns import (
+  evaluation,
+  experiment,
+  metrics,
+  parallel,
+  pictures,
+  report,
+  rounds,
+)
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+  """Two seeds of a method of signs, and one run as a method without them."""
+  home = tmp_path_factory.mktemp('runs')
+  for seed in (0, 1):
+    experiment.run(small_config(seed=seed), home / f's{seed}')
+  shutil.copytree(home / 's0', home / 'fedavg')
+  path = home / 'fedavg' / 'config.json'
+  about = json.loads(path.read_text())
+  about['config']['algorithm'], about['layers'] = 'fedavg', {}
+  path.write_text(json.dumps(about))
+  path = home / 'fedavg' / 'metrics.jsonl'
+  rows = [json.loads(line) for line in path.read_text().splitlines()]
+  drop = lambda row: {k: v for k, v in row.items() if 'agree' not in k}
+  path.write_text(''.join(json.dumps(drop(row)) + '\n' for row in rows))
+  (home / 'empty').mkdir()
+  return home
+
+
+def test_seeds_share_a_line_and_what_holds_no_run_is_named(runs):
+  names = [str(runs / name) for name in ('s1', 'fedavg', 's0', 'empty')]
+  groups, skipped = report.group(names)
+  assert skipped == [f'{runs / "empty"}: no evaluated round']
+  assert [group.seeds for group in groups] == [(0, 1), (0,)]
+  first, second = report.compare(groups).splitlines()[2:]
+  assert (
+    '| hidenseek (paper, 4 down, density 0.2) | 10,948 | 2 | 0 1 |' in first
+  )
+  assert '±' in first and '| fedavg |' in second and '±' not in second
+
+
+def test_words_and_numbers():
+  table = {'pruned': True, 'feedback': True}
+  rival = {'algorithm': 'signsgd', 'density': 0.5, 'signsgd': table}
+  assert report.label(rival) == 'signsgd (feedback, pruned, density 0.5)'
+  assert report.spread([0.5, 0.7]) == '0.600 ± 0.141'
+  assert report.size(1_500_000) == '1.5 MB'
+
+
+def test_the_command_writes_what_it_prints(runs, tmp_path):
+  folders = [runs / name for name in ('s0', 's1', 'fedavg')]
+  done = subprocess.run(
+    [
+      *(sys.executable, '-m', 'hns.report', *folders),
+      *(f'--out={tmp_path}/a/b', f'--tensorboard={tmp_path}/events'),
+    ],
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0 and done.stderr == ''
+  out = tmp_path / 'a' / 'b'
+  page = (out / 'report.md').read_text()
+  assert done.stdout.strip() in page
+  for name in ('accuracy', 'clients', 'signs', 'layers'):
+    assert f']({name}.png)' in page
+    assert (out / f'{name}.png').read_bytes()[:4] == b'\x89PNG'
+  with open(out / 'table.csv', newline='') as file:
+    lines = list(csv.DictReader(file))
+  assert [line['run'] for line in lines] == [str(f) for f in folders]
+  last = report.read(runs / 's1')[-1]
+  assert float(lines[1]['personal_accuracy']) == last['personal_accuracy']
+  assert lines[2]['agree_with_server'] == ''
+  for folder in folders:
+    assert events(tmp_path / 'events' / folder.name) == [
+      (row['round'], name, np.float32(value))
+      for row in report.read(folder)
+      for name, value in report.scalars(row).items()
+    ]
+
+
+def events(folder):
+  """(step, tag, value) of the scalars in a folder's one event file."""
+  from tensorboardX.proto.event_pb2 import Event
+
+  (path,) = folder.iterdir()
+  content, found = path.read_bytes(), []
+  while content:
+    (size,) = struct.unpack('<Q', content[:8])
+    event = Event.FromString(content[12 : 12 + size])
+    found += [
+      (event.step, value.tag, value.simple_value)
+      for value in event.summary.value
+      if value.HasField('simple_value')
+    ]
+    content = content[16 + size :]
+  return found
+
+
+def test_events_written_again_replace_the_old(runs, tmp_path):
+  groups, _ = report.group([str(runs / 's0')])
+  for _ in range(2):
+    report.tensorboard(groups, tmp_path)
+    assert len(events(tmp_path / 's0')) == 2 * len(
+      report.scalars(report.read(runs / 's0')[0])
+    )
+
+
+def test_nothing_to_compare_is_said(tmp_path, monkeypatch):
+  monkeypatch.setattr(sys, 'argv', ['report', str(tmp_path / 'none')])
+  with pytest.raises(SystemExit, match='none: no evaluated round'):
+    report.main()
+
+
+def test_pictures_show_what_runs_tell(runs):
+  """A method without signs is in the pictures that it can be in."""
+  groups, _ = report.group(
+    [str(runs / name) for name in ('s0', 's1', 'fedavg')]
+  )
+  signed, plain = groups
+  assert pictures.signs([plain]) is None and pictures.layers([plain]) is None
+  rounds, sent, seconds = (
+    axes.get_lines() for axes in pictures.accuracy(groups).axes
+  )
+  assert len(rounds) == len(sent) == len(seconds) == 2
+  styles = {(line.get_linestyle(), line.get_marker()) for line in rounds}
+  assert len(styles) == 2
+  mean = [
+    np.mean([rows[i]['personal_accuracy'] for rows in signed.rows])
+    for i in range(2)
+  ]
+  np.testing.assert_allclose(rounds[0].get_ydata(), mean)
+  spent = sum(row['seconds'] for row in plain.rows[0])  # a row a round
+  np.testing.assert_allclose(seconds[1].get_xdata()[-1], spent)
+  bars = pictures.layers(groups).axes[0].containers[0]
+  assert len(bars) == 3
+  left, whole = zip(*(layers['Dense_0'] for layers in signed.layers))
+  assert bars[0].get_height() == np.mean(np.divide(left, whole)) < 1
+
+
+def test_layers_add_up_to_the_density(runs):
+  about = json.loads((runs / 's0' / 'config.json').read_text())
+  left, all_of_them = np.sum(list(about['layers'].values()), 0)
+  assert left == round(0.2 * all_of_them)
+
+
+def test_agreement_is_that_of_all_pairs():
+  rng = np.random.RandomState(0)
+  signs = rng.choice([-1, 1], (5, 40))
+  server = rng.choice([-1, 1], 40) * (np.arange(40) < 30)
+  signs *= server != 0
+  found = metrics.agreement(signs.sum(0), server, 5)
+  same = signs[:, None, :30] == signs[None, :, :30]
+  pairs = same[~np.eye(5, dtype=bool)].mean()
+  assert found['agree_with_clients'] == pytest.approx(pairs)
+  vote = (signs[:, :30] == server[:30]).mean()
+  assert found['agree_with_server'] == pytest.approx(vote)
+  assert 'agree_with_clients' not in metrics.agreement(signs[0], server, 1)
+  assert metrics.agreement(None, None, 5) == {}
+
+
+def test_votes_are_the_sum_of_the_signs_in_any_blocks():
+  experiment = small()
+  engine, key, birth, federation, asked, rows, *_ = experiment
+  state = rounds.begin(birth)
+  evaluate = compiled(evaluation.evaluate, engine)
+  absent = np.int32(parallel.ABSENT)
+  parts = [
+    evaluate(key, birth, federation, state, ids, (), rows)
+    for ids in np.int32([asked[:4], [*asked[4:], absent, absent]])
+  ]
+  found = evaluation.join(parts, len(asked))
+  assert found.count.shape == (6,) and np.all(found.count > 0)
+  models = evaluation.personal_models(engine, opened(experiment)[0], asked)
+  each = jax.vmap(evaluation.signs)(models)
+  np.testing.assert_array_equal(found.votes, each.sum(0))
+  pruned = np.asarray(found.server) == 0
+  assert pruned.any() and not found.votes[pruned].any()
