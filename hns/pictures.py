@@ -149,9 +149,7 @@ def layers(groups: list[Any]) -> Figure | None:
 
 def _pruning(group) -> str:
   config = group.config
-  return (
-    f'{config["model"]}, {config["pruning"]}, density {config["density"]:g}'
-  )
+  return f'{config["pruning"]}, density {config["density"]:g}'
 
 
 def _densities(group) -> dict[str, float]:
