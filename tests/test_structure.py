@@ -9,7 +9,7 @@ import pytest
 HNS = pathlib.Path(__file__).parents[1] / 'hns'
 FLOORS = [
   {'errors', 'tree', 'conv', 'metrics', 'supermask', 'report'}
-  | {'parallel', 'own'},
+  | {'parallel', 'own', 'interrupt'},
   {'coding', 'models', 'data', 'partition'},
   {'wire'},
   {'federated', 'pruning', 'devices', 'compact'},
@@ -17,8 +17,9 @@ FLOORS = [
   {'bases'},
   {'training'},
   {'algorithms', 'rounds'},
-  {'evaluation', 'config'},
+  {'evaluation', 'config', 'checkpoint'},
   {'workdir', 'loop'},
+  {'record'},
   {'experiment'},
   {'main', 'export'},
 ]
