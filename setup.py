@@ -29,6 +29,7 @@ setuptools.setup(
     'ml_collections>=1.0',
     'numpy>=2.0',
     'optax>=0.2.3',
+    'orbax-checkpoint>=0.12',
     'pillow>=10.3',
     'scikit-learn>=1.5',
     'tensorflow-datasets>=4.9.10',

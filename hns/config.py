@@ -43,6 +43,7 @@ def base(**fields: Any) -> ml_collections.ConfigDict:
   config.eval_every = 5  # rounds between evaluations
   config.eval_clients = 0  # so many, always the same, are evaluated; 0: all
   config.eval_split = 'test'  # or validation, to tune on
+  config.checkpoint_seconds = 60.0  # between checkpoints, at least
 
   config.upload = 'change'  # of hidenseek: signs, dithered, change, ternary
   config.download_bits = 4  # a weight, for methods that quantise; 1 to 8 or 32
@@ -92,6 +93,7 @@ _AT_LEAST = {
   'devices': 0,
   'eval_every': 1,
   'eval_clients': 0,
+  'checkpoint_seconds': 0,
   'seed': 0,
 }
 

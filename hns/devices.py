@@ -10,6 +10,7 @@ import platform
 import re
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from hns import data
@@ -67,6 +68,13 @@ def choose(count: int, cohort: int) -> list[jax.Device]:
 def is_first() -> bool:
   """Whether this process writes files and prints."""
   return jax.process_index() == 0
+
+
+def gather(value: int) -> list[int]:
+  """That number in every process; all have to ask."""
+  if jax.process_count() == 1:
+    return [value]
+  return multihost_utils.process_allgather(np.int32(value)).tolist()
 
 
 def wait_for_all(name: str) -> None:

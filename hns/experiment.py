@@ -2,14 +2,12 @@
 
 import functools
 import json
-import os
 import pathlib
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 
 from hns import (
   compact,
@@ -20,7 +18,6 @@ from hns import (
   parallel,
   partition,
   pruning,
-  report,
   wire,
   workdir,
 )
@@ -28,7 +25,8 @@ from hns import config as configs
 from hns.algorithms import RECIPES
 from hns.errors import invalid
 from hns.federated import Birth, Method
-from hns.loop import Experiment, train
+from hns.loop import Experiment
+from hns.record import Schedule, record
 from hns.rounds import Engine, Federation
 from hns.supermask import Supermask
 from hns.training import Examples, Plan, Rows
@@ -167,11 +165,14 @@ def _pixel_scale(images: np.ndarray) -> tuple[float, float]:
 def run(config: Any, folder: str | pathlib.Path) -> list[dict[str, Any]]:
   """Trains, writing metrics as they come; returns the rows of the metrics.
 
+  A run that was killed goes on from its last checkpoint, to the same numbers.
   A folder that holds this run complete is left as it is and its rows are
   returned. Of several processes the first alone writes.
 
   Raises:
-    InputError: the config cannot run, or the folder is another config's.
+    InputError: the config cannot run, or the folder is another run's, or
+      cannot be written.
+    Interrupted: ctrl-C or SIGTERM came; the run was saved.
   """
   folder = pathlib.Path(folder)
   configs.validate(config)
@@ -182,36 +183,13 @@ def run(config: Any, folder: str | pathlib.Path) -> list[dict[str, Any]]:
   devices.wait_for_all('folder read')
   if not finished:
     experiment = build(config)
-    path = os.devnull
-    if devices.is_first():
-      path = workdir.start(held, _about(config, experiment), folder)
-    rows = _write_rows(config, experiment, path, folder)
+    schedule = Schedule(*(config[name] for name in Schedule._fields))
+    with workdir.claim(folder) as file:
+      workdir.start(held, _about(config, experiment), folder)
+      rows = record(experiment, schedule, folder, file)
   if devices.is_first():
     workdir.draw(title(config), folder)
   return rows
-
-
-def _write_rows(config, experiment, path, folder) -> list[dict[str, Any]]:
-  rows = []
-  quiet = not devices.is_first()
-  with open(path, 'w') as file, _bar(config.rounds, quiet) as bar:
-    save = functools.partial(_save, folder)
-    for row in train(experiment, config.rounds, config.eval_every, bar, save):
-      rows.append(row)
-      file.write(json.dumps(row) + '\n')
-      file.flush()
-      bar.set_postfix_str(
-        f'personalised {row["personal_accuracy"]:.3f}, '
-        f'global {row["global_accuracy"]:.3f}, '
-        f'{report.size(row["uplink_bytes"] + row["downlink_bytes"])}'
-      )
-  return rows
-
-
-def _save(folder, state, store) -> None:
-  if devices.is_first():
-    held = {str(i): own for i, own in store.held.items()}
-    workdir.save(folder, (jax.device_get(state), held))
 
 
 def _about(config, experiment) -> dict[str, Any]:
@@ -288,9 +266,3 @@ def _width(devices: int, cohort: int) -> int:
   if jax.default_backend() == 'cpu':
     return 1
   return min(-(-cohort // devices), 32)
-
-
-def _bar(total: int, quiet: bool) -> tqdm.tqdm:
-  """Only on a terminal, and there unless `quiet`."""
-  shown = dict(unit='round', dynamic_ncols=True, disable=quiet or None)
-  return tqdm.tqdm(total=total, **shown)

@@ -27,7 +27,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hns import coding, devices, evaluation, experiment, models, rounds, workdir
+from hns import (
+  coding,
+  devices,
+  evaluation,
+  experiment,
+  loop,
+  models,
+  rounds,
+  workdir,
+)
 from hns import config as configs
 from hns.errors import InputError, invalid
 from hns.supermask import Supermask
@@ -155,11 +164,11 @@ def from_run(folder: pathlib.Path, client: int | None) -> bytes:
   """
   config, run = _opened(folder, client)
   engine, key, birth, federation, *_ = run
-  state, held = workdir.load(folder, (rounds.begin(birth), birth.own))
+  state, store, _ = workdir.load(folder, loop.begin(run), config.rounds)
   opening = rounds.open_round(engine, key, birth, federation, state)
   variables = evaluation.global_model(engine, opening)
   if client is not None:
-    own = held.get(str(client), birth.own)
+    own = store.held.get(client, birth.own)
     variables = evaluation.personal_model(engine, opening, client, own)
   if set(variables) != {'weights', 'mask', 'signs', 'params'}:
     raise InputError(f'{config.algorithm}: only a model of signs is exported')

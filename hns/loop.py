@@ -3,7 +3,7 @@
 import concurrent.futures
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ import numpy as np
 import tqdm
 
 from hns import devices, evaluation, metrics, own, parallel, rounds, wire
+from hns.checkpoint import Progress
 from hns.federated import Birth
 from hns.rounds import Engine, Federation
 from hns.training import Rows
@@ -43,52 +44,64 @@ class Experiment(NamedTuple):
   envelope: Envelope
 
 
+def begin(experiment: Experiment) -> Progress:
+  """Where a run is before round 1."""
+  birth = experiment.birth
+  return Progress(rounds.begin(birth), own.create(birth.own), metrics.Tally())
+
+
 def train(
-  experiment: Experiment, last: int, eval_every: int, bar=None, save=None
+  experiment: Experiment,
+  last: int,
+  eval_every: int,
+  progress: Progress | None = None,
+  played: Callable[[Progress], None] = lambda progress: None,
 ) -> Iterator[dict[str, Any]]:
   """Yields a row of metrics every `eval_every` rounds and after the last.
 
   Bytes and rounds count from the first; `seconds` is the mean of the rounds
-  since the last row. `save(state, store)` is called after the last round.
+  since the last row.
+
+  Args:
+    experiment: what to run.
+    last: the number of rounds in all.
+    eval_every: rounds between evaluations.
+    progress: where to go on, consumed; None for the beginning.
+    played: called after every round, before its evaluation; what it is given
+      lasts until the next round.
   """
   _, key, birth, federation, *_ = experiment
   check_payloads(experiment)
   start = time.perf_counter()
   run = programs(experiment)
   compile_seconds = time.perf_counter() - start
-  state = rounds.begin(birth)
-  store = own.create(birth.own)
-  reports, spent, sent = [], 0.0, {'uplink_bytes': 0, 'downlink_bytes': 0}
-  for number in range(1, last + 1):
+  state, store, tally = progress or begin(experiment)
+  number = int(state.round)
+  while True:
+    if tally.rounds and (number % eval_every == 0 or number == last):
+      start = time.perf_counter()
+      scores = _evaluate(experiment, run, state, store)
+      yield {
+        'round': number,
+        **metrics.summarise(scores),
+        **metrics.traffic(tally),
+        'seconds': tally.seconds_since / tally.rounds,
+        'eval_seconds': time.perf_counter() - start,
+        'compile_seconds': compile_seconds,
+      }
+      tally = metrics.evaluated(tally)
+    if number == last:
+      return
     start = time.perf_counter()
     ids = run.cohort(key, federation, state.round)
     held = own.fetch(store, ids)
     state, held, told = run.round(key, birth, federation, state, ids, held)
     own.keep(store, ids, held)
     jax.block_until_ready(state)
-    spent += time.perf_counter() - start
-    reports.append(told)
-    if bar is not None:
-      bar.update()
-    if save is not None and number == last:
-      save(state, store)
-    if number % eval_every and number != last:
-      continue
-    traffic = metrics.traffic(jax.device_get(reports))
-    for name in sent:
-      sent[name] += traffic[name]
-    start = time.perf_counter()
-    scores = _evaluate(experiment, run, state, store)
-    yield {
-      'round': number,
-      **metrics.summarise(scores),
-      **traffic,
-      **sent,
-      'seconds': spent / len(reports),
-      'eval_seconds': time.perf_counter() - start,
-      'compile_seconds': compile_seconds,
-    }
-    reports, spent = [], 0.0
+    seconds = time.perf_counter() - start
+    tally = metrics.add(tally, jax.device_get(told), seconds)
+    number += 1
+    played(Progress(state, store, tally))
 
 
 class Programs(NamedTuple):

@@ -1,6 +1,7 @@
 """The command line: `python -m hns.main --config=FILE --workdir=DIR`."""
 
 import pathlib
+import signal
 import sys
 
 from absl import app, flags, logging
@@ -38,6 +39,11 @@ def main(argv: list[str]) -> None:
     rows = experiment.run(config, workdir)
   except InputError as error:
     sys.exit(f'hns: {error}')
+  except KeyboardInterrupt as stop:
+    print(
+      f'hns: {stop or "stopped; the same command goes on"}', file=sys.stderr
+    )
+    sys.exit(128 + getattr(stop, 'signal', signal.SIGINT))
   if not devices.is_first():
     return
   print(experiment.title(config))

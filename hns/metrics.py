@@ -1,6 +1,6 @@
 """Numbers a run reports, one object an evaluated round."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -62,22 +62,62 @@ def agreement(
   return found
 
 
-def traffic(reports: list[Any]) -> dict[str, float]:
-  """Bytes and losses of the rounds since the last evaluation.
+class Tally(NamedTuple):
+  """What rounds told so far, in Python's numbers.
 
-  Args:
-    reports: `hns.rounds.Report`, one a round; losses and flips are the last's.
+  Attributes:
+    rounds: rounds since the last evaluation.
+    uplink, downlink: bytes of all rounds.
+    uplink_since, uploaded_since: bytes and weights since the last evaluation.
+    seconds_since: spent on rounds since the last evaluation.
+    train_loss, flip_rate: of the last round.
   """
-  total = lambda field: sum(
-    int(np.sum(getattr(r, field), dtype=np.int64)) for r in reports
+
+  rounds: int = 0
+  uplink: int = 0
+  downlink: int = 0
+  uplink_since: int = 0
+  uploaded_since: int = 0
+  seconds_since: float = 0.0
+  train_loss: float = 0.0
+  flip_rate: float = 0.0
+
+
+def add(tally: Tally, report: Any, seconds: float) -> Tally:
+  """The tally after one more round, of `hns.rounds.Report`."""
+  up, down, weights = (
+    int(np.sum(x, dtype=np.int64))
+    for x in (report.uplink, report.downlink, report.uploaded)
   )
-  uplink, uploaded = total('uplink'), total('uploaded')
+  return Tally(
+    tally.rounds + 1,
+    tally.uplink + up,
+    tally.downlink + down,
+    tally.uplink_since + up,
+    tally.uploaded_since + weights,
+    tally.seconds_since + seconds,
+    float(report.train_loss),
+    float(report.flip_rate),
+  )
+
+
+def evaluated(tally: Tally) -> Tally:
+  """The tally after an evaluation."""
+  return tally._replace(
+    rounds=0, uplink_since=0, uploaded_since=0, seconds_since=0.0
+  )
+
+
+def traffic(tally: Tally) -> dict[str, float]:
+  """A row's bytes, loss and flips."""
   return {
-    'train_loss': float(reports[-1].train_loss),
-    'flip_rate': float(reports[-1].flip_rate),
-    'uplink_bytes': uplink,
-    'downlink_bytes': total('downlink'),
-    'uplink_bits_per_weight': 8 * uplink / max(uploaded, 1),
+    'train_loss': tally.train_loss,
+    'flip_rate': tally.flip_rate,
+    'uplink_bytes': tally.uplink,
+    'downlink_bytes': tally.downlink,
+    'uplink_bits_per_weight': 8
+    * tally.uplink_since
+    / max(tally.uploaded_since, 1),
   }
 
 

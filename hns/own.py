@@ -48,3 +48,22 @@ def keep(store: Store, ids: Any, own: Any) -> None:
 def bytes_each(birth: Any) -> int:
   """Bytes that one client's state costs on the host."""
   return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(birth))
+
+
+def pack(store: Store) -> tuple[Any, Any]:
+  """The ids of the states held, and these stacked; `None`s without any.
+
+  The one copy of the store that a checkpoint costs.
+  """
+  if not store.held:
+    return None, None
+  stack = lambda *leaves: np.stack(leaves)
+  ids = np.array(list(store.held), np.int64)
+  return ids, jax.tree.map(stack, *store.held.values())
+
+
+def unpack(store: Store, ids: Any, own: Any) -> Store:
+  """The store that was packed; `store` gives what clients start with."""
+  full = create(store.birth)
+  keep(full, ids, own)
+  return full

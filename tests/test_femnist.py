@@ -142,7 +142,8 @@ def test_a_broken_file_is_named_with_its_writer(leaf, change, value, said):
 
 
 @pytest.mark.parametrize(
-  'keep,where', [(0.005, 'somewhere'), (0.5, 'in writer cy'), (0.9, 'in .* dee')]
+  'keep,where',
+  [(0.005, 'somewhere'), (0.5, 'in writer cy'), (0.9, 'in .* dee')],
 )
 def test_a_file_cut_off_is_named_with_its_writer(leaf, keep, where):
   path = leaf / 'all_data_1.json'

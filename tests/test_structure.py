@@ -8,7 +8,8 @@ import pytest
 
 HNS = pathlib.Path(__file__).parents[1] / 'hns'
 FLOORS = [
-  {'errors', 'tree', 'conv', 'metrics', 'supermask', 'parallel', 'own'},
+  {'errors', 'tree', 'conv', 'metrics', 'supermask', 'parallel', 'own'}
+  | {'interrupt'},
   {'coding', 'models', 'data', 'partition', 'pictures'},
   {'wire', 'report'},
   {'federated', 'pruning', 'devices', 'compact'},
@@ -16,9 +17,10 @@ FLOORS = [
   {'bases'},
   {'training'},
   {'algorithms', 'rounds'},
-  {'evaluation', 'config'},
+  {'evaluation', 'config', 'checkpoint'},
   {'workdir', 'loop'},
-  {'experiment', 'sweeps'},
+  {'record', 'sweeps'},
+  {'experiment'},
   {'main', 'export', 'femnist'},
 ]
 

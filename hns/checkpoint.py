@@ -1,0 +1,230 @@
+"""Checkpoints: all that a run needs to go on, on disk.
+
+A checkpoint is a folder named after its round. Orbax writes it beside its
+place; with the digests of its files it moves there at once, so that it is whole
+or absent, and what a disk damages later is noticed.
+"""
+
+import concurrent.futures
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import pathlib
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from hns import metrics, own, tree
+from hns.errors import InputError, invalid
+from hns.own import Store
+
+_KEPT = 2
+_SHARE = 20  # writing takes at most one part in so many of the time
+_DIGESTS = 'digests.json'
+
+
+class Progress(NamedTuple):
+  """Where a run is.
+
+  Attributes:
+    state: of the server, `hns.rounds.State`.
+    store: what clients keep.
+    tally: what the rounds told.
+  """
+
+  state: Any
+  store: Store
+  tally: metrics.Tally
+
+
+def snapshot(progress: Progress) -> Progress:
+  """A copy that the next rounds leave alone; no client's state is copied."""
+  state, store, tally = progress
+  # A store replaces a client's arrays and never writes into them.
+  frozen = store._replace(held=dict(store.held))
+  return Progress(jax.tree.map(np.array, state), frozen, tally)
+
+
+@contextlib.contextmanager
+def writer(
+  folder: pathlib.Path, seconds: float
+) -> Iterator[Callable[[Progress, bool], None]]:
+  """Yields `save(progress, now)`, which writes in a thread of its own.
+
+  Without `now` it does nothing if the last checkpoint is younger than
+  `seconds`, is still being written, or took longer than a twentieth of the time
+  since. With it, the checkpoint is on disk when it returns.
+
+  Args:
+    folder: where this run's checkpoints are.
+    seconds: at least, between two checkpoints.
+
+  Raises:
+    InputError: from `save`, the disk took no more.
+  """
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    job, begun = pool.submit(lambda: 0.0), time.monotonic()
+
+    def save(progress, now):
+      nonlocal job, begun
+      if not now:
+        age = time.monotonic() - begun
+        if age < seconds or not job.done() or age < _SHARE * job.result():
+          return
+      job.result()  # raises what the last one raised
+      begun = time.monotonic()
+      job = pool.submit(write, folder, snapshot(progress))
+      if now:
+        job.result()
+
+    yield save
+
+
+def write(folder: pathlib.Path, progress: Progress) -> float:
+  """Writes a checkpoint and removes all but the newest; returns the seconds.
+
+  Raises:
+    InputError: the disk took no more; older checkpoints are still there.
+  """
+  start = time.monotonic()
+  path = folder / str(int(progress.state.round))
+  part = path.with_suffix('.part')
+  try:
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.rmtree(path, ignore_errors=True)
+    with _quiet(), _orbax() as orbax:
+      orbax.save(part.absolute(), args=ocp.args.PyTreeSave(_arrays(progress)))
+    (part / _DIGESTS).write_text(json.dumps(_digests(part)))
+    os.replace(part, path)
+  # Orbax raises ValueError for what the disk says.
+  except (OSError, ValueError) as error:
+    shutil.rmtree(part, ignore_errors=True)
+    raise invalid(
+      'workdir',
+      str(folder.parent),
+      f'round {path.name} could not be saved ({_cause(error)}): make room '
+      'there, and the same command goes on from the last checkpoint',
+    ) from error
+  for number in numbers(folder)[:-_KEPT]:
+    shutil.rmtree(folder / str(number), ignore_errors=True)
+  return time.monotonic() - start
+
+
+def numbers(folder: pathlib.Path) -> list[int]:
+  """The rounds of which there is a checkpoint, rising."""
+  if not folder.exists():
+    return []
+  return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+
+
+def restore(folder: pathlib.Path, like: Progress) -> Progress | None:
+  """The newest whole checkpoint; None without any.
+
+  Damaged ones are named on stderr.
+
+  Args:
+    folder: where checkpoints are.
+    like: any progress of the run.
+
+  Raises:
+    InputError: all are damaged.
+  """
+  found = numbers(folder)
+  for number in reversed(found):
+    path = folder / str(number)
+    if _is_whole(path):
+      return _read(path, like)
+    print(f'hns: {path} is damaged and left out', file=sys.stderr)
+  if found:
+    raise InputError(f'{folder}: all are damaged; remove it to start over')
+  return None
+
+
+def clean(folder: pathlib.Path, last: int) -> None:
+  """Removes what is past a round, and what a kill left half written."""
+  for path in folder.iterdir() if folder.exists() else ():
+    if not path.name.isdigit() or int(path.name) > last:
+      shutil.rmtree(path, ignore_errors=True)
+
+
+def _read(path: pathlib.Path, like: Progress) -> Progress:
+  with _orbax() as orbax:
+    arrays = flatten_dict(orbax.restore(path.absolute()), sep='/')
+
+  def fill(name, like):
+    leaf = lambda path, _: arrays[f'{name}/{tree.path_name(path)}']
+    return jax.tree_util.tree_map_with_path(leaf, like)
+
+  store = like.store
+  if 'ids' in arrays:
+    store = own.unpack(store, arrays['ids'], fill('own', store.birth))
+  tally = jax.tree.map(lambda x: x.item(), fill('tally', like.tally))
+  return Progress(fill('state', like.state), store, tally)
+
+
+def _arrays(progress: Progress) -> dict[str, Any]:
+  """Every leaf by its path, as dicts of dicts."""
+  ids, held = own.pack(progress.store)
+  parts = {'state': progress.state, 'tally': progress.tally, 'own': held}
+  leaves = jax.tree_util.tree_leaves_with_path(parts | {'ids': ids})
+  named = {tree.path_name(path): np.asarray(leaf) for path, leaf in leaves}
+  return unflatten_dict(named, sep='/')
+
+
+def _orbax() -> ocp.Checkpointer:
+  """A checkpointer of this process alone, whether it has peers or not."""
+  me = jax.process_index()
+  alone = ocp.options.MultiprocessingOptions(
+    primary_host=me, active_processes={me}, barrier_sync_key_prefix=str(me)
+  )
+  # Random weights do not shrink; compressing holds them twice.
+  handler = ocp.PyTreeCheckpointHandler(
+    use_compression=False, multiprocessing_options=alone
+  )
+  return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Orbax logs, with its stack, what it also raises."""
+  logger = logging.getLogger('absl')
+  level = logger.level
+  logger.setLevel(logging.CRITICAL)
+  try:
+    yield
+  finally:
+    logger.setLevel(level)
+
+
+def _digests(path: pathlib.Path) -> dict[str, str]:
+  """SHA-256 of every file of a checkpoint."""
+  found = {}
+  for part in sorted(path.rglob('*')):
+    if part.is_file() and part.name != _DIGESTS:
+      with part.open('rb') as file:
+        digest = hashlib.file_digest(file, 'sha256').hexdigest()
+      found[str(part.relative_to(path))] = digest
+  return found
+
+
+def _is_whole(path: pathlib.Path) -> bool:
+  try:
+    return json.loads((path / _DIGESTS).read_text()) == _digests(path)
+  except (OSError, ValueError):
+    return False
+
+
+def _cause(error: Exception) -> str:
+  """What the disk said: the end of Orbax's long line."""
+  if isinstance(error, OSError) and error.strerror:
+    return error.strerror
+  return str(error).split(' [')[0].split(': ')[-1]

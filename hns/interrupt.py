@@ -1,0 +1,53 @@
+"""Signals that let the round in progress end first."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+  """A run that ended early and was saved; the message says how to go on.
+
+  Attributes:
+    signal: the number of the signal.
+  """
+
+  def __init__(self, message: str, signal: int):
+    super().__init__(message)
+    self.signal = signal
+
+
+@contextlib.contextmanager
+def caught() -> Iterator[list[int]]:
+  """Yields a list that gets the first ctrl-C or SIGTERM.
+
+  A second one acts as it did before. Outside the main thread, where Python
+  catches no signal, the list stays empty.
+  """
+  got = []
+  if threading.current_thread() is not threading.main_thread():
+    yield got
+    return
+  # A handler that is not Python's reads as None and cannot be put back.
+  before = {n: signal.getsignal(n) or signal.SIG_DFL for n in _SIGNALS}
+
+  def restore():
+    for number, handler in before.items():
+      signal.signal(number, handler)
+
+  def note(number, frame):
+    got.append(number)
+    restore()
+    # Not print: the signal may have come in the middle of one.
+    os.write(2, b'\nhns: stopping after this round; again stops at once\n')
+
+  for number in _SIGNALS:
+    signal.signal(number, note)
+  try:
+    yield got
+  finally:
+    restore()

@@ -1,0 +1,116 @@
+"""An experiment played into its run's folder, from wherever it was left."""
+
+import json
+import os
+import pathlib
+from typing import Any, NamedTuple, TextIO
+
+import jax
+import jax.numpy as jnp
+import tqdm
+
+from hns import checkpoint, devices, interrupt, metrics, parallel, workdir
+from hns.checkpoint import Progress
+from hns.errors import invalid
+from hns.interrupt import Interrupted
+from hns.loop import Experiment, begin, train
+
+
+class Schedule(NamedTuple):
+  """Fields of a config: see `hns.config`."""
+
+  rounds: int
+  eval_every: int
+  checkpoint_seconds: float
+
+
+def record(
+  experiment: Experiment,
+  schedule: Schedule,
+  folder: pathlib.Path,
+  file: TextIO,
+) -> list[dict[str, Any]]:
+  """Plays the rounds that are left; returns the rows of all.
+
+  Args:
+    experiment: what to run.
+    schedule: how long, and when to look and save.
+    folder: the run's.
+    file: its metrics, from `hns.workdir.claim`.
+
+  Raises:
+    InputError: the folder cannot be read or written.
+    Interrupted: ctrl-C or SIGTERM came; the run was saved.
+  """
+  checkpoints = workdir.checkpoints(folder)
+  progress = _restore(experiment, checkpoints)
+  done = int(progress.state.round)
+  if len(set(devices.gather(done))) > 1:
+    raise invalid('workdir', str(folder), 'is not one folder for all processes')
+  rows = workdir.cut(folder, file, done - progress.tally.rounds)
+  first = devices.is_first()
+  if first:
+    checkpoint.clean(checkpoints, done)
+  with (
+    checkpoint.writer(checkpoints, schedule.checkpoint_seconds) as save,
+    interrupt.caught() as signals,
+    _bar(schedule.rounds, done, quiet=not first) as bar,
+  ):
+
+    def played(progress):
+      bar.update()
+      stop = max(devices.gather(max(signals, default=0)))
+      number = int(progress.state.round)
+      if first:
+        save(progress, stop > 0 or number == schedule.rounds)
+      if stop:
+        devices.wait_for_all('saved')
+        raise Interrupted(_farewell(folder, number, schedule.rounds), stop)
+
+    for row in train(
+      experiment, schedule.rounds, schedule.eval_every, progress, played
+    ):
+      rows.append(row)
+      _write(row, folder, file)
+      bar.set_postfix_str(_news(row))
+  return rows
+
+
+def _restore(experiment: Experiment, folder: pathlib.Path) -> Progress:
+  """The newest whole checkpoint, on the devices; or the beginning."""
+  start = begin(experiment)
+  found = checkpoint.restore(folder, start)
+  if found is None:
+    return start
+  state = parallel.replicate(found.state, experiment.engine.mesh)
+  # A copy that can be donated: a device may read the host's own array.
+  return found._replace(state=jax.tree.map(jnp.array, state))
+
+
+def _write(row, folder, file) -> None:
+  with workdir.writing(folder):
+    file.write(json.dumps(row) + '\n')
+    file.flush()
+    if file.name != os.devnull:
+      os.fsync(file.fileno())  # before a checkpoint that counts on it
+
+
+def _news(row) -> str:
+  return (
+    f'personalised {row["personal_accuracy"]:.3f}, '
+    f'global {row["global_accuracy"]:.3f}, '
+    f'{metrics.size(row["uplink_bytes"] + row["downlink_bytes"])}'
+  )
+
+
+def _farewell(folder, number, rounds) -> str:
+  return (
+    f'{folder}: stopped and saved after round {number} of {rounds}; the same '
+    'command goes on from there'
+  )
+
+
+def _bar(total: int, done: int, quiet: bool) -> tqdm.tqdm:
+  """Only on a terminal, and there unless `quiet`."""
+  shown = dict(unit='round', dynamic_ncols=True, disable=quiet or None)
+  return tqdm.tqdm(total=total, initial=done, **shown)
