@@ -80,7 +80,7 @@ class Conceived(NamedTuple):
   method: Method
   birth: Birth
   key: jax.Array
-  layers: dict[str, tuple[int, int]]
+  layers: dict[str, list[int]]
 
 
 def conceive(config: Any, net: Any, inputs: jax.Array) -> Conceived:
@@ -101,7 +101,7 @@ def conceive(config: Any, net: Any, inputs: jax.Array) -> Conceived:
   born = begin(weights, birth)
   masks = compact.masks_of(born)
   pruning.check_layers(masks, config.density)
-  layers = {name: (int(m.sum()), m.size) for name, m in masks.items()}
+  layers = {name: [int(m.sum()), m.size] for name, m in masks.items()}
   net, born = compact.compact(net, born)
   return Conceived(net, method, born, key, layers)
 

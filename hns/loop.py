@@ -40,7 +40,7 @@ class Experiment(NamedTuple):
   federation: Federation
   asked: np.ndarray
   rows: Rows
-  layers: dict[str, tuple[int, int]]
+  layers: dict[str, list[int]]
   envelope: Envelope
 
 

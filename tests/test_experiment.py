@@ -96,16 +96,6 @@ def test_a_finished_run_is_left_alone(tmp_path):
   assert (tmp_path / 'metrics.jsonl').stat().st_mtime_ns == written
 
 
-def test_an_unfinished_run_is_set_aside(tmp_path):
-  whole = experiment.run(small_config(), tmp_path)
-  path = tmp_path / 'metrics.jsonl'
-  path.write_text(path.read_text().split('\n')[0] + '\n{"round": 2, "per')
-  assert [row['round'] for row in report.read(tmp_path)] == [1]
-  again = experiment.run(small_config(), tmp_path)
-  assert steady(again) == steady(whole)
-  assert '"round": 1' in (tmp_path / 'metrics.previous.jsonl').read_text()
-
-
 def test_a_killed_run_leaves_whole_lines(tmp_path):
   run = subprocess.Popen(
     command(
