@@ -51,8 +51,10 @@ def gpus() -> list[str]:
   return list(map(str, range(count)))
 
 
-def share(count: int, most: int, cores: list[int], gpus: list[str]):
-  """The machine in shares, as a list of `Slot`.
+def share(
+  count: int, most: int, cores: list[int], gpus: list[str]
+) -> list[Slot]:
+  """The machine in shares.
 
   Args:
     count: how many; 0 for one a GPU, or else one a core.
