@@ -1,74 +1,159 @@
 """Every field of a run, its default, its meaning and what it may be."""
 
+import difflib
+import inspect
+import re
 from typing import Any
 
 import ml_collections
 
-from hns.algorithms import RECIPES
-from hns.errors import invalid
+from hns.algorithms import OPTIMIZERS, RECIPES, UPLOADS
+from hns.errors import InputError, invalid
 from hns.models import MODELS
 from hns.partition import PARTITIONS
 from hns.pruning import SCORES
 
+_TABLE = dict, ml_collections.ConfigDict
+
 
 def base(**fields: Any) -> ml_collections.ConfigDict:
-  """The defaults, with `fields` changed or, for a method's table, added."""
+  """The defaults, with `fields` changed or, for a method's table, added.
+
+  The comment behind a default is what `--help` says of the field: see `texts`.
+  """
   config = ml_collections.ConfigDict()
-  config.algorithm = 'hidenseek'  # the method, see hns/algorithms.py
+  config.algorithm = 'hidenseek'  # the method
   config.seed = 0  # of the partition, the weights and every round
 
-  config.dataset = 'digits'  # digits, or any TFDS image classification
+  config.dataset = 'digits'  # digits, or a TFDS image classification dataset
   config.group = ''  # the feature of partition=natural, such as writer
-  config.partition = 'shards'  # iid, shards, dirichlet, natural
-  config.num_clients = 20
-  config.classes_per_client = 2  # for shards
-  config.examples_per_client = 50  # for training; 0 for all; for dirichlet the
-  # mean, for natural the most
-  config.alpha = 0.5  # for dirichlet; smaller is more uneven
-  config.validation_fraction = 0.2  # of a client's examples, beside training
-  config.test_examples_per_client = 200  # at most
+  config.partition = 'shards'  # how examples are shared out
+  config.num_clients = 20  # clients in all
+  config.classes_per_client = 2  # classes, for partition=shards
+  config.examples_per_client = 50  # training examples; 0: all; for dirichlet
+  # the mean, for natural the most
+  config.alpha = 0.5  # concentration, for dirichlet; smaller is more uneven
+  config.validation_fraction = 0.2  # share of a client's examples, on top of
+  # those for training
+  config.test_examples_per_client = 200  # test examples, at most
 
-  config.model = 'cnn'  # see hns/models.py
+  config.model = 'cnn'  # the network
   config.density = 0.2  # share of the weights that survives pruning, (0, 1]
-  config.pruning = 'synflow'  # the score, see hns/pruning.py
-  config.pruning_steps = 100  # 1 is single-shot
+  config.pruning = 'synflow'  # the score of a weight
+  config.pruning_steps = 100  # steps of pruning; 1 is single-shot
 
-  config.rounds = 30
-  config.cohort = 10  # clients a round
+  config.rounds = 30  # rounds that a run lasts
+  config.cohort = 10  # clients that train in a round
   config.local_epochs = 5  # passes over a client's examples a round
-  config.local_steps = 0  # if above 0, so many steps instead
-  config.batch_size = 10
-  config.clients_per_step = 0  # width of the vmap; 0: chosen for the backend
-  config.devices = 0  # that clients are spread over; 0: all there are
+  config.local_steps = 0  # steps a round, instead; 0: as local_epochs says
+  config.batch_size = 10  # examples a step
+  config.clients_per_step = 0  # clients side by side on a device, the width of
+  # the vmap: memory grows with it; 0: chosen for the backend
+  config.devices = 0  # devices that clients are spread over; 0: all there are
   config.eval_every = 5  # rounds between evaluations
   config.eval_clients = 0  # so many, always the same, are evaluated; 0: all
-  config.eval_split = 'test'  # or validation, to tune on
-  config.checkpoint_seconds = 60.0  # between checkpoints, at least
+  config.eval_split = 'test'  # examples evaluated; validation is for tuning
+  config.checkpoint_seconds = 60.0  # seconds between checkpoints, at least
 
-  config.upload = 'change'  # of hidenseek: signs, dithered, change, ternary
-  config.download_bits = 4  # a weight, for methods that quantise; 1 to 8 or 32
+  config.upload = 'change'  # what a client of hidenseek sends
+  config.download_bits = 4  # bits a weight, if quantised; 1 to 8, or 32
 
   # One table a method: the arguments of its recipe.
   bits = config.get_ref('download_bits')
   config.hidenseek = dict(
-    learning_rate=0.03,
+    learning_rate=0.03,  # of a client's optimiser
     upload=config.get_ref('upload'),
     download_bits=bits,
-    remember=False,
+    remember=False,  # clients keep the last download and are sent what changed
   )
   config.fedavg = dict(learning_rate=0.05, optimizer='sgd')
   config.local = dict(learning_rate=0.05, optimizer='sgd')
   rival = dict(
-    learning_rate=0.01, optimizer='adam', download_bits=bits, pruned=False
+    learning_rate=0.01,
+    optimizer='adam',  # a client's, reset every round
+    download_bits=bits,
+    pruned=False,  # trains a share of the weights alone, as hidenseek
   )
-  config.fedavg_quantized = dict(rival, upload_bits=4)
-  config.signsgd = dict(rival, server_rate=1.0, feedback=True)
+  config.fedavg_quantized = dict(
+    rival,
+    upload_bits=4,  # bits a weight
+  )
+  config.signsgd = dict(
+    rival,
+    server_rate=1.0,  # the server's step, in mean changes of clients
+    feedback=True,  # a client adds what a bit left out to its next
+  )
 
-  for name, value in fields.items():
+  for name in fields:
     if name not in config and name not in RECIPES:
-      raise invalid(name, value, 'there is no such field in hns/config.py')
-  config.update(fields)
+      raise unknown(name, config)
+  _change(config, fields)
   return config
+
+
+def _change(config: Any, fields: Any, prefix: str = '') -> None:
+  """Sets fields, also of tables that are there already."""
+  for name, value in fields.items():
+    if isinstance(value, _TABLE) and isinstance(config.get(name), _TABLE):
+      _change(config[name], value, f'{prefix}{name}.')
+      continue
+    try:
+      config[name] = value
+    except TypeError as error:
+      raise invalid(prefix + name, value, takes(config[name])) from error
+
+
+def takes(value: Any) -> str:
+  """What a field takes that has this value."""
+  kinds = {bool: 'True or False', int: 'a whole number', float: 'a number'}
+  if isinstance(value, _TABLE):
+    return 'is a table: change one of its fields'
+  return f'must be {kinds.get(type(value), "a text")}'
+
+
+def unknown(name: str, config: Any) -> InputError:
+  """The error for a field, such as `hidenseek.rate`, that is not there."""
+  if name in config:
+    return InputError(f'config.{name}: is a table: change one of its fields')
+  table, _, last = name.rpartition('.')
+  parts = [field.rpartition('.') for field in leaves(config.to_dict())]
+  close = difflib.get_close_matches(last, [part[2] for part in parts], 1)
+  near = sorted(
+    (part[0] != table, part[0] != config.algorithm, ''.join(part))
+    for part in parts
+    if part[2] in close
+  )
+  remedy = f'did you mean {near[0][2]}?' if near else '--help lists all'
+  return InputError(f'config.{name}: no such field; {remedy}')
+
+
+def leaves(held: dict, prefix: str = '') -> dict[str, Any]:
+  """Fields by their whole names, those of tables as TABLE.FIELD."""
+  found = {}
+  for name, value in held.items():
+    inner = isinstance(value, dict)
+    found |= (
+      leaves(value, f'{prefix}{name}.') if inner else {prefix + name: value}
+    )
+  return found
+
+
+def texts() -> dict[str, str]:
+  """What a field is, by the last part of its name: the comments of `base`.
+
+  A comment stands behind `NAME = VALUE` and may go on in lines of its own.
+  """
+  found, name = {}, None
+  for line in inspect.getsource(base).split('\n'):
+    code, _, text = line.partition('# ')
+    if code.strip() or not text:
+      match = re.match(r'\s*(?:config\.)?(\w+) ?= ?\S', code)
+      name = match and match[1]
+    if name and text:
+      found[name] = f'{found.get(name, "")} {text}'.strip()
+  for name, names in _CHOICES.items():
+    found[name] += f': {", ".join(names)}'
+  return found
 
 
 _NAMES = {
@@ -78,6 +163,7 @@ _NAMES = {
   'pruning': SCORES,
   'eval_split': ('test', 'validation'),
 }
+_CHOICES = {**_NAMES, 'upload': UPLOADS, 'optimizer': OPTIMIZERS}
 _AT_LEAST = {
   'num_clients': 1,
   'classes_per_client': 1,

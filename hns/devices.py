@@ -3,11 +3,13 @@
 Call `start` before anything else asks JAX for a device; `hns.main` does.
 """
 
+import contextlib
 import hashlib
 import os
 import pathlib
 import platform
 import re
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -26,6 +28,9 @@ def start(distributed: str = '') -> None:
   Args:
     distributed: '' for one process; 'auto' where JAX finds its peers itself
       (SLURM, TPU pods, Open MPI); otherwise 'HOST:PORT,PROCESSES,INDEX'.
+
+  Raises:
+    InputError: no peers, or no device of the kind asked for.
   """
   peers = _peers(distributed)
   forced = 'xla_force_host_platform_device_count'
@@ -33,8 +38,47 @@ def start(distributed: str = '') -> None:
     jax.config.update('jax_num_cpu_devices', cores())
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update('jax_compilation_cache_dir', str(_programs()))
-  if peers is not None:
-    jax.distributed.initialize(**peers)
+  try:
+    if peers is not None:
+      jax.distributed.initialize(**peers)
+  except (ValueError, RuntimeError) as error:
+    raise invalid('distributed', distributed, _first_line(error)) from error
+  try:
+    jax.devices()
+  except (RuntimeError, AssertionError) as error:  # the latter without plugin
+    raise invalid(
+      'JAX_PLATFORMS',
+      jax.config.jax_platforms,
+      'JAX finds no such device: unset it to run on what there is, or '
+      f"pip install 'jax[cuda12]' for NVIDIA's ({_first_line(error)})",
+    ) from error
+
+
+@contextlib.contextmanager
+def enough_memory(width: int) -> Iterator[None]:
+  """Turns running out of a device's memory into an `InputError`.
+
+  Args:
+    width: clients side by side.
+  """
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as error:
+    if 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    remedy = (
+      'lower it' if width > 1 else 'lower batch_size or take a smaller model'
+    )
+    raise invalid(
+      'clients_per_step',
+      width,
+      f'a device has too little memory for so many clients at once: {remedy} '
+      f'({_first_line(error)})',
+    ) from error
+
+
+def _first_line(error: Exception) -> str:
+  return str(error).split('\n')[0] or type(error).__name__
 
 
 def cores() -> int:

@@ -186,7 +186,8 @@ def run(config: Any, folder: str | pathlib.Path) -> list[dict[str, Any]]:
     schedule = Schedule(*(config[name] for name in Schedule._fields))
     with workdir.claim(folder) as file:
       workdir.start(held, _about(config, experiment), folder)
-      rows = record(experiment, schedule, folder, file)
+      with devices.enough_memory(experiment.engine.width):
+        rows = record(experiment, schedule, folder, file)
   if devices.is_first():
     workdir.draw(title(config), folder)
   return rows

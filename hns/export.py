@@ -217,8 +217,8 @@ def main() -> None:
   add('--file', type=pathlib.Path, help='where to write the model')
   add('--evaluate', type=pathlib.Path, help='a model file to evaluate')
   flags = parser.parse_args()
-  devices.start()
   try:
+    devices.start()
     client = _client(flags.client)
     if flags.file:
       content = from_run(flags.run, client)
