@@ -99,15 +99,14 @@ def write(folder: pathlib.Path, progress: Progress) -> float:
   path = folder / str(int(progress.state.round))
   part = path.with_suffix('.part')
   try:
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.rmtree(path, ignore_errors=True)
     with _quiet(), _orbax() as orbax:
       orbax.save(part.absolute(), args=ocp.args.PyTreeSave(_arrays(progress)))
     (part / _DIGESTS).write_text(json.dumps(_digests(part)))
     os.replace(part, path)
   # Orbax raises ValueError for what the disk says.
   except (OSError, ValueError) as error:
-    shutil.rmtree(part, ignore_errors=True)
+    for left in folder.glob(f'{part.name}*'):
+      shutil.rmtree(left, ignore_errors=True)
     raise invalid(
       'workdir',
       str(folder.parent),
@@ -160,15 +159,16 @@ def _read(path: pathlib.Path, like: Progress) -> Progress:
   with _orbax() as orbax:
     arrays = flatten_dict(orbax.restore(path.absolute()), sep='/')
 
-  def fill(name, like):
-    leaf = lambda path, _: arrays[f'{name}/{tree.path_name(path)}']
+  def fill(**like):
+    leaf = lambda path, _: arrays[tree.path_name(path)]
     return jax.tree_util.tree_map_with_path(leaf, like)
 
-  store = like.store
+  got, store = fill(state=like.state, tally=like.tally), like.store
   if 'ids' in arrays:
-    store = own.unpack(store, arrays['ids'], fill('own', store.birth))
-  tally = jax.tree.map(lambda x: x.item(), fill('tally', like.tally))
-  return Progress(fill('state', like.state), store, tally)
+    held = fill(own=store.birth)['own']
+    store = own.unpack(store, arrays['ids'], held)
+  tally = jax.tree.map(lambda x: x.item(), got['tally'])
+  return Progress(got['state'], store, tally)
 
 
 def _arrays(progress: Progress) -> dict[str, Any]:

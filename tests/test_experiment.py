@@ -96,6 +96,16 @@ def test_a_finished_run_is_left_alone(tmp_path):
   assert (tmp_path / 'metrics.jsonl').stat().st_mtime_ns == written
 
 
+def test_rows_that_were_lost_after_the_last_checkpoint_come_back(tmp_path):
+  experiment.run(small_config(), tmp_path)
+  path = tmp_path / 'metrics.jsonl'
+  whole = report.read(tmp_path)
+  path.write_text(path.read_text().split('\n')[0] + '\n{"round": 2, "per')
+  assert [row['round'] for row in report.read(tmp_path)] == [1]
+  again = experiment.run(small_config(), tmp_path)
+  assert steady(again) == steady(whole) == steady(report.read(tmp_path))
+
+
 def test_a_killed_run_leaves_whole_lines(tmp_path):
   run = subprocess.Popen(
     command(

@@ -1,0 +1,313 @@
+"""A run that ended early goes on, and ends as if it never had."""
+
+import json
+import multiprocessing
+import random
+import resource
+import shutil
+import signal
+import threading
+import time
+from typing import Any, NamedTuple
+
+import chex
+import numpy as np
+import pytest
+from conftest import small_config
+
+from hns import checkpoint, experiment, loop, main, own, record, workdir
+from hns.checkpoint import Progress
+from hns.errors import InputError
+from hns.interrupt import Interrupted
+from hns.metrics import Tally
+from hns.rounds import State
+
+ROUNDS = 20
+METHODS = {
+  'hidenseek': {'upload': 'ternary'},  # keeps the errors of its uploads
+  'local': {'algorithm': 'local'},  # keeps everything
+  'signsgd': {'algorithm': 'signsgd', 'signsgd.pruned': True},
+}
+# So many runs at once, so often, of every method: 24 are killed.
+RUNS, LIVES = 4, 2
+
+
+def config_of(name):
+  config = small_config(rounds=ROUNDS, eval_every=2, checkpoint_seconds=0.0)
+  config.update_from_flattened_dict(METHODS[name])
+  return config
+
+
+class Whole(NamedTuple):
+  """A method's run that nothing interrupted, and what it was made of."""
+
+  config: Any
+  folder: Any
+  built: Any
+  programs: Any
+
+
+def share(patch, built, programs):
+  """Runs are not built and compiled again: their process does it once."""
+  patch.setattr(experiment, 'build', lambda config: built)
+  patch.setattr(loop, 'programs', lambda experiment: programs)
+
+
+@pytest.fixture(scope='module', params=METHODS)
+def whole(request, tmp_path_factory):
+  config = config_of(request.param)
+  folder = tmp_path_factory.mktemp('whole')
+  built = experiment.build(config)
+  run = Whole(config, folder, built, loop.programs(built))
+  with pytest.MonkeyPatch.context() as patch:
+    share(patch, *run[2:])
+    experiment.run(config, folder)
+    yield run
+
+
+def in_a_process(target, *given):
+  """Starts it where all is imported and nothing of JAX has started."""
+  context = multiprocessing.get_context('forkserver')
+  context.set_forkserver_preload(
+    ['test_resume', 'sklearn.datasets', 'matplotlib.figure']
+  )
+  process = context.Process(target=target, args=given, daemon=True)
+  process.start()
+  return process
+
+
+def play(name, folders, seed):
+  """Plays a run in every folder, one a thread, until the process is killed."""
+  config, draw = config_of(name), random.Random(seed)
+  built = experiment.build(config)
+  share(pytest.MonkeyPatch(), built, loop.programs(built))
+  checkpoint._SHARE = 0  # as many checkpoints as the disk takes
+  for folder in folders:
+    run = threading.Thread(target=experiment.run, args=(config, folder))
+    run.start()
+    time.sleep(draw.uniform(0, 0.3))
+  signal.pause()
+
+
+def lines(folder):
+  """The text of the metrics, but for its seconds."""
+  text = (folder / 'metrics.jsonl').read_text()
+  rows = map(json.loads, text.splitlines())
+  keep = lambda row: {k: v for k, v in row.items() if 'seconds' not in k}
+  return [json.dumps(keep(row)) for row in rows]
+
+
+def assert_same(run, folder):
+  """Every metric and every leaf, of the server and of every client."""
+  assert lines(folder) == lines(run.folder)
+  like = loop.begin(run.built)
+  got, expected = (workdir.load(f, like, ROUNDS) for f in (folder, run.folder))
+  assert set(got.store.held) == set(expected.store.held)
+  chex.assert_trees_all_equal_dtypes(got[:2], expected[:2])
+  chex.assert_trees_all_equal(got[:2], expected[:2])
+  assert got.tally._replace(seconds_since=0) == expected.tally._replace(
+    seconds_since=0
+  )
+
+
+def test_runs_killed_at_random_moments_end_the_same(whole, tmp_path):
+  """Killed twice: what went on goes on."""
+  name, draw = whole.config.algorithm, random.Random(whole.config.algorithm)
+  folders = [tmp_path / str(n) for n in range(RUNS)]
+  rows = lambda: sum(len(workdir.rows(folder)) for folder in folders)
+  for life in range(LIVES):
+    process = in_a_process(play, name, folders, life)
+    enough = draw.randrange(10 * life, 10 * life + 10)
+    while process.is_alive() and rows() < enough:
+      time.sleep(0.01)
+    process.join(draw.uniform(0, 0.1))
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+  left = [checkpoint.numbers(folder / 'checkpoints') for folder in folders]
+  assert any(left) and rows() < RUNS * ROUNDS / 2
+  for folder in folders:
+    experiment.run(whole.config, folder)
+    assert_same(whole, folder)
+    assert checkpoint.numbers(folder / 'checkpoints')[-1] == ROUNDS
+    assert len(list((folder / 'checkpoints').iterdir())) <= 2
+
+
+@pytest.fixture(scope='module')
+def local():
+  """A run of which one client's state takes a few kilobytes, in no folder."""
+  built = experiment.build(config_of('local'))
+  return built, loop.programs(built)
+
+
+@pytest.fixture
+def stopped(local, tmp_path, monkeypatch):
+  """A folder in which a signal stopped a run at round 5, and its config."""
+  config, folder = config_of('local'), tmp_path / 'run'
+  config.update(rounds=8, eval_every=3)
+  share(monkeypatch, *local)
+  monkeypatch.setattr(checkpoint, '_SHARE', 0)
+  interrupt_after(monkeypatch, 5, signal.SIGTERM)
+  with pytest.raises(Interrupted) as stop:
+    experiment.run(config, folder)
+  monkeypatch.undo()
+  share(monkeypatch, *local)
+  return config, folder, stop.value
+
+
+def interrupt_after(patch, last, number):
+  """Sends this process a signal in the middle of a round."""
+  keep = loop.own.keep
+
+  def kept(store, ids, held):
+    keep(store, ids, held)
+    kept.rounds += 1
+    if kept.rounds == last:
+      signal.raise_signal(number)
+
+  kept.rounds = 0
+  patch.setattr(loop.own, 'keep', kept)
+
+
+def test_a_signal_saves_and_says_how_to_go_on(stopped, tmp_path):
+  config, folder, stop = stopped
+  assert stop.signal == signal.SIGTERM
+  said = f'{folder}: stopped and saved after round 5 of 8; the same command'
+  assert str(stop).startswith(said) and '\n' not in str(stop)
+  assert checkpoint.numbers(folder / 'checkpoints')[-1] == 5
+  assert [row['round'] for row in workdir.rows(folder)] == [3]
+  experiment.run(config, folder)
+  experiment.run(config, tmp_path / 'whole')
+  assert lines(folder) == lines(tmp_path / 'whole')
+
+
+def test_a_damaged_checkpoint_is_left_out(stopped, tmp_path, capsys):
+  config, folder, _ = stopped
+  whole = tmp_path / 'whole'
+  shutil.copytree(folder, whole)
+  experiment.run(config, whole)
+  files = [p for p in (folder / 'checkpoints' / '5').rglob('*') if p.is_file()]
+  largest = max(files, key=lambda p: p.stat().st_size)
+  content = bytearray(largest.read_bytes())
+  content[len(content) // 2] ^= 1
+  largest.write_bytes(content)
+  capsys.readouterr()
+  experiment.run(config, folder)
+  damaged = folder / 'checkpoints' / '5'
+  said = [x for x in capsys.readouterr().err.splitlines() if 'hns' in x]
+  assert said == [f'hns: {damaged} is damaged and left out']
+  assert lines(folder) == lines(whole)
+
+
+def test_without_a_whole_checkpoint_or_its_rows_it_is_refused(stopped):
+  config, folder, _ = stopped
+  metrics = folder / 'metrics.jsonl'
+  text = metrics.read_text()
+  metrics.write_text('')
+  with pytest.raises(InputError, match='has lost the row of round 3'):
+    experiment.run(config, folder)
+  metrics.write_text(text)
+  for path in (folder / 'checkpoints').glob('*/digests.json'):
+    path.unlink()
+  with pytest.raises(InputError, match='all are damaged') as error:
+    experiment.run(config, folder)
+  assert '\n' not in str(error.value) and metrics.read_text() == text
+
+
+def test_an_unfinished_run_of_another_version_is_refused(stopped):
+  config, folder, _ = stopped
+  path = folder / 'config.json'
+  about = json.loads(path.read_text())
+  about['versions'] |= {'jax': '0.1', 'python': '3.0'}
+  path.write_text(json.dumps(about | {'device': '1 x abacus'}))
+  with pytest.raises(InputError) as error:
+    experiment.run(config, folder)
+  said = str(error.value)
+  assert "device is '1 x abacus' there and" in said
+  assert "versions.jax is '0.1' there and" in said and 'python' not in said
+
+
+def test_two_runs_in_one_folder_are_refused(stopped):
+  config, folder, _ = stopped
+  with workdir.claim(folder):
+    with pytest.raises(InputError, match='another run is writing there'):
+      experiment.run(config, folder)
+  with workdir.claim(folder):
+    pass
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(InputError, match='run.*cannot be written') as error:
+    experiment.run(config_of('local'), tmp_path / 'file' / 'run')
+  assert '\n' not in str(error.value)
+  with open('/dev/full', 'a') as full:
+    with pytest.raises(InputError, match='cannot be written .No space'):
+      record._write({'round': 1}, tmp_path, full)
+
+
+def progress(number):
+  """One of a run of a vector, of which clients 7 and 2 keep something."""
+  like = Progress(State(np.int32(0), {'w': np.zeros(999)}), {}, Tally())
+  store = own.create({'a': np.zeros(3, np.int8), 'b': np.zeros((), bool)})
+  held = {'a': np.full((2, 3), number, np.int8), 'b': np.array([True, False])}
+  own.keep(store, np.array([7, 2]), held)
+  state = State(np.int32(number), {'w': np.full(999, number / 7)})
+  tally = Tally(rounds=1, uplink=2**40 + number, train_loss=1 / 3)
+  return like._replace(store=own.create(store.birth)), Progress(
+    state, store, tally
+  )
+
+
+def test_the_newest_two_are_kept_and_read_back(tmp_path):
+  for number in (1, 2, 10):
+    like, given = progress(number)
+    checkpoint.write(tmp_path, given)
+  assert checkpoint.numbers(tmp_path) == [2, 10]
+  got = checkpoint.restore(tmp_path, like)
+  chex.assert_trees_all_equal(got, given)
+  chex.assert_trees_all_equal_dtypes(got, given)
+  assert type(got.tally.uplink) is int
+  (tmp_path / '11.part').mkdir()
+  checkpoint.clean(tmp_path, 2)
+  assert [path.name for path in tmp_path.iterdir()] == ['2']
+
+
+def test_checkpoints_are_as_seldom_as_asked_and_of_their_moment(tmp_path):
+  with checkpoint.writer(tmp_path, 1e9) as save:
+    save(progress(1)[1], False)
+    assert checkpoint.numbers(tmp_path) == []
+    save(progress(2)[1], True)
+    assert checkpoint.numbers(tmp_path) == [2]
+  like, given = progress(3)
+  taken = checkpoint.snapshot(given)
+  given.state.shared['w'][:] = 0
+  own.keep(given.store, np.array([2]), {'a': np.ones((1, 3)), 'b': [True]})
+  chex.assert_trees_all_equal(taken, progress(3)[1])
+
+
+def test_a_full_disk_leaves_the_checkpoints_that_were(tmp_path, capfd):
+  checkpoint.write(tmp_path, progress(5)[1])
+  limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limit[1]))
+  try:
+    with pytest.raises(
+      InputError, match='round 6 could not be saved .File too'
+    ):
+      checkpoint.write(tmp_path, progress(6)[1])
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+  assert capfd.readouterr().err == ''
+  assert [path.name for path in tmp_path.iterdir()] == ['5']
+
+
+def test_the_command_ends_as_a_shell_expects(monkeypatch, capsys):
+  def run(config, folder):
+    raise Interrupted('saved', signal.SIGTERM)
+
+  monkeypatch.setattr(experiment, 'run', run)
+  monkeypatch.setattr(main.devices, 'start', lambda distributed: None)
+  with pytest.raises(SystemExit) as end:
+    main.main(['hns', f'--config={ROOT}/configs/test.py'])
+  assert end.value.code == 143
+  assert capsys.readouterr().err == 'hns: saved\n'
