@@ -86,7 +86,8 @@ def claim(workdir: pathlib.Path) -> Iterator[TextIO]:
   with writing(workdir):
     workdir.mkdir(parents=True, exist_ok=True)
     file = (workdir / 'metrics.jsonl').open('a')
-  with file:
+  # Closing writes what a full disk did not take, and fails once more.
+  with writing(workdir), file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -241,8 +241,8 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
   with pytest.raises(InputError, match='run.*cannot be written') as error:
     experiment.run(config_of('local'), tmp_path / 'file' / 'run')
   assert '\n' not in str(error.value)
-  with open('/dev/full', 'a') as full:
-    with pytest.raises(InputError, match='cannot be written .No space'):
+  with pytest.raises(InputError, match='cannot be written .No space'):
+    with workdir.writing(tmp_path), open('/dev/full', 'a') as full:
       record._write({'round': 1}, tmp_path, full)
 
 
