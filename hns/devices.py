@@ -42,7 +42,12 @@ def start(distributed: str = '') -> None:
     if peers is not None:
       jax.distributed.initialize(**peers)
   except (ValueError, RuntimeError) as error:
-    raise invalid('distributed', distributed, _first_line(error)) from error
+    raise invalid(
+      'distributed',
+      distributed,
+      'JAX finds no peers: write HOST:PORT,PROCESSES,INDEX, or leave it out '
+      f'for one process ({_first_line(error)})',
+    ) from error
   try:
     jax.devices()
   except (RuntimeError, AssertionError) as error:  # the latter without plugin
