@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import random
 import resource
 import shutil
@@ -48,9 +49,11 @@ class Whole(NamedTuple):
 
 
 def share(patch, built, programs):
-  """Runs are not built and compiled again: their process does it once."""
+  """Runs are not built, checked and compiled again: once is enough."""
   patch.setattr(experiment, 'build', lambda config: built)
   patch.setattr(loop, 'programs', lambda experiment: programs)
+  patch.setattr(loop, 'check_payloads', lambda experiment: None)
+  patch.setattr(workdir, 'draw', lambda title, folder: None)
 
 
 @pytest.fixture(scope='module', params=METHODS)
@@ -68,9 +71,7 @@ def whole(request, tmp_path_factory):
 def in_a_process(target, *given):
   """Starts it where all is imported and nothing of JAX has started."""
   context = multiprocessing.get_context('forkserver')
-  context.set_forkserver_preload(
-    ['test_resume', 'sklearn.datasets', 'matplotlib.figure']
-  )
+  context.set_forkserver_preload(['test_resume', 'sklearn.datasets'])
   process = context.Process(target=target, args=given, daemon=True)
   process.start()
   return process
@@ -82,6 +83,7 @@ def play(name, folders, seed):
   built = experiment.build(config)
   share(pytest.MonkeyPatch(), built, loop.programs(built))
   checkpoint._SHARE = 0  # as many checkpoints as the disk takes
+  threading.excepthook = lambda failed: os._exit(1)  # rather than never end
   for folder in folders:
     run = threading.Thread(target=experiment.run, args=(config, folder))
     run.start()
@@ -119,7 +121,7 @@ def test_runs_killed_at_random_moments_end_the_same(whole, tmp_path):
     process = in_a_process(play, name, folders, life)
     enough = draw.randrange(10 * life, 10 * life + 10)
     while process.is_alive() and rows() < enough:
-      time.sleep(0.01)
+      time.sleep(0.05)
     process.join(draw.uniform(0, 0.1))
     process.kill()
     process.join()
