@@ -192,6 +192,15 @@ def signs(groups: list[Any]) -> Figure | None:
   return figure
 
 
+def heat(axes: Any, matrix: np.ndarray, names: list[str]) -> None:
+  """A square matrix in greys, rows and columns named, with its scale beside."""
+  image = axes.imshow(matrix, 'gray')
+  axes.figure.colorbar(image, shrink=0.8)
+  places = range(len(names))
+  axes.set_xticks(places, names, rotation=90, fontsize=8)
+  axes.set_yticks(places, names, fontsize=8)
+
+
 PICTURES: dict[str, tuple[Callable[[list[Any]], Figure | None], str]] = {
   'accuracy': (
     accuracy,

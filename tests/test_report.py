@@ -7,20 +7,11 @@ import struct
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
-from conftest import compiled, opened, small, small_config
+from conftest import small_config
 
-from hns import (
-  evaluation,
-  experiment,
-  metrics,
-  parallel,
-  pictures,
-  report,
-  rounds,
-)
+from hns import experiment, metrics, pictures, report
 
 
 @pytest.fixture(scope='module')
@@ -171,22 +162,3 @@ def test_agreement_is_that_of_all_pairs():
   assert found['agree_with_server'] == pytest.approx(vote)
   assert 'agree_with_clients' not in metrics.agreement(signs[0], server, 1)
   assert metrics.agreement(None, None, 5) == {}
-
-
-def test_votes_are_the_sum_of_the_signs_in_any_blocks():
-  experiment = small()
-  engine, key, birth, federation, asked, rows, *_ = experiment
-  state = rounds.begin(birth)
-  evaluate = compiled(evaluation.evaluate, engine)
-  absent = np.int32(parallel.ABSENT)
-  parts = [
-    evaluate(key, birth, federation, state, ids, (), rows)
-    for ids in np.int32([asked[:4], [*asked[4:], absent, absent]])
-  ]
-  found = evaluation.join(parts, len(asked))
-  assert found.count.shape == (6,) and np.all(found.count > 0)
-  models = evaluation.personal_models(engine, opened(experiment)[0], asked)
-  each = jax.vmap(evaluation.signs)(models)
-  np.testing.assert_array_equal(found.votes, each.sum(0))
-  pruned = np.asarray(found.server) == 0
-  assert pruned.any() and not found.votes[pruned].any()

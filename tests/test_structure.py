@@ -17,7 +17,7 @@ FLOORS = [
   {'bases'},
   {'training'},
   {'algorithms', 'rounds'},
-  {'evaluation', 'config', 'checkpoint'},
+  {'evaluation', 'config', 'checkpoint', 'explore'},
   {'workdir', 'loop'},
   {'record', 'sweeps'},
   {'experiment'},
