@@ -19,6 +19,20 @@ _TABLE = dict, ml_collections.ConfigDict
 def base(**fields: Any) -> ml_collections.ConfigDict:
   """The defaults, with `fields` changed or, for a method's table, added.
 
+  `InputError` for a field that is not there, or a value of another type.
+  """
+  config = _fields()
+  config.update(_tables(config))
+  for name in fields:
+    if name not in config and name not in RECIPES:
+      raise unknown(name, config)
+  _change(config, fields)
+  return config
+
+
+def _fields() -> ml_collections.ConfigDict:
+  """Every field but the tables.
+
   The comment behind a default is what `--help` says of the field: see `texts`.
   """
   config = ml_collections.ConfigDict()
@@ -57,38 +71,41 @@ def base(**fields: Any) -> ml_collections.ConfigDict:
 
   config.upload = 'change'  # what a client of hidenseek sends
   config.download_bits = 4  # bits a weight, if quantised; 1 to 8, or 32
+  return config
 
-  # One table a method: the arguments of its recipe.
+
+def _tables(config: Any) -> dict[str, dict[str, Any]]:
+  """One table a method: the arguments of its recipe, commented likewise."""
   bits = config.get_ref('download_bits')
-  config.hidenseek = dict(
+  hidenseek = dict(
     learning_rate=0.03,  # of a client's optimiser
     upload=config.get_ref('upload'),
     download_bits=bits,
     remember=False,  # clients keep the last download and are sent what changed
   )
-  config.fedavg = dict(learning_rate=0.05, optimizer='sgd')
-  config.local = dict(learning_rate=0.05, optimizer='sgd')
+  plain = dict(learning_rate=0.05, optimizer='sgd')
   rival = dict(
     learning_rate=0.01,
     optimizer='adam',  # a client's, reset every round
     download_bits=bits,
     pruned=False,  # trains a share of the weights alone, as hidenseek
   )
-  config.fedavg_quantized = dict(
+  fedavg_quantized = dict(
     rival,
     upload_bits=4,  # bits a weight
   )
-  config.signsgd = dict(
+  signsgd = dict(
     rival,
     server_rate=1.0,  # the server's step, in mean changes of clients
     feedback=True,  # a client adds what a bit left out to its next
   )
-
-  for name in fields:
-    if name not in config and name not in RECIPES:
-      raise unknown(name, config)
-  _change(config, fields)
-  return config
+  return dict(
+    hidenseek=hidenseek,
+    fedavg=plain,
+    local=plain,
+    fedavg_quantized=fedavg_quantized,
+    signsgd=signsgd,
+  )
 
 
 def _change(config: Any, fields: Any, prefix: str = '') -> None:
@@ -139,12 +156,13 @@ def leaves(held: dict, prefix: str = '') -> dict[str, Any]:
 
 
 def texts() -> dict[str, str]:
-  """What a field is, by the last part of its name: the comments of `base`.
+  """What a field is, by the last part of its name: the comments of defaults.
 
   A comment stands behind `NAME = VALUE` and may go on in lines of its own.
   """
   found, name = {}, None
-  for line in inspect.getsource(base).split('\n'):
+  source = inspect.getsource(_fields) + inspect.getsource(_tables)
+  for line in source.split('\n'):
     code, _, text = line.partition('# ')
     if code.strip() or not text:
       match = re.match(r'\s*(?:config\.)?(\w+) ?= ?\S', code)

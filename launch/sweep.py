@@ -186,7 +186,7 @@ def record(run: Run, fields: list[str], failed: bool) -> dict[str, Any]:
     'run': run.folder.name,
     **{field: value(field) for field in fields},
     'status': 'failed' if failed else status,
-    **{k: v for k, v in rows[-1].items() if isinstance(v, (int, float))},
+    **report.scalars(rows[-1]),
   }
 
 
