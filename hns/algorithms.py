@@ -1,128 +1,45 @@
-"""Methods as recipes: bases (`hns.bases`), uploads, wrappers, a dict of names.
+"""Methods as recipes: bases, uploads, wrappers; a dict of names.
 
 A new method is a function that returns a `Method`; put it in `RECIPES` and
 its parameters, with their tuned values, into a table of the same name in
-`configs/`. What `prune` is: `(key, variables) -> mask`, see `hns.experiment`.
+`configs/`. Every recipe is told what is `Given` first; what its arguments mean
+is said behind their defaults in `hns/config.py`.
 """
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from hns import tree, uploads
-from hns.bases import Prune, dense, narrow, supermask, wide
+from hns import lottery, uploads, wrappers
+from hns.bases import (
+  Prune,
+  dense,
+  masked,
+  narrow,
+  odds,
+  sampled,
+  signed,
+  supermask,
+  wide,
+)
 from hns.errors import invalid
-from hns.federated import Birth, Method, Server
-from hns.wire import Message
+from hns.federated import Method
+from hns.wrappers import carrying, personal, proximal, remembering
 
 
-def personal(base: Method, mine: Callable[[str, Any], bool]) -> Method:
-  """`base`, of which the leaves chosen by `mine` never leave the client.
+class Given(NamedTuple):
+  """What a recipe may know of the network.
 
-  Arivazhagan et al. 2019 (arXiv 1912.00818) with `mine` the head. At birth
-  every client holds what it would have downloaded.
-
-  Args:
-    base: a method whose messages and `trained` are trees with the same paths.
-    mine: told a leaf's path (`Conv_0/kernel`) and the leaf.
+  Attributes:
+    prune: `(key, variables) -> mask`, of the config's score and density.
+    head: the name of the output layer.
   """
 
-  def theirs(held):
-    return tree.split(held, mine)[1]
-
-  def init(key, params):
-    fixed, shared, own = base.init(key, params)
-    message = base.download(key, fixed, shared)
-    start = base.join(key, fixed, message, own)
-    home = tree.split(start, mine)[0]
-    sent = Server(*map(theirs, shared))
-    return Birth((fixed, shared, message), sent, (own, home))
-
-  def download(key, fixed, shared):
-    inner, birth, _ = fixed
-    message = base.download(
-      key, inner, Server(*map(tree.combine, shared, birth))
-    )
-    return Message(theirs(message.value), theirs(message.weight))
-
-  def whole(fixed, message):
-    return Message(*(tree.combine(m, f) for m, f in zip(message, fixed[2])))
-
-  def join(key, fixed, message, own):
-    start = base.join(key, fixed[0], whole(fixed, message), own[0])
-    return tree.combine(own[1], theirs(start))
-
-  def prepare(key, fixed, message, own, score):
-    inner = base.prepare(key, fixed[0], whole(fixed, message), own[0], score)
-    return inner, own[1]
-
-  def split(key, fixed, message, own, start, trained):
-    message, inner = base.split(
-      key, fixed[0], whole(fixed, message), own[0], start, trained
-    )
-    home = tree.split(trained, mine)[0]
-    return Message(theirs(message.value), theirs(message.weight)), (inner, home)
-
-  return base._replace(
-    init=init,
-    download=download,
-    join=join,
-    view=lambda key, fixed, trained: base.view(key, fixed[0], trained),
-    split=split,
-    prepare=prepare,
-    merge=lambda fixed, *rest: base.merge(fixed[0], *rest),
-  )
-
-
-def remembering(base: Method) -> Method:
-  """`base`, whose clients keep the last download and are sent what changed.
-
-  A client keeps the symbols of the download it took part with, at first those
-  of birth, which the seed gives it; it is sent, symbol by symbol, the
-  difference to them modulo their number, which an entropy code shortens. One
-  that missed rounds decodes as any other, because the server takes the
-  difference to what this client holds: it has to know the round each client
-  last took part in, and keep one download of each such round. With 32 bits,
-  nothing changes.
-  """
-  count = base.down.symbols
-  if not count:
-    return base
-
-  def places(message):
-    return jax.tree.map(
-      lambda v: ((v + count - 1) // 2).astype(jnp.uint8), message.value
-    )
-
-  def init(key, params):
-    fixed, shared, own = base.init(key, params)
-    held = places(base.download(key, fixed, shared))
-    return Birth(fixed, shared, (own, held))
-
-  def news(fixed, message, own):
-    def difference(now, held):
-      moved = (now.astype(jnp.int16) - held) % count
-      return (2 * moved - (count - 1)).astype(jnp.int16)
-
-    value = jax.tree.map(difference, places(message), own[1])
-    return Message(value, message.weight)
-
-  def join(key, fixed, message, own):
-    return base.join(key, fixed, message, own[0])
-
-  def prepare(key, fixed, message, own, score):
-    return base.prepare(key, fixed, message, own[0], score), own[1]
-
-  def split(key, fixed, message, own, start, trained):
-    upload, inner = base.split(key, fixed, message, own[0], start, trained)
-    return upload, (inner, places(message))
-
-  return base._replace(
-    init=init, join=join, prepare=prepare, split=split, news=news
-  )
+  prune: Prune
+  head: str
 
 
 # What `upload` may be: what a client sends, and how its scores are spread.
@@ -141,37 +58,62 @@ UPLOADS = {
   ),
 }
 OPTIMIZERS = {'adam': optax.adam, 'sgd': optax.sgd}
+GATES = {'sign': signed, 'binary': masked}
 
 
 def hidenseek(
-  prune: Prune,
+  given: Given,
   learning_rate: float,
   upload: str,
   download_bits: int,
+  gate: str,
+  carry: bool,
   remember: bool,
 ) -> Method:
-  """HideNseek: signs on the survivors.
-
-  `upload` is one of `UPLOADS`; with `remember`, downloads are differences to
-  what a client held: see `remembering`.
-  """
+  """HideNseek (arXiv 2206.04385): signs on the survivors of one pruning."""
   _known('upload', upload, UPLOADS)
+  _known('gate', gate, GATES)
   sent, spread = UPLOADS[upload]
   optimizer = optax.adam(learning_rate)
-  method = supermask(optimizer, sent, download_bits, prune, spread)
+  method = supermask(
+    optimizer, sent, download_bits, given.prune, spread, GATES[gate]
+  )
+  method = carrying(method) if carry else method
   return remembering(method) if remember else method
 
 
-def fedavg(
-  prune: Prune, learning_rate: float, optimizer: str = 'sgd'
-) -> Method:
-  """FedAvg; nothing is pruned."""
-  del prune
+def hidenseek_personal(given: Given, **table: Any) -> Method:
+  """HideNseek, of which the signs of the output layer stay at home."""
+  return personal(hidenseek(given, **table), _is_head(given))
+
+
+def fedavg(given: Given, learning_rate: float, optimizer: str) -> Method:
+  """FedAvg: McMahan et al. 2017 (arXiv 1602.05629)."""
+  del given
   return dense(_optimizer(optimizer, learning_rate), uploads.whole())
 
 
+def fedprox(
+  given: Given, learning_rate: float, optimizer: str, pull: float
+) -> Method:
+  """FedProx: Li et al. 2018 (arXiv 1812.06127)."""
+  return proximal(fedavg(given, learning_rate, optimizer), pull)
+
+
+def fedper(given: Given, learning_rate: float, optimizer: str) -> Method:
+  """FedPer: Arivazhagan et al. 2019 (arXiv 1912.00818); the head at home."""
+  return personal(fedavg(given, learning_rate, optimizer), _is_head(given))
+
+
+def ditto(
+  given: Given, learning_rate: float, optimizer: str, pull: float
+) -> Method:
+  """Ditto: Li et al. 2020 (arXiv 2012.04221)."""
+  return wrappers.ditto(fedavg(given, learning_rate, optimizer), pull)
+
+
 def fedavg_quantized(
-  prune: Prune,
+  given: Given,
   learning_rate: float,
   optimizer: str,
   upload_bits: int,
@@ -183,12 +125,12 @@ def fedavg_quantized(
     _optimizer(optimizer, learning_rate),
     uploads.change(uploads.uniform(upload_bits)),
     download_bits,
-    prune if pruned else None,
+    given.prune if pruned else None,
   )
 
 
 def signsgd(
-  prune: Prune,
+  given: Given,
   learning_rate: float,
   optimizer: str,
   server_rate: float,
@@ -201,14 +143,77 @@ def signsgd(
     _optimizer(optimizer, learning_rate),
     uploads.change(uploads.one_bit(), server_rate, feedback=feedback),
     download_bits,
-    prune if pruned else None,
+    given.prune if pruned else None,
   )
 
 
-def local(prune: Prune, learning_rate: float, optimizer: str = 'sgd') -> Method:
+def local(given: Given, learning_rate: float, optimizer: str) -> Method:
   """Every client alone: FedAvg of which nothing is shared."""
-  base = fedavg(prune, learning_rate, optimizer)
+  base = fedavg(given, learning_rate, optimizer)
   return personal(base, lambda path, leaf: True)
+
+
+def lotteryfl(
+  given: Given, learning_rate: float, optimizer: str, **pruning: float
+) -> Method:
+  """LotteryFL: Li et al. 2020 (arXiv 2008.03371)."""
+  del given
+  return lottery.lottery(_optimizer(optimizer, learning_rate), **pruning)
+
+
+def hermes(
+  given: Given, learning_rate: float, optimizer: str, **pruning: float
+) -> Method:
+  """Hermes: Li et al. 2021 (MobiCom)."""
+  moved = _optimizer(optimizer, learning_rate)
+  return lottery.hermes(moved, **pruning, head=given.head)
+
+
+def fedmask(
+  given: Given,
+  learning_rate: float,
+  upload: str,
+  download_bits: int,
+  target: float,
+) -> Method:
+  """FedMask: Li et al. 2021 (SenSys); {0, 1} masks, the head's at home.
+
+  Ours: scores start as HideNseek's do, spread around the server's mean; all
+  layers are masked.
+  """
+  _known('upload', upload, UPLOADS)
+  sent, spread = UPLOADS[upload]
+  optimizer = optax.adam(learning_rate)
+  base = supermask(optimizer, sent, download_bits, _everything, spread, masked)
+  return personal(lottery.one_shot(base, target), _is_head(given))
+
+
+def fedpm(given: Given, learning_rate: float) -> Method:
+  """FedPM: Isik et al. 2023 (arXiv 2209.15328); Bernoulli masks.
+
+  Weights are -s or s, s the standard deviation of the layer's own draw; the
+  prior is born anew every round; probabilities travel as floats.
+  """
+  del given
+  adam = optax.adam(learning_rate)
+  base = supermask(adam, uploads.samples(), 32, _everything, odds, sampled)
+
+  def constant(w):
+    return jnp.sign(w) * jnp.sqrt(2 / np.prod(w.shape[:-1]))
+
+  return base._replace(
+    init=lambda key, params: base.init(key, jax.tree.map(constant, params))
+  )
+
+
+def _everything(key: jax.Array, variables: Any) -> Any:
+  """A `Prune` that keeps all weights."""
+  del key
+  return variables['mask']
+
+
+def _is_head(given: Given):
+  return lambda path, leaf: path.startswith(f'{given.head}/')
 
 
 def _optimizer(name: str, learning_rate: float) -> optax.GradientTransformation:
@@ -223,8 +228,17 @@ def _known(field: str, name: str, names: Any) -> None:
 
 RECIPES = {
   'hidenseek': hidenseek,
+  'hidenseek_personal': hidenseek_personal,
   'fedavg': fedavg,
+  'fedavg_finetuned': fedavg,
+  'fedprox': fedprox,
+  'fedper': fedper,
+  'ditto': ditto,
+  'local': local,
   'fedavg_quantized': fedavg_quantized,
   'signsgd': signsgd,
-  'local': local,
+  'lotteryfl': lotteryfl,
+  'hermes': hermes,
+  'fedmask': fedmask,
+  'fedpm': fedpm,
 }

@@ -9,12 +9,38 @@ import optax
 
 from hns import tree, wire
 from hns.federated import Birth, Method, Server
-from hns.supermask import hide, signs_of
+from hns.supermask import bernoulli, binary, hide, signs_of
 from hns.uploads import Upload, uniform
 from hns.wire import Message
 
 Prune = Callable[[jax.Array, dict[str, Any]], Any]
 Spread = Callable[[jax.Array, jax.Array, int], jax.Array]
+Gate = Callable[[jax.Array, Any, Any], Any]
+
+
+def signed(key, fixed, scores) -> Any:
+  """The gate of HideNseek: variables with the scores' signs."""
+  del key
+  return {**fixed, 'signs': signs_of(scores)}
+
+
+def masked(key, fixed, scores) -> Any:
+  """The gate of {0, 1} masks: variables without what scores below 0."""
+  del key
+  mask = jax.tree.map(lambda m, s: m * binary(s), fixed['mask'], scores)
+  return {**fixed, 'mask': mask}
+
+
+def sampled(key, fixed, scores) -> Any:
+  """The gate of FedPM: each weight is there with probability sigmoid(score)."""
+  draw = jax.random.uniform(
+    key, (sum(x.size for x in jax.tree.leaves(scores)),)
+  )
+  draws = tree.unflatten(draw, scores)
+  mask = jax.tree.map(
+    lambda m, s, d: m * bernoulli(s, d), fixed['mask'], scores, draws
+  )
+  return {**fixed, 'mask': mask}
 
 
 def dense(
@@ -89,6 +115,7 @@ def supermask(
   download_bits: int,
   prune: Prune,
   spread: Spread,
+  gate: Gate = signed,
 ) -> Method:
   """Frozen random weights, pruned once; a sign on each survivor is trained.
 
@@ -106,7 +133,8 @@ def supermask(
     download_bits: bits a survivor in which the server's scores travel, 1 to 8
       or 32.
     prune: gives the mask of the survivors.
-    spread: `wide` or `narrow`.
+    spread: `wide`, `narrow` or `odds`.
+    gate: what the scores make of the weights.
   """
   down = wire.levels(download_bits, coded=True)
 
@@ -145,7 +173,7 @@ def supermask(
     init=init,
     download=download,
     join=join,
-    view=lambda key, fixed, trained: {**fixed, 'signs': signs_of(trained)},
+    view=gate,
     split=split,
     merge=lambda fixed, *rest: upload.take(*rest),
     up=upload.codec,
@@ -164,3 +192,9 @@ def narrow(score: jax.Array, draw: jax.Array, bits: int) -> jax.Array:
   """Anywhere among the scores that the download rounds to this one."""
   gap = (2 * draw - 1) * jnp.sign(score)
   return score + gap / 2**bits if bits < 32 else score
+
+
+def odds(score: jax.Array, draw: jax.Array, bits: int) -> jax.Array:
+  """The log odds of a probability that the server keeps as 2 p - 1."""
+  del draw, bits
+  return 2 * jnp.arctanh(score)

@@ -39,19 +39,22 @@ class Progress(NamedTuple):
     state: of the server, `hns.rounds.State`.
     store: what clients keep.
     tally: what the rounds told.
+    held: int32 [clients], right answers of the model that a client ended its
+      last round with, -1 before its first.
   """
 
   state: Any
   store: Store
   tally: metrics.Tally
+  held: np.ndarray
 
 
 def snapshot(progress: Progress) -> Progress:
   """A copy that the next rounds leave alone; no client's state is copied."""
-  state, store, tally = progress
+  state, store, tally, held = progress
   # A store replaces a client's arrays and never writes into them.
   frozen = store._replace(held=dict(store.held))
-  return Progress(jax.tree.map(np.array, state), frozen, tally)
+  return Progress(jax.tree.map(np.array, state), frozen, tally, held.copy())
 
 
 @contextlib.contextmanager
@@ -163,18 +166,19 @@ def _read(path: pathlib.Path, like: Progress) -> Progress:
     leaf = lambda path, _: arrays[tree.path_name(path)]
     return jax.tree_util.tree_map_with_path(leaf, like)
 
-  got, store = fill(state=like.state, tally=like.tally), like.store
+  got = fill(state=like.state, tally=like.tally, held=like.held)
+  store = like.store
   if 'ids' in arrays:
     held = fill(own=store.birth)['own']
     store = own.unpack(store, arrays['ids'], held)
   tally = jax.tree.map(lambda x: x.item(), got['tally'])
-  return Progress(got['state'], store, tally)
+  return Progress(got['state'], store, tally, np.array(got['held']))
 
 
 def _arrays(progress: Progress) -> dict[str, Any]:
   """Every leaf by its path, as dicts of dicts."""
   ids, held = own.pack(progress.store)
-  parts = {'state': progress.state, 'tally': progress.tally, 'own': held}
+  parts = progress._asdict() | {'store': None, 'own': held}
   leaves = jax.tree_util.tree_leaves_with_path(parts | {'ids': ids})
   named = {tree.path_name(path): np.asarray(leaf) for path, leaf in leaves}
   return unflatten_dict(named, sep='/')

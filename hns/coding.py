@@ -38,12 +38,12 @@ def histogram(symbols: jax.Array, counted: jax.Array, bits: int) -> jax.Array:
   if bits > 5:
     hits = jnp.broadcast_to(counted, symbols.shape).astype(jnp.int32)
     return jnp.zeros(2**bits, jnp.int32).at[symbols].add(hits)
-  return jnp.stack(
-    [
-      jnp.sum(counted & (symbols == value), dtype=jnp.int32)
-      for value in range(2**bits)
-    ]
+  # One reduction, not one a value: that compiles several times faster.
+  values = jnp.arange(2**bits, dtype=symbols.dtype)
+  hits = (symbols.ravel() == values[:, None]) & jnp.ravel(
+    jnp.broadcast_to(counted, symbols.shape)
   )
+  return jnp.sum(hits, 1, dtype=jnp.int32)
 
 
 def length(counts: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ from typing import Any
 
 import ml_collections
 
-from hns.algorithms import OPTIMIZERS, RECIPES, UPLOADS
+from hns.algorithms import GATES, OPTIMIZERS, RECIPES, UPLOADS
 from hns.errors import InputError, invalid
 from hns.models import MODELS
 from hns.partition import PARTITIONS
@@ -66,6 +66,8 @@ def _fields() -> ml_collections.ConfigDict:
   config.devices = 0  # devices that clients are spread over; 0: all there are
   config.eval_every = 5  # rounds between evaluations
   config.eval_clients = 0  # so many, always the same, are evaluated; 0: all
+  config.eval_held = True  # also try, in every round, the model that a client
+  # ends it with: accuracy as held
   config.eval_split = 'test'  # examples evaluated; validation is for tuning
   config.checkpoint_seconds = 60.0  # seconds between checkpoints, at least
 
@@ -81,6 +83,8 @@ def _tables(config: Any) -> dict[str, dict[str, Any]]:
     learning_rate=0.03,  # of a client's optimiser
     upload=config.get_ref('upload'),
     download_bits=bits,
+    gate='sign',  # what a score makes of a weight
+    carry=False,  # clients go on from their own scores, where signs agree
     remember=False,  # clients keep the last download and are sent what changed
   )
   plain = dict(learning_rate=0.05, optimizer='sgd')
@@ -99,10 +103,35 @@ def _tables(config: Any) -> dict[str, dict[str, Any]]:
     server_rate=1.0,  # the server's step, in mean changes of clients
     feedback=True,  # a client adds what a bit left out to its next
   )
+  pulled = dict(
+    plain,
+    pull=0.1,  # how strongly a model is drawn to the download
+  )
+  pruning = dict(
+    plain,
+    share=0.2,  # of what is left, that a client prunes at once
+    threshold=0.5,  # accuracy on its validation examples, above which it does
+    target=0.5,  # share that a client keeps at least
+  )
+  fedmask = dict(
+    learning_rate=0.03,
+    upload='signs',
+    download_bits=bits,
+    target=0.5,
+  )
   return dict(
     hidenseek=hidenseek,
+    hidenseek_personal=hidenseek,
     fedavg=plain,
+    fedavg_finetuned=plain,
+    fedprox=pulled,
+    fedper=plain,
+    ditto=pulled,
     local=plain,
+    lotteryfl=dict(pruning, threshold=0.2),
+    hermes=pruning,
+    fedmask=fedmask,
+    fedpm=dict(learning_rate=0.1),
     fedavg_quantized=fedavg_quantized,
     signsgd=signsgd,
   )
@@ -181,7 +210,7 @@ _NAMES = {
   'pruning': SCORES,
   'eval_split': ('test', 'validation'),
 }
-_CHOICES = {**_NAMES, 'upload': UPLOADS, 'optimizer': OPTIMIZERS}
+_CHOICES = {**_NAMES, 'upload': UPLOADS, 'optimizer': OPTIMIZERS, 'gate': GATES}
 _AT_LEAST = {
   'num_clients': 1,
   'classes_per_client': 1,

@@ -96,8 +96,7 @@ def personal_model(
 ) -> Any:
   """Variables that one client has after its local training."""
   trained = rounds.train_client(engine, opening, index, own)[2]
-  key = jax.random.fold_in(rounds.client_key(opening, index), 3)
-  return engine.method.view(key, opening.birth.fixed, trained)
+  return rounds.trained_model(engine, opening, index, trained)
 
 
 def personal_models(

@@ -18,11 +18,12 @@ from hns import (
   parallel,
   partition,
   pruning,
+  tree,
   wire,
   workdir,
 )
 from hns import config as configs
-from hns.algorithms import RECIPES
+from hns.algorithms import RECIPES, Given
 from hns.errors import invalid
 from hns.federated import Birth, Method
 from hns.loop import Experiment
@@ -50,6 +51,7 @@ def build(config: Any) -> Experiment:
     config.cohort,
     config.clients_per_step or _width(mesh.size, config.cohort),
     mesh,
+    config.eval_split if config.eval_held else '',
   )
   asked = _asked(config.seed, config.eval_clients, federation.train.size)
   key, birth, federation = parallel.replicate((key, birth, federation), mesh)
@@ -92,7 +94,8 @@ def conceive(config: Any, net: Any, inputs: jax.Array) -> Conceived:
     inputs: float [1, ...]: the shape of one example.
   """
   weights, birth, key = jax.random.split(jax.random.key(config.seed), 3)
-  method = _method(config, functools.partial(_prune, config, net, inputs))
+  prune = functools.partial(_prune, config, net, inputs)
+  method = _method(config, Given(prune, _head_of(net, inputs)))
 
   @jax.jit
   def begin(weights, birth):
@@ -220,13 +223,20 @@ def title(config: Any) -> str:
   )
 
 
-def _method(config, prune) -> Method:
+def _method(config, given: Given) -> Method:
   """The recipe with the parameters of its table."""
   table = config[config.algorithm]
   try:
-    return RECIPES[config.algorithm](prune, **table)
+    return RECIPES[config.algorithm](given, **table)
   except TypeError as error:
     raise invalid(config.algorithm, dict(table), str(error)) from error
+
+
+def _head_of(net, inputs) -> str:
+  """The name of the layer whose kernel comes last."""
+  shapes = jax.eval_shape(net.init, jax.random.key(0), inputs)['params']
+  paths = [p for p, _ in jax.tree_util.tree_leaves_with_path(shapes)]
+  return tree.path_name(paths[-1][:1])
 
 
 def _prune(config, net, inputs, key, variables) -> Any:

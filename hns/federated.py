@@ -63,6 +63,12 @@ def everything(fixed, message, own) -> Message:
   return message
 
 
+def no_places(own) -> tuple:
+  """`Method.places` for clients that send what all send."""
+  del own
+  return ()
+
+
 def keep_unvoted(old: Any, new: Any, total: Any) -> Any:
   """`new`, but `old` where nobody voted; leaves keep their dtype."""
   return jax.tree.map(
@@ -90,6 +96,8 @@ class Method(NamedTuple):
     optimizer: moves `trained`; its state is born anew every round.
     news: `(fixed, message, own) -> Message`. What of the download must be sent
       to a client that keeps `own`? Bytes are counted of it.
+    places: `own -> tree of bool`. Which coordinates does a client that chose
+      them itself use? Sent when they change.
     prepare: `(key, fixed, message, own, score) -> own`. What may a client of
       the cohort look at before training? `score(variables)` is the accuracy
       on its validation examples.
@@ -108,6 +116,7 @@ class Method(NamedTuple):
   down: Codec
   optimizer: optax.GradientTransformation
   news: Callable[..., Message] = everything
+  places: Callable[[Any], Any] = no_places
   prepare: Callable[..., Any] = no_preparation
   objective: Callable[..., jax.Array] = plain_loss
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from hns import devices, evaluation, metrics, own, parallel, rounds, wire
+from hns import cost, devices, evaluation, metrics, own, parallel, rounds, wire
 from hns.checkpoint import Progress
 from hns.federated import Birth
 from hns.rounds import Engine, Federation
@@ -47,7 +47,10 @@ class Experiment(NamedTuple):
 def begin(experiment: Experiment) -> Progress:
   """Where a run is before round 1."""
   birth = experiment.birth
-  return Progress(rounds.begin(birth), own.create(birth.own), metrics.Tally())
+  nobody = np.full(experiment.federation.train.size.shape, -1, np.int32)
+  return Progress(
+    rounds.begin(birth), own.create(birth.own), metrics.Tally(), nobody
+  )
 
 
 def train(
@@ -70,12 +73,14 @@ def train(
     played: called after every round, before its evaluation; what it is given
       lasts until the next round.
   """
-  _, key, birth, federation, *_ = experiment
+  engine, key, birth, federation, *_ = experiment
   check_payloads(experiment)
   start = time.perf_counter()
   run = programs(experiment)
   compile_seconds = time.perf_counter() - start
-  state, store, tally = progress or begin(experiment)
+  each = cost.of(engine, birth, federation)
+  sizes = np.asarray(experiment.rows.size)
+  state, store, tally, held = progress or begin(experiment)
   number = int(state.round)
   while True:
     if tally.rounds and (number % eval_every == 0 or number == last):
@@ -84,7 +89,8 @@ def train(
       yield {
         'round': number,
         **metrics.summarise(scores),
-        **metrics.traffic(tally),
+        **metrics.held(held, sizes),
+        **metrics.traffic(tally, each),
         'seconds': tally.seconds_since / tally.rounds,
         'eval_seconds': time.perf_counter() - start,
         'compile_seconds': compile_seconds,
@@ -94,14 +100,17 @@ def train(
       return
     start = time.perf_counter()
     ids = run.cohort(key, federation, state.round)
-    held = own.fetch(store, ids)
-    state, held, told = run.round(key, birth, federation, state, ids, held)
-    own.keep(store, ids, held)
+    mine = own.fetch(store, ids)
+    state, mine, told = run.round(key, birth, federation, state, ids, mine)
+    own.keep(store, ids, mine)
     jax.block_until_ready(state)
     seconds = time.perf_counter() - start
-    tally = metrics.add(tally, jax.device_get(told), seconds)
+    told = jax.device_get(told)
+    tally = metrics.add(tally, told, seconds)
+    if engine.held:
+      held[np.asarray(ids)] = told.held
     number += 1
-    played(Progress(state, store, tally))
+    played(Progress(state, store, tally, held))
 
 
 class Programs(NamedTuple):

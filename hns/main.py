@@ -131,22 +131,27 @@ def _refused(error: flags.Error, fields: dict[str, Any]) -> InputError:
 
 
 def read(path: str) -> Any:
-  """The ConfigDict that a config file's `get_config()` returns.
+  """The ConfigDict that `get_config()` of a config file returns.
+
+  FILE.py:CASE is what its `get_config('CASE')` returns.
 
   Raises:
     InputError: no such file, no `get_config`, or what went wrong in it, where.
   """
-  if not pathlib.Path(path).is_file():
+  file, _, case = path.partition('.py:')
+  file += '.py' if case else ''
+  if not pathlib.Path(file).is_file():
     there = ', '.join(sorted(p.name for p in _CONFIGS.glob('*.py')))
     raise invalid('config', path, f'no such file; {_CONFIGS} holds {there}')
   try:
-    names = runpy.run_path(path)
-    config = names['get_config']() if 'get_config' in names else None
+    names = runpy.run_path(file)
+    given = [case] if case else []
+    config = names['get_config'](*given) if 'get_config' in names else None
   except InputError as error:
     raise invalid('config', path, str(error)) from error
   except Exception as error:
     frames = traceback.extract_tb(error.__traceback__)
-    line = [f'line {f.lineno}: ' for f in frames if f.filename == path][-1:]
+    line = [f'line {f.lineno}: ' for f in frames if f.filename == file][-1:]
     what = f'{type(error).__name__}: {error}'.split('\n')[0]
     raise invalid('config', path, ''.join(line) + what) from error
   if not hasattr(config, 'to_dict'):

@@ -10,6 +10,30 @@ def accuracies(correct: np.ndarray, count: np.ndarray) -> np.ndarray:
   return np.asarray(correct, np.float64) / np.asarray(count)
 
 
+def spread(name: str, each: np.ndarray) -> dict[str, float]:
+  """Mean, standard deviation and 10th percentile over clients, by `name`."""
+  return {
+    name: float(each.mean()),
+    f'{name}_std': float(each.std()),
+    f'{name}_p10': float(np.percentile(each, 10)),
+  }
+
+
+def held(correct: np.ndarray, count: np.ndarray) -> dict[str, float]:
+  """Accuracy as held, of the clients that took part; {} where not asked for.
+
+  Args:
+    correct: int [clients], right answers of the model that a client ended its
+      last round with, -1 if there was none.
+    count: int [clients], how many each was asked.
+  """
+  part = correct >= 0
+  if not part.any():
+    return {}
+  each = accuracies(correct[part], count[part])
+  return {**spread('held_accuracy', each), 'held_clients': int(part.sum())}
+
+
 def summarise(evaluation: Any) -> dict[str, float]:
   """Personalised accuracy over clients, global accuracy over examples.
 
@@ -25,9 +49,7 @@ def summarise(evaluation: Any) -> dict[str, float]:
     int(np.sum(x)) for x in (evaluation.newcomer, evaluation.count)
   )
   return {
-    'personal_accuracy': float(each.mean()),
-    'personal_accuracy_std': float(each.std()),
-    'personal_accuracy_p10': float(np.percentile(each, 10)),
+    **spread('personal_accuracy', each),
     'global_accuracy': right / asked,
     'client_accuracies': each.round(4).tolist(),
     **agreement(evaluation.votes, evaluation.server, len(each)),
@@ -70,6 +92,7 @@ class Tally(NamedTuple):
     uplink, downlink: bytes of all rounds.
     uplink_since, uploaded_since: bytes and weights since the last evaluation.
     seconds_since: spent on rounds since the last evaluation.
+    steps, scored: of all rounds and clients, as in `hns.rounds.Report`.
     train_loss, flip_rate: of the last round.
   """
 
@@ -79,25 +102,27 @@ class Tally(NamedTuple):
   uplink_since: int = 0
   uploaded_since: int = 0
   seconds_since: float = 0.0
+  steps: int = 0
+  scored: int = 0
   train_loss: float = 0.0
   flip_rate: float = 0.0
 
 
 def add(tally: Tally, report: Any, seconds: float) -> Tally:
   """The tally after one more round, of `hns.rounds.Report`."""
-  up, down, weights = (
-    int(np.sum(x, dtype=np.int64))
-    for x in (report.uplink, report.downlink, report.uploaded)
-  )
+  total = lambda name: int(np.sum(getattr(report, name), dtype=np.int64))
+  up = total('uplink')
   return Tally(
-    tally.rounds + 1,
-    tally.uplink + up,
-    tally.downlink + down,
-    tally.uplink_since + up,
-    tally.uploaded_since + weights,
-    tally.seconds_since + seconds,
-    float(report.train_loss),
-    float(report.flip_rate),
+    rounds=tally.rounds + 1,
+    uplink=tally.uplink + up,
+    downlink=tally.downlink + total('downlink'),
+    uplink_since=tally.uplink_since + up,
+    uploaded_since=tally.uploaded_since + total('uploaded'),
+    seconds_since=tally.seconds_since + seconds,
+    steps=tally.steps + total('steps'),
+    scored=tally.scored + total('scored'),
+    train_loss=float(report.train_loss),
+    flip_rate=float(report.flip_rate),
   )
 
 
@@ -108,8 +133,8 @@ def evaluated(tally: Tally) -> Tally:
   )
 
 
-def traffic(tally: Tally) -> dict[str, float]:
-  """A row's bytes, loss and flips."""
+def traffic(tally: Tally, cost: Any) -> dict[str, float]:
+  """A row's bytes, steps, FLOPs, loss and flips; `cost`: `hns.cost.Cost`."""
   return {
     'train_loss': tally.train_loss,
     'flip_rate': tally.flip_rate,
@@ -118,6 +143,8 @@ def traffic(tally: Tally) -> dict[str, float]:
     'uplink_bits_per_weight': 8
     * tally.uplink_since
     / max(tally.uploaded_since, 1),
+    'client_steps': tally.steps,
+    'client_flops': tally.steps * cost.step + tally.scored * cost.scored,
   }
 
 

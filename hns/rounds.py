@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from hns import federated, tree, wire
 from hns.federated import Birth, Method
 from hns.parallel import each_client
-from hns.training import Apply, Examples, Plan, Rows, correct, fit
+from hns.training import Apply, Examples, Plan, Rows, correct, fit, steps_of
 
 
 class Federation(NamedTuple):
@@ -40,6 +40,8 @@ class Engine(NamedTuple):
     cohort: clients a round.
     width: clients a step of the loop over clients, the width of the `vmap`.
     mesh: the devices that clients are spread over.
+    held: which examples of a client the model is tried on that it ends a round
+      with: test, validation, or none if empty.
   """
 
   method: Method
@@ -48,6 +50,7 @@ class Engine(NamedTuple):
   cohort: int
   width: int
   mesh: Mesh
+  held: str = ''
 
 
 class State(NamedTuple):
@@ -71,6 +74,10 @@ class Report(NamedTuple):
       global model changed.
     uplink, downlink: int32 [cohort], bytes of each client's messages.
     uploaded: int32 [cohort], weights in each client's upload.
+    steps: int32 [cohort], steps each client took.
+    scored: int32 [cohort], examples on which it could try a model before.
+    held: int32 [cohort], how many examples the model classifies rightly that
+      it ends the round with; 0 if none were asked for.
   """
 
   train_loss: jax.Array
@@ -78,6 +85,9 @@ class Report(NamedTuple):
   uplink: jax.Array
   downlink: jax.Array
   uploaded: jax.Array
+  steps: jax.Array
+  scored: jax.Array
+  held: jax.Array
 
 
 class Opening(NamedTuple):
@@ -114,17 +124,12 @@ def open_round(
 ) -> Opening:
   """The server's part of a round before its clients train."""
   server, _, shared, clients = _round_keys(key, state.round)
-  message, start = _newcomer(engine, server, shared, birth, state)
+  method, fixed = engine.method, birth.fixed
+  message = method.download(server, fixed, state.shared)
+  start = method.join(shared, fixed, message, birth.own)
   return Opening(
     birth, federation, state, message, start, server, shared, clients
   )
-
-
-def _newcomer(engine, key_server, key_shared, birth, state) -> tuple[Any, Any]:
-  """What a client that just joined receives, and what it starts from."""
-  method, fixed = engine.method, birth.fixed
-  message = method.download(key_server, fixed, state.shared)
-  return message, method.join(key_shared, fixed, message, birth.own)
 
 
 def cohort(
@@ -165,16 +170,20 @@ def run_round(
 
   def client(opening, index, own):
     news = method.news(opening.birth.fixed, opening.message, own)
-    upload, own, loss, examples = participate(engine, opening, index, own)
-    traffic = (
-      wire.size(method.up, upload),
+    part = participate(engine, opening, index, own)
+    told = (
+      wire.size(method.up, part.upload) + _places(method, own, part.own),
       wire.size(method.down, news),
-      wire.coordinates(upload),
+      wire.coordinates(part.upload),
+      steps_of(engine.plan, part.examples)[0],
+      client_rows(federation.validation, index).size,
+      part.held,
     )
-    terms = federated.weigh(upload, examples)
-    return (*terms, loss * examples, examples), (own, traffic)
+    terms = federated.weigh(part.upload, part.examples)
+    summed = (*terms, part.loss * part.examples, part.examples)
+    return summed, (part.own, told)
 
-  totals, (own, traffic) = each_client(
+  totals, (own, told) = each_client(
     client, opening, ids, own, engine.width, engine.mesh
   )
   sums, weights, loss, examples = totals
@@ -185,15 +194,37 @@ def run_round(
   report = Report(
     loss / jnp.maximum(examples, 1),
     _flip_rate(engine, opening, after, weights),
-    *traffic,
+    *told,
   )
   return after, own, report
 
 
+def _places(method: Method, before: Any, after: Any) -> jax.Array:
+  """Bytes that tell which coordinates a client chose, 0 if they are the same.
+
+  A bit each, entropy coded, int32 [].
+  """
+  old, new = method.places(before), method.places(after)
+  levels = jax.tree.map(lambda m: 2 * m.astype(jnp.int8) - 1, new)
+  ones = jax.tree.map(lambda m: jnp.ones((), bool), new)
+  size = wire.size(wire.levels(1, coded=True), wire.Message(levels, ones))
+  return size * tree.differ(old, new)
+
+
+class Part(NamedTuple):
+  """A client's part of a round: see `hns.federated` and `Report`."""
+
+  upload: wire.Message
+  own: Any
+  loss: jax.Array
+  examples: jax.Array
+  held: jax.Array
+
+
 def participate(
   engine: Engine, opening: Opening, index: jax.Array, own: Any
-) -> tuple[wire.Message, Any, jax.Array, jax.Array]:
-  """One client's part: its upload, new own state, training loss, examples.
+) -> Part:
+  """One client's part in a round.
 
   `ABSENT` is padding: it has no examples, so it trains no step and its upload
   weighs nothing.
@@ -203,7 +234,20 @@ def participate(
   upload, own = engine.method.split(
     key, opening.birth.fixed, opening.message, own, start, trained
   )
-  return upload, own, loss, rows.size
+  right = jnp.int32(0)
+  if engine.held:
+    asked = client_rows(getattr(opening.federation, engine.held), index)
+    model = trained_model(engine, opening, index, trained)
+    right = correct(engine.apply, model, opening.federation.examples, asked)
+  return Part(upload, own, loss, rows.size, right)
+
+
+def trained_model(
+  engine: Engine, opening: Opening, index: jax.Array, trained: Any
+) -> Any:
+  """Variables of the model that a client has trained."""
+  key = jax.random.fold_in(client_key(opening, index), 3)
+  return engine.method.view(key, opening.birth.fixed, trained)
 
 
 def uploads(
@@ -212,7 +256,7 @@ def uploads(
   """What these clients would upload, leaves [ids, ...]."""
 
   def client(opening, index, own):
-    return (), participate(engine, opening, index, own)[0]
+    return (), participate(engine, opening, index, own).upload
 
   return each_client(client, opening, ids, own, engine.width, engine.mesh)[1]
 
@@ -268,10 +312,11 @@ def train_client(
 
 
 def _flip_rate(engine, opening, after, weights) -> jax.Array:
-  """Share of the coordinates voted on whose sign changed for a newcomer."""
-  birth, keys = opening.birth, (opening.key_server, opening.key_shared)
-  start = _newcomer(engine, *keys, birth, after)[1]
-  old, new = (tree.matching(s, weights) for s in (opening.start, start))
+  """Share of the coordinates voted on whose sign changed in the download."""
+  message = engine.method.download(
+    opening.key_server, opening.birth.fixed, after.shared
+  )
+  old, new = opening.message.value, message.value
   voted = jax.tree.map(
     lambda x, w: jnp.broadcast_to(w > 0, x.shape), new, weights
   )

@@ -24,6 +24,35 @@ def sign(scores: jax.Array) -> jax.Array:
 sign.defvjp(lambda scores: (sign(scores), None), lambda _, grad: (grad,))
 
 
+@jax.custom_vjp
+def binary(scores: jax.Array) -> jax.Array:
+  """The gate of a {0, 1} mask: 1 where a score is >= 0; straight-through."""
+  return jnp.where(scores < 0, 0, 1).astype(scores.dtype)
+
+
+binary.defvjp(lambda scores: (binary(scores), None), lambda _, grad: (grad,))
+
+
+@jax.custom_vjp
+def bernoulli(scores: jax.Array, draw: jax.Array) -> jax.Array:
+  """1 with probability sigmoid(score), else 0; `draw` is uniform in [0, 1).
+
+  Its gradient is that of the probability (Isik et al. 2023, arXiv 2209.15328,
+  section 3).
+  """
+  return (draw < jax.nn.sigmoid(scores)).astype(scores.dtype)
+
+
+def _bernoulli_bwd(scores, grad):
+  chance = jax.nn.sigmoid(scores)
+  return grad * chance * (1 - chance), None
+
+
+bernoulli.defvjp(
+  lambda scores, draw: (bernoulli(scores, draw), scores), _bernoulli_bwd
+)
+
+
 def signs_of(scores: Any) -> Any:
   """`sign` of every leaf of a tree."""
   return jax.tree.map(sign, scores)
@@ -50,13 +79,14 @@ def hide(params: Any, mask: Any = None, signs: Any = None) -> dict[str, Any]:
 
 
 def seek(variables: dict[str, Any]) -> dict[str, Any]:
-  """The inverse of `hide`: {'params': weights x mask x signs and the rest}."""
-  product = jax.tree.map(
-    lambda w, m, s: w * (m * s),
-    variables.get('weights', {}),
-    variables.get('mask', {}),
-    variables.get('signs', {}),
-  )
+  """The inverse of `hide`: {'params': weights x mask x signs and the rest}.
+
+  Without `signs`, as with a {0, 1} mask, all are +1.
+  """
+  weights, mask = variables.get('weights', {}), variables.get('mask', {})
+  if variables.get('signs'):
+    mask = jax.tree.map(jnp.multiply, mask, variables['signs'])
+  product = jax.tree.map(jnp.multiply, weights, mask)
   rest = flatten_dict(variables.get('params', {}))
   return {'params': unflatten_dict({**rest, **flatten_dict(product)})}
 

@@ -2,7 +2,8 @@
 
 `sweep()` of a config file returns points, each what one run changes in the
 config, by dotted field: `[{'upload': 'ternary', 'seed': 0}, ...]`. Two sweeps
-are joined with `+`.
+are joined with `+`. The field `config` names a case: what is changed is then
+`get_config(case)`.
 """
 
 import copy
@@ -11,7 +12,7 @@ import json
 import pathlib
 import re
 import runpy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from hns import config as configs
@@ -52,14 +53,15 @@ def read(file: str, given: dict[str, Any]) -> list[Point]:
   """The points of a config file.
 
   Args:
-    file: its path.
+    file: its path; of FILE.py:NAME the points are those of `sweep('NAME')`.
     given: fields that the user set, for all runs.
 
   Raises:
     InputError: the file has no sweep, or one that sets a field of `given`.
   """
-  sweep = runpy.run_path(file).get('sweep')
-  points = sweep() if sweep else []
+  path, _, name = file.partition('.py:')
+  sweep = runpy.run_path(path + '.py' * bool(name)).get('sweep')
+  points = sweep(*([name] if name else [])) if sweep else []
   if not points:
     raise invalid('config', file, 'it has no sweep() of at least one run')
   for field in {field for point in points for field in point} & set(given):
@@ -81,8 +83,15 @@ class Run(NamedTuple):
   config: dict[str, Any]
 
 
-def plan(config: Any, points: list[Point], folder: pathlib.Path) -> list[Run]:
+def plan(
+  get_config: Callable[[str], Any], points: list[Point], folder: pathlib.Path
+) -> list[Run]:
   """The runs of a sweep, in its order, those with equal configs once.
+
+  Args:
+    get_config: the ConfigDict of a case, '' for points without one.
+    points: what each run changes.
+    folder: where their folders go.
 
   Raises:
     InputError: a run's config is not valid, its folder holds another config, or
@@ -90,7 +99,7 @@ def plan(config: Any, points: list[Point], folder: pathlib.Path) -> list[Run]:
   """
   runs = {}
   for point in points:
-    changed = change(config, point)
+    changed = change(get_config(point.get('config', '')), point)
     name = name_of(point, changed.algorithm)
     held = json.loads(changed.to_json())
     try:
@@ -111,6 +120,8 @@ def change(config: Any, point: Point) -> Any:
   """A copy of a config with the fields of a point; raises `InputError`."""
   config = copy.deepcopy(config).lock()
   for field, value in point.items():
+    if field == 'config':
+      continue
     try:
       config.update_from_flattened_dict({field: value})
     except KeyError as error:

@@ -53,6 +53,16 @@ class Plan(NamedTuple):
 Apply = Callable[[Any, jax.Array], jax.Array]
 
 
+def steps_of(plan: Plan, size: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Steps that a client of `size` examples takes in a round, and in an epoch.
+
+  int32 [] both; a client without examples takes none.
+  """
+  batches = -(-size // plan.batch_size)
+  steps = plan.steps * (batches > 0) if plan.steps else plan.epochs * batches
+  return steps, batches
+
+
 def batch(examples: Examples, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Standardised images, float32 [b, h, w, c], and labels, int32 [b]."""
   center, spread = examples.scale
@@ -145,8 +155,7 @@ def fit(
     here = jnp.minimum(batches, steps - number * batches)
     return jax.lax.fori_loop(0, here, step, carry)
 
-  batches = -(-rows.size // plan.batch_size)
-  steps = plan.steps * (batches > 0) if plan.steps else plan.epochs * batches
+  steps, batches = steps_of(plan, rows.size)
   epochs = -(-steps // jnp.maximum(batches, 1))
   carry = (start, method.optimizer.init(start), jnp.float32(0), jnp.int32(0))
   trained, _, total, seen = jax.lax.fori_loop(0, epochs, epoch, carry)

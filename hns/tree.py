@@ -1,5 +1,6 @@
 """Pytrees of arrays: split and combine by path, flatten what is kept."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -74,3 +75,11 @@ def merge(first: Tree, second: Tree) -> Tree:
   """One dict of dicts of two that share no leaf."""
   flat = {**flatten_dict(first), **flatten_dict(second)}
   return unflatten_dict(flat)
+
+
+def differ(first: Tree, second: Tree) -> jax.Array:
+  """Whether two trees of arrays differ anywhere, bool []."""
+  differing = jax.tree.map(lambda a, b: jnp.any(a != b), first, second)
+  return functools.reduce(
+    jnp.logical_or, jax.tree.leaves(differing), jnp.zeros((), bool)
+  )

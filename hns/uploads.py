@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hns import wire
+from hns import tree, wire
 from hns.federated import Server, keep_unvoted
 from hns.supermask import sign
 from hns.wire import Codec
@@ -86,6 +86,28 @@ def dithered(share: float = 0.5) -> Upload:
   return Upload(wire.levels(1, coded=True), send, _vote(share))
 
 
+def samples(clip: float = 0.01) -> Upload:
+  """One draw of a {0, 1} mask, as -1 and +1; the server keeps 2 p - 1.
+
+  FedPM (Isik et al. 2023, arXiv 2209.15328, algorithm 2). With the prior
+  Beta(1, 1) born anew every round, the mode of the posterior of a probability
+  is the mean of the draws; it stays within `clip` of 0 and 1.
+  """
+
+  def leaf(key, score):
+    one = jax.random.bernoulli(key, jax.nn.sigmoid(score))
+    return jnp.where(one, 1, -1).astype(jnp.int8)
+
+  def send(key, mask, start, trained, own):
+    return _each(key, leaf)(trained), own
+
+  def take(server, mean, total):
+    new = jax.tree.map(lambda m: jnp.clip(m, 2 * clip - 1, 1 - 2 * clip), mean)
+    return server._replace(values=keep_unvoted(server.values, new, total))
+
+  return Upload(wire.levels(1, coded=True), send, take)
+
+
 def change(
   compress: Compress,
   rate: float = 1.0,
@@ -139,12 +161,17 @@ def one_bit() -> Compress:
   Bernstein et al. 2018 (arXiv 1802.04434), with the scale of 1901.09847.
   """
 
-  def leaf(key, x, mask):
-    coin = jax.random.bernoulli(key, 0.5, x.shape)
+  def leaf(coin, x, mask):
     up = jnp.where(x == 0, coin, x > 0)
     return jnp.where(up, 1.0, -1.0) * _brief(_mean(abs(x), mask))
 
-  return Compress(wire.levels(1, stepped=True), _leaves(leaf))
+  def function(key, values, mask):
+    # One draw, not one a leaf: that compiles faster.
+    size = sum(x.size for x in jax.tree.leaves(values))
+    coins = tree.unflatten(jax.random.bernoulli(key, 0.5, (size,)), values)
+    return jax.tree.map(leaf, coins, values, mask)
+
+  return Compress(wire.levels(1, stepped=True), function)
 
 
 def ternary(threshold: float) -> Compress:

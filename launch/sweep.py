@@ -12,9 +12,9 @@ import contextlib
 import csv
 import functools
 import math
-import operator
 import os
 import pathlib
+import re
 import signal
 import statistics
 import sys
@@ -27,6 +27,8 @@ import tqdm
 from absl import app, flags
 from ml_collections import config_flags
 
+import hns.main
+from hns import config as configs
 from hns import report, sweeps, workdir
 from hns.errors import InputError
 from hns.sweeps import Run
@@ -57,9 +59,14 @@ def main(argv: list[str]) -> None:
   flag = flags.FLAGS['config']
   file = config_flags.get_config_filename(flag)
   given = config_flags.get_override_values(flag)
-  folder = pathlib.Path(_WORKDIR.value or f'runs/{pathlib.Path(file).stem}')
+  name = pathlib.Path(without_case(file)).stem
+  folder = pathlib.Path(_WORKDIR.value or f'runs/{name}')
   try:
-    runs = sweeps.plan(_CONFIG.value, sweeps.read(file, given), folder)
+    runs = sweeps.plan(
+      functools.partial(config_of, file, given),
+      sweeps.read(file, given),
+      folder,
+    )
     chosen = sweeps.choose(runs, _FILTER.value, _INDEX.value)
     todo = len(sweeps.left(chosen))
     slots = jobs.share(_JOBS.value, todo, jobs.cores(), jobs.gpus())
@@ -71,9 +78,27 @@ def main(argv: list[str]) -> None:
     sys.exit(f'hns: {error}')
 
 
+@functools.cache
+def _read(file: str) -> Any:
+  return hns.main.read(file)
+
+
+def config_of(file: str, given: dict[str, Any], case: str) -> Any:
+  """The config of a case of a file, with the fields that the user set."""
+  whole = f'{without_case(file)}:{case}' if case else file
+  return sweeps.change(_read(whole), given)
+
+
+def without_case(file: str) -> str:
+  """FILE.py of FILE.py:CASE."""
+  return re.sub(r'(?<=\.py):.*', '', file)
+
+
 def command_of(file: str, given: dict[str, Any], run: Run) -> list[str]:
   """The command of one run."""
   fields = {**given, **run.point}
+  case = fields.pop('config', '')
+  file = f'{without_case(file)}:{case}' if case else file
   return [
     *(sys.executable, '-m', 'hns.main'),
     *(f'--config={file}', f'--workdir={run.folder}'),
@@ -177,14 +202,13 @@ def write_tables(runs: list[Run], failed: dict, folder: pathlib.Path) -> str:
 
 def record(run: Run, fields: list[str], failed: bool) -> dict[str, Any]:
   """A run's fields, how it stands, and the numbers of its last row."""
-  value = lambda field: functools.reduce(
-    operator.getitem, field.split('.'), run.config
-  )
+  held = configs.leaves(run.config) | run.point
+  mine = lambda field: '.' not in field or field in run.point
   rows = workdir.rows(run.folder) or [{}]
   status = 'done' if sweeps.complete(run) else 'left'
   return {
     'run': run.folder.name,
-    **{field: value(field) for field in fields},
+    **{f: held.get(f, '') if mine(f) else '' for f in fields},
     'status': 'failed' if failed else status,
     **report.scalars(rows[-1]),
   }

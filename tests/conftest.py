@@ -13,13 +13,16 @@ import numpy as np
 import pytest
 
 from hns import config as configs
-from hns import experiment, own, rounds
+from hns import experiment, models, own, rounds
 
 # Fake devices, for tests that spread clients; before anything asks for one.
 jax.config.update('jax_num_cpu_devices', 8)
 # Most of a test's time is compiling, and these programs run for a moment.
 jax.config.update('jax_disable_most_optimizations', True)
 os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = 'true'  # commands of tests
+
+# Half the layers of `mlp`: programs of tests are smaller by a third.
+models.MODELS['tiny'] = lambda classes: models.Network(classes, dense=(200,))
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -36,7 +39,15 @@ def read_config(name: str):
 def small_config(**fields):
   """`configs/test.py` on one device with the paper's upload; fields changed."""
   config = read_config('test')
-  config.update({'devices': 1, 'upload': 'signs', **fields})
+  config.update(
+    {
+      'model': 'tiny',
+      'devices': 1,
+      'upload': 'signs',
+      'eval_held': False,
+      **fields,
+    }
+  )
   return config
 
 

@@ -1,65 +1,43 @@
 """Every method obeys the contract; identities between methods hold."""
 
-import functools
-
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import compiled, opened, play, small
+from conftest import play, small
 
-from hns import algorithms, evaluation, rounds, tree
+from hns import tree, wrappers
 from hns.algorithms import RECIPES
 
 
 @pytest.mark.parametrize('name', RECIPES)
 def test_contract(name):
-  """Shapes and dtypes survive a round; the model's output is differentiable."""
-  experiment = small(algorithm=name)
-  engine, key, birth, federation, *_ = experiment
-  opening, ids, held = opened(experiment)
-  run = functools.partial(rounds.run_round, engine)
-  *after, report = jax.eval_shape(
-    run, key, birth, federation, opening.state, ids, held
+  """Shapes last, it learns, and widths of the vmap change nothing."""
+  experiment = small(algorithm=name, local_epochs=5)
+  first = play(experiment, 0)
+  # Two at a time: the third has padding at its side.
+  alone, chunked = (play(experiment, held='test', width=w) for w in (1, 2))
+  chex.assert_trees_all_equal_shapes_and_dtypes(alone[:2], first[:2])
+  start, a, b = (
+    tree.flatten((p.state.shared, p.own)) for p in (first, alone, chunked)
   )
-  same = jax.tree.map(
-    lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype),
-    [opening.state, held],
-    after,
-  )
-  assert all(jax.tree.leaves(same))
-  assert report.uplink.shape == (engine.cohort,)
-  join = jax.jit(engine.method.join)
-  start = join(key, birth.fixed, opening.message, birth.own)
-
-  @jax.jit
-  @jax.grad
-  def slope(trained):
-    variables = engine.method.view(key, birth.fixed, trained)
-    images = jnp.ones((2, 8, 8, 1))
-    return jnp.sum(engine.apply(variables, images)[:, 0])
-
-  grads = tree.flatten(slope(start))
-  assert np.all(np.isfinite(grads)) and np.any(grads != 0)
-
-
-@pytest.mark.parametrize('name', RECIPES)
-def test_method_learns(name):
-  experiment = small(algorithm=name, rounds=4)
-  engine, key, birth, federation, asked, rows, *_ = experiment
-  played = play(experiment, 4)
-  held = jax.tree.map(lambda x: x[asked], played.own)
-  evaluate = compiled(evaluation.evaluate, engine)
-  found = evaluate(key, birth, federation, played.state, asked, held, rows)
-  assert np.sum(found.personal) / np.sum(found.count) > 0.8
+  # Rounding flips a sign whose score is nearly 0, and changes a float.
+  assert np.mean(~np.isclose(a, b, atol=1e-4)) < 2e-3
+  assert np.any(a != start)
+  told, other = alone.report, chunked.report
+  np.testing.assert_allclose(told.uplink, other.uplink, atol=8)
+  np.testing.assert_allclose(told.train_loss, other.train_loss, rtol=1e-3)
+  played = play(experiment, 4, held='test')
+  asked = experiment.federation.test.size[played.ids]
+  assert np.sum(played.report.held) / np.sum(asked) > 0.75  # chance is 0.5
 
 
 def test_nothing_personal_is_the_base():
   experiment = small(algorithm='fedavg')
   base = experiment.engine.method
-  none = algorithms.personal(base, lambda path, leaf: False)
+  none = wrappers.personal(base, lambda path, leaf: False)
   birth = none.init(None, experiment.birth.shared.values)
   a = play(experiment, 2)
   b = play(experiment._replace(birth=birth), 2, method=none)
@@ -95,9 +73,7 @@ def test_a_personal_head_stays_at_home(name):
   """FedPer, over float weights and over signs."""
   experiment = small(algorithm=name, density=1.0)
   base = experiment.engine.method
-  head = algorithms.personal(
-    base, lambda path, leaf: path.startswith('Dense_2')
-  )
+  head = wrappers.personal(base, lambda path, leaf: path.startswith('Dense_1'))
   params = jax.tree.map(
     jnp.array,
     experiment.birth.fixed['weights']
@@ -107,7 +83,7 @@ def test_a_personal_head_stays_at_home(name):
   birth = head.init(jax.random.key(5), params)
   state, own, report, _ = play(experiment._replace(birth=birth), 2, method=head)
   whole = play(experiment).report
-  assert 'Dense_2' not in str(jax.tree_util.tree_leaves_with_path(state.shared))
+  assert 'Dense_1' not in str(jax.tree_util.tree_leaves_with_path(state.shared))
   assert report.uploaded[0] < whole.uploaded[0]
   heads = jax.tree.leaves(own[1])[0]
   trained = [np.any(heads[k] != heads[-1]) for k in range(5)]
@@ -138,7 +114,7 @@ def test_the_network_is_redrawn_from_seed_and_density():
 
 
 def test_recipes_take_their_optimiser_from_the_table():
-  method = RECIPES['fedavg'](None, learning_rate=0.5)
+  method = RECIPES['fedavg'](None, learning_rate=0.5, optimizer='sgd')
   updates, _ = method.optimizer.update(
     jnp.float32(1), method.optimizer.init(jnp.float32(0)), jnp.float32(0)
   )
@@ -154,7 +130,7 @@ def test_a_personal_method_prepares_as_its_base():
     return own
 
   base = experiment.engine.method._replace(prepare=prepare)
-  head = algorithms.personal(base, lambda path, leaf: 'Dense_2' in path)
+  head = wrappers.personal(base, lambda path, leaf: 'Dense_1' in path)
   birth = head.init(jax.random.key(0), experiment.birth.shared.values)
   play(experiment._replace(birth=birth), method=head)
-  assert seen[0] == ((), {'Dense_0', 'Dense_1', 'Dense_2'}, ())
+  assert seen[0] == ((), {'Dense_0', 'Dense_1'}, ())

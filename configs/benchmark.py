@@ -1,0 +1,178 @@
+"""Every method in two settings on three datasets: the field side by side.
+
+  python launch/sweep.py --config=configs/benchmark.py --workdir=runs/benchmark
+  python -m hns.main --config=configs/benchmark.py:scarce-mnist-fedmask
+
+A case is SETTING-DATASET-VARIANT. `scarce` is LotteryFL's setting made smaller:
+100 clients, 10 a round, 2 classes of 20 pictures each (FEMNIST: a writer's 36).
+`moderate` is that of configs/mnist.py, cifar10.py and femnist.py, with 30
+clients. `large` is `scarce` for an accelerator: 400 clients, LeNet or Conv4,
+400 rounds; its sweep is --config=configs/benchmark.py:large.
+
+What configs/tuned.json holds was chosen on validation examples by
+
+  python launch/sweep.py --config=configs/benchmark.py:tuning --workdir=tune
+  python launch/choose.py tune/table.csv configs/tuned.json
+"""
+
+import json
+import pathlib
+
+from hns.config import base
+from hns.errors import invalid
+from hns.sweeps import grid
+
+_DEFAULT = ['scarce', 'mnist', 'hidenseek']
+
+_SHARDS = dict(classes_per_client=2)
+_WRITERS = dict(partition='natural', group='writer')
+_SCARCE = dict(
+  num_clients=100,
+  examples_per_client=40,
+  test_examples_per_client=100,
+  rounds=80,
+  eval_every=10,
+  eval_clients=20,
+  local_epochs=10,
+  batch_size=18,
+  density=0.2,
+)
+_MODERATE = dict(num_clients=30, rounds=40, eval_every=10, density=0.2)
+_LARGE = dict(_SCARCE, num_clients=400, cohort=20, rounds=400, eval_every=20)
+
+DATASETS = {
+  'mnist': dict(_SHARDS, dataset='mnist', lotteryfl=dict(target=0.1)),
+  'cifar10': dict(_SHARDS, dataset='cifar10'),
+  'femnist': dict(_WRITERS, dataset='femnist', lotteryfl=dict(target=0.1)),
+}
+SETTINGS = {
+  'scarce': {
+    'mnist': _SCARCE,
+    'cifar10': _SCARCE,
+    'femnist': dict(_SCARCE, examples_per_client=36),
+  },
+  'moderate': {
+    'mnist': dict(
+      _MODERATE, examples_per_client=60, rounds=30, local_epochs=10
+    ),
+    'cifar10': dict(_MODERATE, examples_per_client=100),
+    'femnist': dict(_MODERATE, examples_per_client=100),
+  },
+  'large': {
+    'mnist': dict(_LARGE, model='lenet'),
+    'cifar10': dict(_LARGE, model='conv4'),
+    'femnist': dict(_LARGE, model='lenet', examples_per_client=36),
+  },
+}
+# What a variant changes: its algorithm, then fields of that one's table.
+VARIANTS = {
+  'hidenseek': ('hidenseek', dict(upload='change')),
+  'hidenseek_paper': ('hidenseek', dict(upload='signs')),
+  'hidenseek_dithered': ('hidenseek', dict(upload='dithered')),
+  'hidenseek_ternary': ('hidenseek', dict(upload='ternary')),
+  'hidenseek_binary': ('hidenseek', dict(upload='change', gate='binary')),
+  'hidenseek_carry': ('hidenseek', dict(upload='signs', carry=True)),
+  'hidenseek_personal': ('hidenseek_personal', dict(upload='change')),
+  'fedavg': ('fedavg', {}),
+  'fedavg_finetuned': ('fedavg_finetuned', {}),
+  'fedprox': ('fedprox', {}),
+  'fedper': ('fedper', {}),
+  'ditto': ('ditto', {}),
+  'local': ('local', {}),
+  'fedavg_quantized': ('fedavg_quantized', {}),
+  'signsgd': ('signsgd', {}),
+  'signsgd_pruned': ('signsgd', dict(pruned=True)),
+  'lotteryfl': ('lotteryfl', {}),
+  'hermes': ('hermes', {}),
+  'fedmask_sparse': ('fedmask', dict(target=0.2)),
+  'fedmask': ('fedmask', {}),
+  'fedmask_change': ('fedmask', dict(target=0.2, upload='change')),
+  'fedpm': ('fedpm', {}),
+}
+# Of each variant, the same number of trials.
+_SGD = [dict(learning_rate=rate) for rate in (0.02, 0.05, 0.1, 0.2)]
+_SIGNS = [dict(learning_rate=rate) for rate in (0.01, 0.02, 0.03, 0.06)]
+_PULLED = [
+  dict(learning_rate=rate, pull=pull)
+  for rate in (0.05, 0.1)
+  for pull in (0.01, 0.3)
+]
+_BITS = [
+  dict(learning_rate=rate, optimizer=name)
+  for name, rates in (('adam', (0.003, 0.01)), ('sgd', (0.05, 0.1)))
+  for rate in rates
+]
+_CUT = [
+  dict(learning_rate=rate, threshold=threshold)
+  for rate in (0.05, 0.1)
+  for threshold in (0.2, 0.5)
+]
+TRIALS = {
+  **dict.fromkeys(VARIANTS, _SIGNS),
+  **dict.fromkeys(['fedavg', 'fedavg_finetuned', 'fedper', 'local'], _SGD),
+  **dict.fromkeys(['fedprox', 'ditto'], _PULLED),
+  **dict.fromkeys(['fedavg_quantized', 'signsgd', 'signsgd_pruned'], _BITS),
+  **dict.fromkeys(['lotteryfl', 'hermes'], _CUT),
+  'fedmask': [
+    dict(learning_rate=rate, target=target)
+    for rate in (0.01, 0.03)
+    for target in (0.5, 0.8)
+  ],
+  'fedpm': [dict(learning_rate=rate) for rate in (0.03, 0.1, 0.3, 1.0)],
+}
+_FILE = pathlib.Path(__file__).with_name('tuned.json')
+TUNED = json.loads(_FILE.read_text()) if _FILE.exists() else {}
+
+
+def get_config(case=''):
+  words = case.split('-') if case not in ('', *SWEEPS) else []
+  setting, dataset, variant = words + _DEFAULT[len(words) :]
+  try:
+    fields = DATASETS[dataset] | SETTINGS[setting][dataset]
+    algorithm, table = VARIANTS[variant]
+  except KeyError as error:
+    raise invalid('case', case, f'there is no {error}') from error
+  table = fields.pop(algorithm, {}) | table
+  table |= TUNED.get(f'{setting}-{dataset}-{variant}', {})
+  return base(algorithm=algorithm, **fields, **{algorithm: table})
+
+
+def cases(*settings):
+  return [
+    f'{setting}-{dataset}-{variant}'
+    for setting in settings
+    for dataset in DATASETS
+    for variant in VARIANTS
+  ]
+
+
+def runs(*settings):
+  return grid({'config': cases(*settings), 'seed': [0, 1, 2]})
+
+
+def trials(*settings):
+  """Half as many rounds; validation examples."""
+  return [
+    {
+      'config': case,
+      'eval_split': 'validation',
+      'rounds': 30,
+      'eval_every': 30,
+      **{f'{algorithm}.{name}': value for name, value in trial.items()},
+    }
+    for case in cases(*settings)
+    for variant in [case.split('-')[2]]
+    for algorithm in [VARIANTS[variant][0]]
+    for trial in TRIALS[variant]
+  ]
+
+
+SWEEPS = {
+  'all': lambda: runs('scarce', 'moderate'),
+  'large': lambda: runs('large'),
+  'tuning': lambda: trials('scarce', 'moderate'),
+}
+
+
+def sweep(name='all'):
+  return SWEEPS[name]()

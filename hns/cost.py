@@ -1,0 +1,61 @@
+"""What a client computes: floating point operations, as XLA counts them."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hns import rounds, training
+from hns.federated import Birth
+from hns.rounds import Engine, Federation
+
+
+class Cost(NamedTuple):
+  """FLOPs of one client.
+
+  Attributes:
+    step: of one training step, its optimiser's included.
+    scored: of trying a model on one example before training; 0 for methods that
+      do not.
+  """
+
+  step: float
+  scored: float
+
+
+def of(engine: Engine, birth: Birth, federation: Federation) -> Cost:
+  """The cost of a method on a network; traces it and compiles nothing."""
+  method, key = engine.method, jax.random.key(0)
+  message = jax.eval_shape(
+    method.download, key, birth.fixed, rounds.begin(birth).shared
+  )
+  start = jax.eval_shape(method.join, key, birth.fixed, message, birth.own)
+  examples = federation.examples
+
+  def step(start, key, fixed, examples):
+    state = method.optimizer.init(start)
+    loss = training.batch_loss(method, engine.apply, examples, fixed, start)
+    chosen = jnp.arange(engine.plan.batch_size)
+    grads = jax.grad(loss)(start, key, chosen, chosen >= 0)
+    return method.optimizer.update(grads, state, start)
+
+  def prepare(score, message, key, birth, examples):
+    def tried(variables):
+      image, _ = training.batch(examples, jnp.arange(1))
+      return jnp.max(engine.apply(variables, image)) if score else 1.0
+
+    return method.prepare(key, birth.fixed, message, birth.own, tried)
+
+  with_score, without = (
+    _flops(functools.partial(prepare, score), message, key, birth, examples)
+    for score in (True, False)
+  )
+  return Cost(
+    _flops(step, start, key, birth.fixed, examples), with_score - without
+  )
+
+
+def _flops(function: Any, *given: Any) -> float:
+  counted = jax.jit(function).lower(*given).cost_analysis() or {}
+  return max(counted.get('flops', 0.0), 0.0)

@@ -1,0 +1,234 @@
+"""Pruning on the client, with its data: LotteryFL, Hermes, FedMask.
+
+What a client has pruned is 0 in what it starts from and stays 0; the server
+hears of its places once, when they change, in a bit each before coding.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hns import pruning, tree, uploads
+from hns.bases import dense
+from hns.federated import Birth, Method, Server, keep_unvoted
+from hns.wire import Message
+
+_OFF = -1e9  # a score so far below 0 that no step moves it
+
+
+class Ticket(NamedTuple):
+  """What a client that prunes keeps.
+
+  Attributes:
+    kept: tree of bool, leaves that broadcast against the weights': what it has
+      not pruned.
+    cut: bool [], whether it pruned: in this round for `lottery`, ever for
+      `one_shot`.
+    inner: what else it keeps.
+  """
+
+  kept: Any
+  cut: jax.Array
+  inner: Any = ()
+
+
+def lottery(
+  optimizer: optax.GradientTransformation,
+  share: float,
+  threshold: float,
+  target: float,
+) -> Method:
+  """LotteryFL: tickets found on the client, rewound, averaged where kept.
+
+  Li et al. 2020 (arXiv 2008.03371). A client whose masked download is right on
+  more than `threshold` of its validation examples, and that keeps more than
+  `target`, cuts `share` of its living weights, the smallest of each layer, and
+  starts from the first round's weights once more. A coordinate is averaged over
+  the clients that keep it. Ours: layer by layer, so that none is emptied; the
+  paper scores on 80 pictures of its own.
+
+  Args:
+    optimizer: of the weights.
+    share: of the living weights, cut at once.
+    threshold: accuracy, in [0, 1).
+    target: density that is never undercut.
+  """
+  base = dense(optimizer, uploads.whole())
+
+  def init(key, params):
+    _, shared, _ = base.init(key, params)
+    whole = jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
+    return Birth({'first': params}, shared, Ticket(whole, jnp.zeros((), bool)))
+
+  def prepare(key, fixed, message, own, score):
+    ticket = _masked(message.value, own.kept)
+    smaller = jax.tree.map(
+      lambda w, m: largest(abs(w), m, share, target) if w.ndim > 1 else m,
+      *(ticket, own.kept),
+    )
+    mask = choose(score({'params': ticket}) > threshold, smaller, own.kept)
+    return Ticket(mask, tree.differ(own.kept, mask))
+
+  def join(key, fixed, message, own):
+    start = choose(own.cut, fixed['first'], message.value)
+    return _masked(start, own.kept)
+
+  return base._replace(
+    init=init,
+    prepare=prepare,
+    download=lambda key, fixed, shared: base.download(key, (), shared),
+    join=join,
+    view=lambda key, fixed, trained: base.view(key, (), trained),
+    split=lambda key, fixed, message, own, start, trained: (
+      Message(trained, own.kept),
+      own,
+    ),
+    objective=zeros_stay,
+    news=lambda fixed, message, own: message._replace(weight=own.kept),
+    places=lambda own: own.kept,
+  )
+
+
+def hermes(
+  optimizer: optax.GradientTransformation,
+  share: float,
+  threshold: float,
+  target: float,
+  head: str,
+) -> Method:
+  """Hermes: whole units cut on the client; what all keep is averaged.
+
+  Li et al. 2021 (MobiCom, doi 10.1145/3447993.3483278). As `lottery`, but a
+  client goes on from weights of its own, cuts `share` of the units of every
+  hidden layer, those of the smallest L1 norm, and rewinds nothing. The server
+  averages the coordinates that every client of the cohort keeps. Ours: with
+  clients drawn anew every round, a client takes from the download what the
+  last cohort had in common, and the rest from itself.
+
+  Args:
+    optimizer: of the weights.
+    share: of the living units of a layer, cut at once.
+    threshold: accuracy, in [0, 1).
+    target: share of the units that is never undercut.
+    head: name of the output layer, which keeps its units.
+  """
+  base = dense(optimizer, uploads.whole())
+
+  def init(key, params):
+    units = jax.tree.map(lambda w: jnp.ones(w.shape[-1:], bool), params)
+    shared = Server(params, units)
+    return Birth((), shared, Ticket(units, jnp.zeros((), bool), params))
+
+  def download(key, fixed, shared):
+    return Message(shared.values, shared.memory)
+
+  def join(key, fixed, message, own):
+    value = jax.tree.map(
+      lambda w, v, common: jnp.where(common, v, w),
+      *(own.inner, message.value, message.weight),
+    )
+    return _masked(value, own.kept)
+
+  def prepare(key, fixed, message, own, score):
+    model = join(key, fixed, message, own)
+
+    def fewer(path, w, m):
+      if tree.path_name(path).startswith(head) or w.ndim < 2:
+        return m
+      norm = jnp.sum(abs(w), tuple(range(w.ndim - 1)))
+      return largest(norm, m, share, target)
+
+    smaller = jax.tree_util.tree_map_with_path(fewer, model, own.kept)
+    good = score({'params': model}) > threshold
+    return own._replace(kept=choose(good, smaller, own.kept))
+
+  def split(key, fixed, message, own, start, trained):
+    return Message(trained, own.kept), own._replace(inner=trained)
+
+  def merge(fixed, shared, mean, total):
+    everyone = jnp.max(jnp.stack([jnp.max(t) for t in jax.tree.leaves(total)]))
+    common = jax.tree.map(lambda t: t * (t == everyone), total)
+    voted = jax.tree.map(lambda c: c > 0, common)
+    return Server(keep_unvoted(shared.values, mean, common), voted)
+
+  return base._replace(
+    init=init,
+    download=download,
+    prepare=prepare,
+    join=join,
+    split=split,
+    merge=merge,
+    objective=zeros_stay,
+    news=lambda fixed, message, own: Message(
+      message.value, jax.tree.map(jnp.logical_and, message.weight, own.kept)
+    ),
+    places=lambda own: own.kept,
+  )
+
+
+def one_shot(base: Method, target: float) -> Method:
+  """`base`, a {0, 1} supermask of which each client prunes its scores, once.
+
+  FedMask (Li et al. 2021, SenSys, doi 10.1145/3485730.3485929): after its first
+  local training a client keeps the share `target` of each layer with the
+  highest scores; its votes count there alone.
+  """
+
+  def init(key, params):
+    fixed, shared, own = base.init(key, params)
+    whole = jax.tree.map(lambda s: jnp.ones(s.shape, bool), shared.values)
+    return Birth(fixed, shared, Ticket(whole, jnp.zeros((), bool), own))
+
+  def join(key, fixed, message, own):
+    start = base.join(key, fixed, message, own.inner)
+    return jax.tree.map(lambda s, m: jnp.where(m, s, _OFF), start, own.kept)
+
+  def split(key, fixed, message, own, start, trained):
+    smaller = jax.tree.map(
+      lambda s, m: largest(s, m, 1 - target, target), trained, own.kept
+    )
+    mask = choose(own.cut, own.kept, smaller)
+    upload, inner = base.split(
+      key, {**fixed, 'mask': mask}, message, own.inner, start, trained
+    )
+    return upload, Ticket(mask, jnp.ones((), bool), inner)
+
+  return base._replace(
+    init=init,
+    join=join,
+    split=split,
+    news=lambda fixed, message, own: message._replace(weight=own.kept),
+    places=lambda own: own.kept,
+  )
+
+
+def largest(scores: jax.Array, mask: jax.Array, share: float, target: float):
+  """`mask` without `share` of its coordinates, those that score least.
+
+  Of n coordinates n x target stay at least, or all that are there if fewer.
+  """
+  living = jnp.sum(mask)
+  keep = jnp.round(living * (1 - share)).astype(jnp.int32)
+  keep = jnp.minimum(living, jnp.maximum(keep, round(mask.size * target)))
+  ranked = jnp.where(mask, scores, -jnp.inf).ravel()
+  order = jnp.arange(mask.size, dtype=jnp.uint32)
+  return pruning.top_k(ranked, order, keep).reshape(mask.shape) & mask
+
+
+def choose(which: jax.Array, first: Any, second: Any) -> Any:
+  """The first tree where `which`, bool [], holds, else the second."""
+  return jax.tree.map(lambda a, b: jnp.where(which, a, b), first, second)
+
+
+def zeros_stay(forward, view, start, trained) -> jax.Array:
+  """`Method.objective`: kernels' weights that start at 0 are left alone."""
+  living = jax.tree.map(
+    lambda s, t: t * (s != 0) if t.ndim > 1 else t, start, trained
+  )
+  return forward(view(living))
+
+
+def _masked(values: Any, mask: Any) -> Any:
+  return jax.tree.map(jnp.multiply, values, mask)

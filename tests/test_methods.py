@@ -1,0 +1,260 @@
+"""What makes each method that method: facts of the papers, and identities."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import compiled, opened, play, small
+
+from hns import cost, lottery, rounds, tree, uploads, wire
+from hns.bases import odds
+from hns.federated import Server
+from hns.supermask import bernoulli, binary
+
+KEY = jax.random.key(0)
+
+
+def trained(experiment, number=1):
+  """What the clients of round 1 train, their starts and what they keep."""
+  opening, ids, held = opened(experiment)
+  train = compiled(rounds.train_client, experiment.engine)
+  return [
+    train(opening, index, jax.tree.map(lambda x, k=k: x[k], held))
+    for k, index in enumerate(ids[:number])
+  ]
+
+
+def test_lotteryfl_cuts_a_fifth_and_rewinds():
+  """20, 16, 13 and 10 weights; never below the target of a half."""
+  first = {'Dense_0': {'kernel': jnp.arange(1.0, 21).reshape(4, 5)}}
+  method = lottery.lottery(optax.sgd(0.1), 0.2, threshold=0.5, target=0.5)
+  fixed, shared, own = method.init(KEY, first)
+  moved = Server(jax.tree.map(lambda w: -w, first))
+  message, kept = method.download(KEY, fixed, moved), []
+  for _ in range(4):
+    own = method.prepare(KEY, fixed, message, own, lambda variables: 0.6)
+    mask = np.asarray(own.kept['Dense_0']['kernel'])
+    start = method.join(KEY, fixed, message, own)['Dense_0']['kernel']
+    sign = 1 if own.cut else -1  # the first weights, or the server's
+    expected = sign * mask * first['Dense_0']['kernel']
+    np.testing.assert_array_equal(start, expected)
+    kept.append((int(mask.sum()), bool(own.cut)))
+  assert kept == [(16, True), (13, True), (10, True), (10, False)]
+  np.testing.assert_array_equal(mask.ravel(), np.arange(20) >= 10)
+  _, _, new = method.init(KEY, first)
+  same = method.prepare(KEY, fixed, message, new, lambda variables: 0.5)
+  assert np.all(same.kept['Dense_0']['kernel']) and not same.cut
+
+
+def test_a_client_tells_the_places_it_pruned_once():
+  """The bytes of round 1 are those of weights that stay, and of a mask."""
+  experiment = small(algorithm='lotteryfl', lotteryfl=dict(threshold=-1.0))
+  played = play(experiment)
+  total = sum(x.size for x in jax.tree.leaves(experiment.birth.shared))
+  kept = int(played.report.uploaded[0])
+  assert abs(kept - 0.8 * total) <= 2
+  mask = jax.tree.map(lambda x: x[int(played.ids[0])], played.own.kept)
+  levels = jax.tree.map(lambda m: (2 * m - 1).astype(np.int8), mask)
+  ones = jax.tree.map(np.ones_like, mask)
+  codec, envelope = wire.levels(1, coded=True), wire.Envelope(0, 0, 1.0)
+  places = wire.encode(codec, wire.Message(levels, ones), envelope)
+  weights = wire.HEADER_BYTES + 4 * kept
+  assert int(played.report.uplink[0]) == weights + len(places)
+  assert len(places) < total / 8
+
+
+def test_what_lotteryfl_pruned_stays_zero():
+  experiment = small(algorithm='lotteryfl', lotteryfl=dict(threshold=-1.0))
+  [(own, start, after, *_)] = trained(experiment)
+  mask = np.asarray(tree.flatten(own.kept))
+  assert not np.any(np.asarray(tree.flatten(after))[~mask])
+  moved = np.asarray(tree.flatten(after)) != np.asarray(tree.flatten(start))
+  assert np.mean(moved[mask]) > 0.5
+
+
+def test_hermes_cuts_units_and_averages_what_all_keep():
+  kernel = jnp.array([[1.0, -2, 0.5, 4, 3]] * 2)
+  params = {'Dense_0': {'kernel': kernel}, 'Dense_1': {'kernel': kernel.T}}
+  method = lottery.hermes(optax.sgd(0.1), 0.4, 0.5, target=0.2, head='Dense_1')
+  fixed, shared, own = method.init(KEY, params)
+  message = method.download(KEY, fixed, shared)
+  own = method.prepare(KEY, fixed, message, own, lambda variables: 0.6)
+  kept = own.kept['Dense_0']['kernel']
+  np.testing.assert_array_equal(kept, [False, True, False, True, True])
+  assert np.all(own.kept['Dense_1']['kernel'])
+  start = method.join(KEY, fixed, message, own)
+  np.testing.assert_array_equal(start['Dense_0']['kernel'], kernel * kept)
+
+  mean = jax.tree.map(jnp.zeros_like, params)
+  votes = {
+    'Dense_0': {'kernel': jnp.array([30, 30, 10, 0, 30])},
+    'Dense_1': {'kernel': jnp.array([30, 30])},
+  }
+  after = method.merge(fixed, shared, mean, votes)
+  common = [True, True, False, False, True]
+  np.testing.assert_array_equal(
+    after.values['Dense_0']['kernel'], kernel * ~np.array(common)
+  )
+  mine = own._replace(inner=jax.tree.map(lambda w: 7 + 0 * w, params))
+  message = method.download(KEY, fixed, after)
+  np.testing.assert_array_equal(
+    method.join(KEY, fixed, message, mine)['Dense_0']['kernel'][0],
+    [0, 0, 0, 7, 0],  # pruned, the server's, pruned, its own, the server's
+  )
+
+
+def test_fedmask_prunes_once_and_votes_where_it_keeps():
+  """A fifth of each layer from its first round on; off stays off."""
+  experiment = small(algorithm='fedmask', fedmask=dict(target=0.2))
+  first, later = play(experiment), play(experiment, 5)
+  size = sum(x.size for x in jax.tree.leaves(experiment.birth.shared.values))
+  assert abs(int(first.report.uploaded[0]) - size / 5) < 2  # no head in it
+  for client in map(int, first.ids):
+    mine = lambda own, c=client: np.asarray(
+      tree.flatten(jax.tree.map(lambda x: x[c], own[0].kept))
+    )
+    assert abs(mine(first.own).mean() - 0.2) < 1e-3
+    np.testing.assert_array_equal(mine(first.own), mine(later.own))
+  own = jax.tree.map(lambda x: x[int(first.ids[0])], first.own)
+  opening = opened(experiment, first.state)[0]
+  train = compiled(rounds.train_client, experiment.engine)
+  after = train(opening, int(first.ids[0]), own)[2]
+  view = experiment.engine.method.view(KEY, experiment.birth.fixed, after)
+  mask = np.asarray(tree.flatten(view['mask']))
+  assert not np.any(mask[~np.asarray(tree.flatten(own[0].kept))])
+  assert 0 < np.sum(mask) <= 0.2 * mask.size + 2
+
+
+def test_fedpm_keeps_the_mean_of_samples():
+  """The mode of a Beta posterior with a flat prior, and its log odds back."""
+  upload = uploads.samples()
+  chance = jnp.array([0.2, 0.5, 0.9])
+  scores = {'w': jnp.log(chance / (1 - chance))}
+  keys = jax.random.split(KEY, 4000)
+  sent = jax.vmap(lambda k: upload.send(k, None, None, scores, ())[0])(keys)
+  assert set(np.unique(sent['w'])) == {-1, 1}
+  mean = jax.tree.map(lambda x: jnp.mean(x, 0), sent)
+  server = upload.take(Server(scores), mean, {'w': jnp.ones(3)})
+  np.testing.assert_allclose((1 + server.values['w']) / 2, chance, atol=0.03)
+  back = jax.nn.sigmoid(odds(server.values['w'], None, 32))
+  np.testing.assert_allclose(back, (1 + server.values['w']) / 2, atol=1e-5)
+  sure = upload.take(
+    Server(scores), {'w': jnp.array([-1.0, 0, 1])}, {'w': jnp.ones(3)}
+  )
+  np.testing.assert_allclose(
+    (1 + sure.values['w']) / 2, [0.01, 0.5, 0.99], atol=1e-6
+  )
+
+
+def test_gates_of_zero_and_one():
+  scores = jnp.array([-1.0, -0.0, 0.0, 2.0])
+  np.testing.assert_array_equal(binary(scores), [0, 1, 1, 1])
+  np.testing.assert_array_equal(
+    jax.grad(lambda s: jnp.sum(binary(s)))(scores), 1
+  )
+  draw = jnp.array([0.2, 0.49, 0.51, 0.9])
+  np.testing.assert_array_equal(bernoulli(scores, draw), [1, 1, 0, 0])
+  slope = jax.grad(lambda s: jnp.sum(3 * bernoulli(s, draw)))(scores)
+  chance = 1 / (1 + np.exp(-scores))
+  np.testing.assert_allclose(slope, 3 * chance * (1 - chance), rtol=1e-5)
+
+
+def test_a_binary_gate_leaves_weights_out():
+  experiment = small(hidenseek=dict(gate='binary'))
+  method, birth = experiment.engine.method, experiment.birth
+  message = method.download(KEY, birth.fixed, birth.shared)
+  start = method.join(KEY, birth.fixed, message, birth.own)
+  view = method.view(KEY, birth.fixed, start)
+  expected = tree.flatten(birth.fixed['mask']) & (tree.flatten(start) >= 0)
+  np.testing.assert_array_equal(tree.flatten(view['mask']) != 0, expected)
+
+
+@pytest.mark.parametrize('name', ['fedprox', 'ditto'])
+def test_without_pull_the_shared_model_is_fedavgs(name):
+  none = play(small(algorithm=name, **{name: dict(pull=0.0)}), 2).state
+  plain = play(small(algorithm='fedavg'), 2).state
+  chex.assert_trees_all_close(none.shared, plain.shared, atol=1e-5)
+
+
+def test_the_pull_of_fedprox_and_ditto():
+  """A strong one holds a model at the download, within the step's reach."""
+  fields = dict(learning_rate=0.05, pull=10.0)
+  far, near = (
+    trained(small(algorithm='fedprox', fedprox=fields | dict(pull=pull)))[0]
+    for pull in (0.0, 10.0)
+  )
+  moved = lambda found: float(
+    jnp.linalg.norm(tree.flatten(found[2]) - tree.flatten(found[1]))
+  )
+  assert moved(near) < 0.5 * moved(far)
+
+  found = trained(small(algorithm='ditto', ditto=fields))[0]
+  pair, start = found[2], found[1]
+  apart = lambda x: float(
+    jnp.linalg.norm(tree.flatten(x) - tree.flatten(start.shared))
+  )
+  assert apart(pair.mine) < 0.5 * apart(pair.shared)
+  # The shared model feels no pull.
+  free = trained(small(algorithm='fedavg'))[0]
+  chex.assert_trees_all_close(pair.shared, free[2], atol=1e-5)
+
+
+def test_dittos_model_goes_on_from_itself():
+  experiment = small(algorithm='ditto', ditto=dict(pull=0.0), cohort=6)
+  played = play(experiment)
+  own = jax.tree.map(lambda x: x[2], played.own)
+  opening = opened(experiment, played.state)[0]
+  start = experiment.engine.method.join(
+    opening.key_shared, (), opening.message, own
+  )
+  chex.assert_trees_all_equal(start.mine, own.model)
+  assert np.any(tree.flatten(start.mine) != tree.flatten(start.shared))
+
+
+def test_carried_scores_are_those_the_server_agrees_with():
+  experiment = small(hidenseek=dict(carry=True), cohort=6)
+  method, fixed = experiment.engine.method, experiment.birth.fixed
+  played = play(experiment)
+  inner, mine = jax.tree.map(lambda x: x[1], played.own)
+  opening = opened(experiment, played.state)[0]
+  start = np.asarray(
+    tree.flatten(
+      method.join(opening.key_shared, fixed, opening.message, (inner, mine))
+    )
+  )
+  fresh, mine = (np.asarray(tree.flatten(t)) for t in (opening.start, mine))
+  agreed = fresh * mine > 0
+  assert 0.5 < np.mean(agreed[fresh != 0]) < 1
+  np.testing.assert_array_equal(start, np.where(agreed, mine, fresh))
+
+
+def test_held_is_the_model_that_the_round_ended_with():
+  experiment = small(algorithm='fedavg')
+  report = play(experiment, held='test').report
+  after = trained(experiment)[0][2]
+  federation, index = experiment.federation, int(play(experiment).ids[0])
+  rows = np.asarray(federation.test.index[index])[: federation.test.size[index]]
+  center, spread = federation.examples.scale
+  images = (federation.examples.images[rows] - center) / spread
+  logits = experiment.engine.apply({'params': after}, images)
+  right = np.argmax(logits, -1) == federation.examples.labels[rows]
+  assert int(report.held[0]) == int(np.sum(right))
+
+
+def test_flops_are_counted():
+  """Three passes of a product each, two FLOPs a term; Ditto trains twice."""
+  found = {
+    name: cost.of(e.engine, e.birth, e.federation)
+    for name in ('fedavg', 'ditto', 'lotteryfl')
+    for e in [small(algorithm=name)]
+  }
+  products = 64 * 200 + 200 * 10
+  batch = small(algorithm='fedavg').engine.plan.batch_size
+  # The first layer's input needs no gradient.
+  expected = 2 * batch * (3 * products - 64 * 200)
+  assert 1 < found['fedavg'].step / expected < 1.4
+  assert 1.9 < found['ditto'].step / found['fedavg'].step < 2.2
+  assert found['fedavg'].scored == 0
+  assert 1 < found['lotteryfl'].scored / (2 * products) < 1.4
