@@ -10,6 +10,7 @@ import pathlib
 import platform
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -60,26 +61,22 @@ def start(distributed: str = '') -> None:
 
 
 @contextlib.contextmanager
-def enough_memory(width: int) -> Iterator[None]:
+def enough_memory(field: str, value: Any, remedy: str) -> Iterator[None]:
   """Turns running out of a device's memory into an `InputError`.
 
   Args:
-    width: clients side by side.
+    field: of the config, that is to blame.
+    value: the field's.
+    remedy: what was too much, and what would be right.
   """
   try:
     yield
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
-    remedy = (
-      'lower it' if width > 1 else 'lower batch_size or take a smaller model'
-    )
-    raise invalid(
-      'clients_per_step',
-      width,
-      f'a device has too little memory for so many clients at once: {remedy} '
-      f'({_first_line(error)})',
-    ) from error
+    cause = _first_line(error)
+    problem = f'a device has too little memory for {remedy} ({cause})'
+    raise invalid(field, value, problem) from error
 
 
 def _first_line(error: Exception) -> str:

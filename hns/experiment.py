@@ -39,6 +39,12 @@ def build(config: Any) -> Experiment:
   configs.validate(config)
   mesh = parallel.mesh_of(devices.choose(config.devices, config.cohort))
   dataset = data.load(config.dataset, config.group)
+  remedy = "all clients' pictures and the model: lower it, or model"
+  with devices.enough_memory('num_clients', config.num_clients, remedy):
+    return _assemble(config, mesh, dataset)
+
+
+def _assemble(config, mesh, dataset) -> Experiment:
   federation = federate(config, dataset)
   net = models.create(config.model, dataset.classes)
   inputs = jnp.zeros((1, *dataset.train_images.shape[1:]))
@@ -189,7 +195,11 @@ def run(config: Any, folder: str | pathlib.Path) -> list[dict[str, Any]]:
     schedule = Schedule(*(config[name] for name in Schedule._fields))
     with workdir.claim(folder) as file:
       workdir.start(held, _about(config, experiment), folder)
-      with devices.enough_memory(experiment.engine.width):
+      width = experiment.engine.width
+      remedy = 'lower it' if width > 1 else 'lower batch_size'
+      with devices.enough_memory(
+        'clients_per_step', width, f'so many clients at once: {remedy}'
+      ):
         rows = record(experiment, schedule, folder, file)
   if devices.is_first():
     workdir.draw(title(config), folder)

@@ -1,63 +1,37 @@
 """The command line: `python -m hns.main --config=FILE --workdir=DIR`."""
 
-import difflib
-import pathlib
-import re
-import runpy
 import signal
 import sys
-import textwrap
-import traceback
-from typing import Any, NamedTuple
 
-from absl import flags, logging
-from ml_collections import config_flags
+from absl import logging
 
-from hns import config as configs
-from hns import devices, experiment, report
-from hns.errors import InputError, invalid
+from hns import commandline, devices, experiment, report
+from hns.errors import InputError
 
-_CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 _FLAGS = {
-  'config': 'a file of configs/, default digits.py; --config.FIELD=VALUE '
-  'changes a field',
-  'workdir': 'where results go; default runs/DATASET-ALGORITHM-sSEED',
-  'distributed': 'several processes as one run: auto (SLURM, TPU pods, Open '
-  'MPI) or HOST:PORT,PROCESSES,INDEX',
+  'workdir': ('', 'where results go; default runs/DATASET-ALGORITHM-sSEED'),
+  'distributed': (
+    '',
+    'several processes as one run: auto (SLURM, TPU pods, Open MPI) or '
+    'HOST:PORT,PROCESSES,INDEX',
+  ),
 }
-
-
-class Given(NamedTuple):
-  """What a command line asks for.
-
-  Attributes:
-    file: the config file's path.
-    config: its ConfigDict, with the fields changed that the words change.
-    workdir, distributed: see `--help`.
-    help: whether to explain and do nothing.
-  """
-
-  file: str
-  config: Any
-  workdir: str
-  distributed: str
-  help: bool
 
 
 def main(words: list[str]) -> None:
   """Runs what the words of a command line, the program's first, ask for."""
   logging.set_verbosity(logging.WARNING)
   try:
-    given = parse(words)
+    given = commandline.parse(words, _FLAGS)
     if given.help:
-      print(help_of(given))
+      print(commandline.help_of('python -m hns.main', given, _FLAGS))
       return
     config = given.config
-    workdir = given.workdir or (
+    workdir = given.flags['workdir'] or (
       f'runs/{config.dataset.replace("/", "-")}-'
       f'{config.algorithm}-s{config.seed}'
     )
-    devices.start(given.distributed)
+    devices.start(given.flags['distributed'])
     rows = experiment.run(config, workdir)
   except InputError as error:
     sys.exit(f'hns: {error}')
@@ -71,121 +45,6 @@ def main(words: list[str]) -> None:
   print(experiment.title(config))
   print(report.table(rows))
   print(f'{workdir}: metrics.jsonl, config.json, accuracy.png')
-
-
-def parse(words: list[str]) -> Given:
-  """What the words ask for, read by absl.
-
-  Raises:
-    InputError: a flag, a field or a value that cannot be, or a broken file.
-  """
-  file = _file(words)
-  fields = configs.leaves(read(file).to_dict())
-  for word in words:
-    name = re.match(r'--?(?:no)?config\.([^=]+)', word)
-    if name and name[1] not in fields:
-      raise configs.unknown(name[1], read(file))
-  values = flags.FlagValues()
-  config = config_flags.DEFINE_config_file(
-    'config', file, flag_values=values, sys_argv=words
-  )
-  workdir, distributed = (
-    flags.DEFINE_string(name, '', _FLAGS[name], values)
-    for name in ('workdir', 'distributed')
-  )
-  asked = flags.DEFINE_bool('help', False, '', values, short_name='h')
-  try:
-    stray = values(words)[1:]
-  except flags.Error as error:
-    raise _refused(error, fields) from error
-  if stray:
-    raise InputError(f'{stray[0]!r} is not a flag: write --config.FIELD=VALUE')
-  return Given(
-    file, config.value, workdir.value, distributed.value, asked.value
-  )
-
-
-def _file(words: list[str]) -> str:
-  """The config file that the words name."""
-  for word, following in zip(words[1:], [*words[2:], '']):
-    name, is_value, value = word.partition('=')
-    if name in ('--config', '-config'):
-      return value if is_value else following
-  return str(_CONFIGS / 'digits.py')
-
-
-def _refused(error: flags.Error, fields: dict[str, Any]) -> InputError:
-  """What absl would not take, and what would be right."""
-  if isinstance(error, flags.UnrecognizedFlagError):
-    name, known = error.flagname, [*_FLAGS, 'help']
-    near = difflib.get_close_matches(name, known, 1)
-    near += [f'config.{f}' for f in difflib.get_close_matches(name, fields, 1)]
-    remedy = f'did you mean --{near[0]}?' if near else '--help lists all'
-    return InputError(f'--{name}: no such flag; {remedy}')
-  said = str(error).split('\n')[0]
-  wrong = re.match(r'flag --config\.([^=]+)=(.*?): ', said)
-  if not wrong:
-    return InputError(said)
-  name, value = wrong.groups()
-  return invalid(f'config.{name}', value, configs.takes(fields[name]))
-
-
-def read(path: str) -> Any:
-  """The ConfigDict that `get_config()` of a config file returns.
-
-  FILE.py:CASE is what its `get_config('CASE')` returns.
-
-  Raises:
-    InputError: no such file, no `get_config`, or what went wrong in it, where.
-  """
-  file, _, case = path.partition('.py:')
-  file += '.py' if case else ''
-  if not pathlib.Path(file).is_file():
-    there = ', '.join(sorted(p.name for p in _CONFIGS.glob('*.py')))
-    raise invalid('config', path, f'no such file; {_CONFIGS} holds {there}')
-  try:
-    names = runpy.run_path(file)
-    given = [case] if case else []
-    config = names['get_config'](*given) if 'get_config' in names else None
-  except InputError as error:
-    raise invalid('config', path, str(error)) from error
-  except Exception as error:
-    frames = traceback.extract_tb(error.__traceback__)
-    line = [f'line {f.lineno}: ' for f in frames if f.filename == file][-1:]
-    what = f'{type(error).__name__}: {error}'.split('\n')[0]
-    raise invalid('config', path, ''.join(line) + what) from error
-  if not hasattr(config, 'to_dict'):
-    raise invalid(
-      'config',
-      path,
-      'needs a get_config() that returns hns.config.base(...)',
-    )
-  return config
-
-
-def help_of(given: Given) -> str:
-  """The flags, and every field: its value in this config, and what it is."""
-  texts = configs.texts()
-  fields = configs.leaves(given.config.to_dict())
-  order = {name: i for i, name in enumerate(texts)}
-  named = sorted(fields, key=lambda name: order.get(name, len(order)))
-  return '\n'.join(
-    [
-      'python -m hns.main [--config=FILE] [--config.FIELD=VALUE ...] [FLAG]',
-      *(_line(f'--{name}', text) for name, text in _FLAGS.items()),
-      f'fields, with their values in {given.file}:',
-      *(
-        _line(f'{name}={fields[name]}', texts.get(name.split('.')[-1], ''))
-        for name in named
-      ),
-    ]
-  )
-
-
-def _line(name: str, text: str) -> str:
-  return textwrap.fill(
-    text, 80, initial_indent=f'  {name:36} ', subsequent_indent=' ' * 39
-  )
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ import numpy as np
 import tqdm
 from matplotlib.figure import Figure
 
+from hns import versus
 from hns.metrics import size
 
 _STYLES = ('o-', 's--', '^:', 'v-.', 'D-', 'x--', '*:', '+-.')
@@ -206,6 +207,11 @@ PICTURES: dict[str, tuple[Callable[[list[Any]], Figure | None], str]] = {
     accuracy,
     'Personalised accuracy against rounds, bytes and seconds of training; '
     'lines are means over seeds, bands their range.',
+  ),
+  'front': (
+    versus.front,
+    'Accuracy as held (the model a client ended its last round with) against '
+    'bytes; nothing is both cheaper and better than what is filled.',
   ),
   'clients': (
     clients,

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tqdm
 
-from hns import pictures
+from hns import pictures, versus
 from hns.errors import InputError
 from hns.metrics import size
 
@@ -28,6 +28,7 @@ _COLUMNS = {
   'round': ('round', '{:d}'),
   'personal_accuracy': ('personalised', '{:.3f}'),
   'personal_accuracy_p10': ('worst tenth', '{:.3f}'),
+  'held_accuracy': ('held', '{:.3f}'),
   'global_accuracy': ('global', '{:.3f}'),
   'uplink_bytes': ('up', None),
   'downlink_bytes': ('down', None),
@@ -47,7 +48,9 @@ def table(rows: list[dict[str, Any]], most: int = 8) -> str:
   chosen = rows[::-1][::step][::-1]
   cells = [[title for title, _ in _COLUMNS.values()]] + [
     [
-      form.format(row[name]) if form else size(row[name])
+      (form.format(row[name]) if form else size(row[name]))
+      if name in row
+      else ''
       for name, (_, form) in _COLUMNS.items()
     ]
     for row in chosen
@@ -57,6 +60,17 @@ def table(rows: list[dict[str, Any]], most: int = 8) -> str:
     '  '.join(cell.rjust(width) for cell, width in zip(line, widths))
     for line in cells
   )
+
+
+def within(folders: list[str]) -> list[str]:
+  """The folders, and of one that is no run the runs right inside it."""
+  found = []
+  for folder in folders:
+    inside = sorted(pathlib.Path(folder).glob('*/config.json'))
+    is_run = (pathlib.Path(folder) / 'config.json').exists()
+    inner = [str(path.parent) for path in inside]
+    found += [folder] if is_run or not inner else inner
+  return found
 
 
 class Group(NamedTuple):
@@ -109,15 +123,15 @@ def label(config: dict[str, Any]) -> str:
   """A method and its variant, in a few words."""
   name = config['algorithm']
   table = config.get(name, {})
-  if name == 'hidenseek':
-    upload = table.get('upload', 'signs')
-    words = ['paper' if upload == 'signs' else upload]
-  else:
-    words = [table['optimizer']] if table.get('optimizer') == 'adam' else []
-    words += [f'{b} bits up' for b in [table.get('upload_bits')] if b]
-    words += [w for w in ('feedback', 'pruned') if table.get(w)]
+  upload = table.get('upload')
+  words = ['paper' if upload == 'signs' else upload] if upload else []
+  words += ['{0, 1}'] if table.get('gate') == 'binary' else []
+  words += ['adam'] if table.get('optimizer') == 'adam' else []
+  words += [f'{b} bits up' for b in [table.get('upload_bits')] if b]
+  words += [w for w in ('carry', 'feedback', 'pruned') if table.get(w)]
   words += [f'{b} down' for b in [table.get('download_bits')] if b]
-  if name == 'hidenseek' or table.get('pruned'):
+  words += [f'keeps {t:g}' for t in [table.get('target')] if t]
+  if name.startswith('hidenseek') or table.get('pruned'):
     words.append(f'density {config["density"]:g}')
   return f'{name} ({", ".join(words)})' if words else name
 
@@ -125,8 +139,8 @@ def label(config: dict[str, Any]) -> str:
 def compare(groups: list[Group]) -> str:
   """A Markdown table: the last round's metrics, mean and sd over seeds."""
   titles = (
-    'dataset | method | weights sent down | round | seeds | personalised '
-    '| worst tenth | global | up | down'
+    'dataset | clients | method | weights sent down | round | seeds | held '
+    '| personalised | worst tenth | global | up | down'
   )
   lines = [f'| {titles} |', '|' + ' --- |' * (titles.count(' | ') + 1)]
   return '\n'.join(lines + [f'| {" | ".join(_cells(g))} |' for g in groups])
@@ -134,10 +148,16 @@ def compare(groups: list[Group]) -> str:
 
 def _cells(group: Group) -> list[str]:
   """One row of `compare`."""
-  pick = lambda name: [rows[-1][name] for rows in group.rows]
-  accuracies = ('personal_accuracy', 'personal_accuracy_p10', 'global_accuracy')
+  pick = lambda name: [
+    rows[-1][name] for rows in group.rows if name in rows[-1]
+  ]
+  accuracies = (
+    *('held_accuracy', 'personal_accuracy', 'personal_accuracy_p10'),
+    'global_accuracy',
+  )
   return [
     group.config['dataset'],
+    str(group.config['num_clients']),
     group.label,
     f'{round(statistics.mean(group.weights)):,}',
     '/'.join(sorted({str(number) for number in pick('round')})),
@@ -149,7 +169,9 @@ def _cells(group: Group) -> list[str]:
 
 
 def spread(values: list[float]) -> str:
-  """Mean and sample standard deviation, 0.975 ± 0.002."""
+  """Mean and sample standard deviation, 0.975 ± 0.002; '' without values."""
+  if not values:
+    return ''
   mean = f'{statistics.mean(values):.3f}'
   return mean if len(values) < 2 else f'{mean} ± {statistics.stdev(values):.3f}'
 
@@ -179,10 +201,22 @@ def records(groups: list[Group]) -> list[dict[str, Any]]:
       'method': group.label,
       'seed': seed,
       **scalars(rows[-1]),
+      **over_rounds(rows),
     }
     for group in groups
     for folder, seed, rows in zip(group.folders, group.seeds, group.rows)
   ]
+
+
+def over_rounds(rows: list[dict[str, Any]]) -> dict[str, float]:
+  """Of each accuracy, the mean of the last five rows, and the best ever."""
+  found = {}
+  for name in ('held_accuracy', 'personal_accuracy', 'global_accuracy'):
+    values = [row[name] for row in rows if name in row]
+    if values:
+      found[f'{name}_last_five'] = statistics.mean(values[-5:])
+      found[f'{name}_best_ever'] = max(values)
+  return found
 
 
 def scalars(row: dict[str, Any]) -> dict[str, float]:
@@ -229,11 +263,12 @@ def main() -> None:
   add('--out', type=pathlib.Path, help='a folder for tables and pictures')
   add('--tensorboard', type=pathlib.Path, help='a folder for event files')
   flags = parser.parse_args()
-  groups, skipped = group(flags.runs)
+  groups, skipped = group(within(flags.runs))
   text = '\n'.join(skipped)
   if not groups:
     sys.exit(f'hns: nothing to compare\n{text}')
-  text = f'{compare(groups)}\n\n{text}'.rstrip()
+  parts = compare(groups), versus.claims(groups), text
+  text = '\n\n'.join(part for part in parts if part)
   print(text)
   try:
     if flags.out:

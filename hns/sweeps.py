@@ -148,8 +148,8 @@ def name_of(point: Point, algorithm: str) -> str:
   return re.sub(r'[^\w.,=+-]', '-', ','.join(words)) or 'run'
 
 
-def choose(runs: list[Run], pattern: str, index: int | None) -> list[Run]:
-  """The runs whose name a pattern finds; of these the one at `index` alone.
+def choose(runs: list[Run], pattern: str, index: int = -1) -> list[Run]:
+  """The runs whose name a pattern finds; of these the one at `index`, if >= 0.
 
   Raises:
     InputError: there is no such run, or the pattern cannot be read.
@@ -160,7 +160,7 @@ def choose(runs: list[Run], pattern: str, index: int | None) -> list[Run]:
     raise invalid('filter', pattern, f'cannot be read: {error}') from error
   if not chosen:
     raise invalid('filter', pattern, f'finds no {runs[0].folder.name} or other')
-  if index is None:
+  if index < 0:
     return chosen
   if index >= len(chosen):
     raise invalid('index', index, f'the last run is {len(chosen) - 1}')

@@ -24,55 +24,45 @@ from typing import Any
 
 import jobs
 import tqdm
-from absl import app, flags
-from ml_collections import config_flags
 
-import hns.main
+from hns import commandline, report, sweeps, workdir
 from hns import config as configs
-from hns import report, sweeps, workdir
-from hns.errors import InputError
+from hns.errors import InputError, invalid
 from hns.sweeps import Run
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config',
-  str(pathlib.Path(__file__).parents[1] / 'configs' / 'digits.py'),
-  'A file with get_config() and sweep(); --config.FIELD=VALUE for all runs.',
-)
-_WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'The folder of all runs; default runs/CONFIG.'
-)
-_FILTER = flags.DEFINE_string(
-  'filter', '', 'Only runs in whose name this regular expression is found.'
-)
-_INDEX = flags.DEFINE_integer(
-  'index', None, 'Only this one of them, from 0: for arrays of jobs.', 0
-)
-_JOBS = flags.DEFINE_integer(
-  'jobs', 0, 'Processes at a time; 0: one a GPU, or else one a CPU core.', 0
-)
-_DRY_RUN = flags.DEFINE_boolean('dry_run', False, 'Only show the plan.')
+_FLAGS = {
+  'workdir': ('', 'the folder of all runs; default runs/CONFIG'),
+  'filter': ('', 'only runs in whose name this regular expression is found'),
+  'index': (-1, 'only this one of them, from 0: for arrays of jobs'),
+  'jobs': (0, 'processes at a time; 0: one a GPU, or else one a CPU core'),
+  'dry_run': (False, 'only show the plan'),
+}
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    sys.exit(f'hns: {argv[1]!r} is not a flag: write --config.FIELD=VALUE')
-  flag = flags.FLAGS['config']
-  file = config_flags.get_config_filename(flag)
-  given = config_flags.get_override_values(flag)
-  name = pathlib.Path(without_case(file)).stem
-  folder = pathlib.Path(_WORKDIR.value or f'runs/{name}')
+def main(words: list[str]) -> None:
   try:
+    given = commandline.parse(words, _FLAGS)
+    if given.help:
+      command = 'python launch/sweep.py'
+      print(commandline.help_of(command, given, _FLAGS))
+      return
+    name = pathlib.Path(without_case(given.file)).stem
+    folder = pathlib.Path(given.flags['workdir'] or f'runs/{name}')
     runs = sweeps.plan(
-      functools.partial(config_of, file, given),
-      sweeps.read(file, given),
+      functools.partial(config_of, given.file, given.changed),
+      sweeps.read(given.file, given.changed),
       folder,
     )
-    chosen = sweeps.choose(runs, _FILTER.value, _INDEX.value)
+    index, asked = given.flags['index'], given.flags['jobs']
+    for name, value in (('index', index + 1), ('jobs', asked)):
+      if value < 0:
+        raise invalid(name, given.flags[name], 'must be at least 0')
+    chosen = sweeps.choose(runs, given.flags['filter'], index)
     todo = len(sweeps.left(chosen))
-    slots = jobs.share(_JOBS.value, todo, jobs.cores(), jobs.gpus())
+    slots = jobs.share(asked, todo, jobs.cores(), jobs.gpus())
     print(describe(chosen, len(slots)), flush=True)
-    if not _DRY_RUN.value:
-      command = functools.partial(command_of, file, given)
+    if not given.flags['dry_run']:
+      command = functools.partial(command_of, given.file, given.changed)
       sys.exit(carry_out(runs, chosen, command, slots))
   except (InputError, OSError) as error:
     sys.exit(f'hns: {error}')
@@ -80,7 +70,7 @@ def main(argv: list[str]) -> None:
 
 @functools.cache
 def _read(file: str) -> Any:
-  return hns.main.read(file)
+  return commandline.read(file)
 
 
 def config_of(file: str, given: dict[str, Any], case: str) -> Any:
@@ -227,4 +217,4 @@ def replaced(path: pathlib.Path) -> Iterator[Any]:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  main(sys.argv)

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import pytest
 from conftest import ROOT, read_config, small_config
 
+from hns import commandline, devices, experiment, main, record, report
 from hns import config as configs
-from hns import devices, experiment, main, record, report
 from hns.errors import InputError
 
 FILES = {
@@ -88,11 +88,12 @@ def test_bad_words_end_in_one_line(tmp_path, monkeypatch, words, said):
 
 def test_words_change_a_config():
   words = '--config.rounds 7 --config.hidenseek.remember --workdir=a -h'
-  given = main.parse(
+  given = commandline.parse(
     ['hns', f'--config={ROOT}/configs/mnist.py', *words.split()]
-    + ['--config.download_bits=8', '--config.group=a b']
+    + ['--config.download_bits=8', '--config.group=a b'],
+    {'workdir': ('', ''), 'jobs': (3, '')},
   )
-  assert given.workdir == 'a' and given.distributed == '' and given.help
+  assert given.flags == {'workdir': 'a', 'jobs': 3} and given.help
   want = read_config('mnist')
   want.update(rounds=7, download_bits=8, group='a b')
   want.hidenseek.remember = True
@@ -164,13 +165,16 @@ def test_too_little_memory_names_the_width_and_keeps_what_is_written(
   assert [row['round'] for row in report.read(tmp_path)] == [1]
 
 
-def test_one_client_at_a_time_has_another_remedy():
-  with pytest.raises(InputError, match='clients_per_step=1.*batch_size'):
-    with devices.enough_memory(1):
-      allocate()
+def test_what_does_not_fit_at_the_start_is_named(monkeypatch):
+  monkeypatch.setattr(experiment, 'federate', lambda *_: allocate())
+  with pytest.raises(InputError, match='num_clients=6.*lower it, or model'):
+    experiment.build(small_config())
+
+
+def test_other_errors_of_a_device_are_not_explained():
   other = jax.errors.JaxRuntimeError('INTERNAL: something else')
   with contextlib.suppress(jax.errors.JaxRuntimeError):
-    with devices.enough_memory(1):
+    with devices.enough_memory('rounds', 1, ''):
       raise other
     pytest.fail('not ours to explain')
 

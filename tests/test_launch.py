@@ -148,7 +148,7 @@ def test_tpu_quotes_flags_and_wants_a_pod(tmp_path):
 
 def test_the_engine_benchmark_compares_and_names_what_is_missing(tmp_path):
   """A side whose answer is not ours would be named wrong and have no ratio."""
-  flags = ('--tasks=mlp:hidenseek', '--sides=jit_loop,nobody', '--repeats=2')
+  flags = ('--tasks=trial:hidenseek', '--sides=jit_loop,nobody', '--repeats=2')
   done = subprocess.run(
     [
       *(sys.executable, ROOT / 'launch' / 'benchmark_engine.py', *flags),
@@ -160,5 +160,5 @@ def test_the_engine_benchmark_compares_and_names_what_is_missing(tmp_path):
   assert done.returncode == 0, done.stderr
   assert 'nobody' in done.stdout and 'wrong' not in done.stdout
   told = json.loads((tmp_path / 'a.json').read_text())
-  assert told['hidenseek']['mlp']['jit_loop'] > 0
+  assert told['hidenseek']['trial']['jit_loop'] > 0
   assert (tmp_path / 'a.png').exists()

@@ -27,14 +27,16 @@ ROUNDS = 20
 METHODS = {
   'hidenseek': {'upload': 'ternary'},  # keeps the errors of its uploads
   'local': {'algorithm': 'local'},  # keeps everything
-  'signsgd': {'algorithm': 'signsgd', 'signsgd.pruned': True},
+  'lotteryfl': {'algorithm': 'lotteryfl'},  # prunes on the client
 }
 # So many runs at once, so often, of every method: 24 are killed.
 RUNS, LIVES = 4, 2
 
 
 def config_of(name):
-  config = small_config(rounds=ROUNDS, eval_every=2, checkpoint_seconds=0.0)
+  config = small_config(
+    rounds=ROUNDS, eval_every=2, checkpoint_seconds=0.0, eval_held=True
+  )
   config.update_from_flattened_dict(METHODS[name])
   return config
 
@@ -107,6 +109,8 @@ def assert_same(run, folder):
   assert set(got.store.held) == set(expected.store.held)
   chex.assert_trees_all_equal_dtypes(got[:2], expected[:2])
   chex.assert_trees_all_equal(got[:2], expected[:2])
+  np.testing.assert_array_equal(got.held, expected.held)
+  assert np.all(got.held >= 0)
   assert got.tally._replace(seconds_since=0) == expected.tally._replace(
     seconds_since=0
   )
@@ -250,14 +254,16 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
 
 def progress(number):
   """One of a run of a vector, of which clients 7 and 2 keep something."""
-  like = Progress(State(np.int32(0), {'w': np.zeros(999)}), {}, Tally())
+  nobody = np.full(9, -1, np.int32)
+  state = State(np.int32(0), {'w': np.zeros(999)})
+  like = Progress(state, {}, Tally(), nobody)
   store = own.create({'a': np.zeros(3, np.int8), 'b': np.zeros((), bool)})
   held = {'a': np.full((2, 3), number, np.int8), 'b': np.array([True, False])}
   own.keep(store, np.array([7, 2]), held)
   state = State(np.int32(number), {'w': np.full(999, number / 7)})
   tally = Tally(rounds=1, uplink=2**40 + number, train_loss=1 / 3)
   return like._replace(store=own.create(store.birth)), Progress(
-    state, store, tally
+    state, store, tally, np.arange(9, dtype=np.int32) - number
   )
 
 
@@ -284,6 +290,7 @@ def test_checkpoints_are_as_seldom_as_asked_and_of_their_moment(tmp_path):
   like, given = progress(3)
   taken = checkpoint.snapshot(given)
   given.state.shared['w'][:] = 0
+  given.held[:] = 0
   own.keep(
     given.store, np.array([2]), {'a': np.ones((1, 3)), 'b': np.ones(1, bool)}
   )

@@ -3,6 +3,7 @@
 import collections
 import csv
 import fcntl
+import functools
 import json
 import os
 import pathlib
@@ -15,19 +16,22 @@ import time
 import pytest
 from conftest import ROOT, read_config, small_config
 
-from hns import sweeps
+from hns import commandline, sweeps
 from hns.errors import InputError
 
 sys.path.append(str(ROOT / 'launch'))
+import choose  # noqa: E402
 import jobs  # noqa: E402
+import sweep  # noqa: E402
 
 NAMES = sorted(path.stem for path in (ROOT / 'configs').glob('*.py'))
 
 
 def planned(name, folder='runs'):
   """The runs of a config file's sweep."""
-  points = sweeps.read(str(ROOT / 'configs' / f'{name}.py'), {})
-  return sweeps.plan(read_config(name), points, pathlib.Path(folder))
+  file = str(ROOT / 'configs' / f'{name}.py')
+  get_config = functools.partial(sweep.config_of, file, {})
+  return sweeps.plan(get_config, sweeps.read(file, {}), pathlib.Path(folder))
 
 
 def test_points():
@@ -70,6 +74,8 @@ def test_the_results_of_the_readme_are_three_sweeps():
     'learning_rate': 0.03,
     'upload': 'change',
     'download_bits': 1,
+    'gate': 'sign',
+    'carry': False,
     'remember': False,
   }
 
@@ -88,8 +94,10 @@ def test_a_name_is_of_the_point_alone():
 def test_equal_configs_are_one_run(tmp_path):
   points = [{'upload': 'change'}, {'hidenseek.upload': 'change'}, {}]
   config = read_config('test')
-  assert len(sweeps.plan(config, points, tmp_path)) == 1
-  assert len(sweeps.plan(config, [{'seed': 1}, *points], tmp_path)) == 2
+  assert len(sweeps.plan(lambda case: config, points, tmp_path)) == 1
+  assert (
+    len(sweeps.plan(lambda case: config, [{'seed': 1}, *points], tmp_path)) == 2
+  )
 
 
 @pytest.mark.parametrize(
@@ -103,7 +111,7 @@ def test_equal_configs_are_one_run(tmp_path):
 )
 def test_nothing_begins_before_every_config_is_valid(tmp_path, points, said):
   with pytest.raises(InputError, match=said):
-    sweeps.plan(read_config('test'), points, tmp_path)
+    sweeps.plan(lambda case: read_config('test'), points, tmp_path)
   assert not list(tmp_path.iterdir())
 
 
@@ -119,8 +127,8 @@ def test_what_cannot_be_chosen_is_named(tmp_path):
   chosen = sweeps.choose(runs, 'local.*[01]$', 1)
   assert [run.folder.name for run in chosen] == ['local,seed=1']
   for pattern, index, said in (
-    ('(', None, 'cannot be read'),
-    ('fedprox', None, 'finds no hidenseek,seed=0'),
+    ('(', -1, 'cannot be read'),
+    ('fedprox', -1, 'finds no hidenseek,seed=0'),
     ('', 6, 'index=6: the last run is 5'),
   ):
     with pytest.raises(InputError, match=said):
@@ -132,7 +140,9 @@ def test_a_folder_of_another_config_is_refused(tmp_path):
   about = {'config': json.loads(small_config(rounds=9).to_json())}
   (tmp_path / 'seed=1' / 'config.json').write_text(json.dumps(about))
   with pytest.raises(InputError, match='^seed=1: .*rounds is 9 there and 2'):
-    sweeps.plan(small_config(), [{'seed': 0}, {'seed': 1}], tmp_path)
+    sweeps.plan(
+      lambda case: small_config(), [{'seed': 0}, {'seed': 1}], tmp_path
+    )
 
 
 def test_the_machine_is_shared_out():
@@ -205,10 +215,10 @@ import json, pathlib, sys
 sys.path[:0] = [{launch!r}, {tests!r}]
 import jobs, sweep
 from conftest import small_config
-from hns import sweeps
+from hns import commandline, sweeps
 folder = pathlib.Path(sys.argv[1])
 points = sweeps.grid({{'seed': range(12)}})
-runs = sweeps.plan(small_config(), points, folder)
+runs = sweeps.plan(lambda case: small_config(), points, folder)
 command = lambda run: [
   sys.executable, '-S', '-c', {stub!r}, str(run.folder), json.dumps(run.config)
 ]
@@ -332,3 +342,66 @@ def test_the_command(tmp_path):
   planned = run('--dry_run', '--filter=', '--index=2')
   assert planned.returncode == 0, planned.stderr
   assert planned.stdout.startswith('left  hidenseek,seed=1\n1 runs')
+
+
+def test_cases_of_a_config_file(tmp_path):
+  """A run's command names its case, and that is the config it was planned."""
+  runs = planned('benchmark', tmp_path)
+  by_name = {run.folder.name: run for run in runs}
+  run = by_name['scarce-cifar10-fedmask_sparse,seed=1']
+  assert run.config['fedmask']['target'] == 0.2
+  assert run.config['dataset'] == 'cifar10' and run.config['seed'] == 1
+  file = str(ROOT / 'configs' / 'benchmark.py')
+  command = sweep.command_of(f'{file}:tuning', {'rounds': 3}, run)
+  given = commandline.parse(command[2:], {'workdir': ('', '')})
+  assert given.file == f'{file}:scarce-cifar10-fedmask_sparse'
+  assert given.config.to_dict() == run.config | {'rounds': 3}
+
+
+def test_every_case_is_tuned_with_as_many_trials(tmp_path):
+  file = str(ROOT / 'configs' / 'benchmark.py')
+  points = sweeps.read(f'{file}:tuning', {})
+  trials = collections.Counter(point['config'] for point in points)
+  assert set(trials.values()) == {4}
+  assert all(point['eval_split'] == 'validation' for point in points)
+  get_config = functools.partial(sweep.config_of, f'{file}:tuning', {})
+  assert len(sweeps.plan(get_config, points, tmp_path)) == len(points)
+  with pytest.raises(InputError, match="no 'nowhere'"):
+    commandline.read(f'{file}:scarce-nowhere')
+
+
+@pytest.mark.parametrize(
+  'word,said',
+  [
+    ('--config.densty=1', 'config.densty: no such field; did you mean density'),
+    ('--config.rounds=many', "config.rounds='many': must be a whole number"),
+    ('--filtr=x', '--filtr: no such flag; did you mean --filter?'),
+    ('--jobs=-2', 'jobs=-2: must be at least 0'),
+    ('--config=no.py', "config='no.py': no such file"),
+  ],
+)
+def test_bad_words_end_in_one_line(word, said):
+  with pytest.raises(SystemExit, match='^hns: ' + said.replace('?', '.')):
+    sweep.main(['sweep', word])
+
+
+def test_the_best_trial_is_chosen(tmp_path, monkeypatch):
+  table = tmp_path / 'table.csv'
+  rows = [
+    'config,fedavg.learning_rate,ditto.pull,status,held_accuracy,global_accuracy',
+    'scarce-mnist-fedavg,0.1,,done,0.9,0.5',
+    'scarce-mnist-fedavg,0.2,,done,0.8,0.6',
+    'scarce-mnist-ditto,,0.3,done,0.7,0.1',
+    'scarce-mnist-ditto,,0.5,done,0.7,0.9',
+    'scarce-mnist-ditto,,0.9,failed,,',
+  ]
+  table.write_text('\n'.join(rows) + '\n')
+  target = tmp_path / 'tuned.json'
+  target.write_text('{"old": {"pull": 1.0}}')
+  monkeypatch.setattr(sys, 'argv', ['choose', str(table), str(target)])
+  choose.main()
+  assert json.loads(target.read_text()) == {
+    'old': {'pull': 1.0},
+    'scarce-mnist-fedavg': {'learning_rate': 0.2},
+    'scarce-mnist-ditto': {'pull': 0.3},
+  }

@@ -34,6 +34,8 @@ WORKLOADS = {
   'lenet': Workload(100, 100, 100, 20, (28, 28, 1), 'lenet'),
   'mlp': Workload(100, 100, 100, 20, (28, 28, 1), 'mlp'),
   'pfl_cifar10': Workload(1000, 50, 50, 10, (32, 32, 3), 'pfl'),
+  # To see that all works: a round of milliseconds.
+  'trial': Workload(12, 12, 20, 20, (8, 8, 1), 'mlp'),
 }
 RATES = {'fedavg': 0.05, 'hidenseek': 0.01}
 
@@ -112,6 +114,7 @@ def configure(workload: Workload, method: str, width: int):
     density=1.0,
     pruning_steps=1,
     eval_clients=1,
+    eval_held=False,
     test_examples_per_client=1,
     clients_per_step=width,
     **fields,

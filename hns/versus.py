@@ -1,0 +1,146 @@
+"""Our method against each rival: what accuracy, and at what cost.
+
+Everything is measured on the model as held: the one a client ended its last
+round with. Costs are those of the first evaluated round in which the mean over
+seeds reaches the common target, the lower of the two accuracies at the end.
+Runs are compared that share dataset, clients and model.
+"""
+
+import collections
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from hns.metrics import size
+
+HELD = 'held_accuracy'
+COSTS = {
+  'uplink_bytes': 'up',
+  'downlink_bytes': 'down',
+  'client_flops': 'client FLOPs',
+  'round': 'rounds',
+}
+
+
+def settings(groups: list[Any]) -> dict[str, list[Any]]:
+  """Groups with the metrics of `versus`, by dataset, clients and model."""
+  found = collections.defaultdict(list)
+  for group in groups:
+    if all(HELD in row for rows in group.rows for row in rows):
+      config = group.config
+      name = f'{config["dataset"]}, {config["num_clients"]} clients'
+      found[f'{name}, {config["model"]}'].append(group)
+  return dict(found)
+
+
+def is_ours(group: Any) -> bool:
+  """HideNseek with signs and nothing at home."""
+  config = group.config
+  table = config.get('hidenseek', {})
+  return config['algorithm'] == 'hidenseek' and table.get('gate') == 'sign'
+
+
+def claims(groups: list[Any]) -> str:
+  """A Markdown table, a line for our first method against every other.
+
+  A cost is ours relative to the rival's, so that -40 % is less; '' where the
+  rival's is 0.
+  """
+  titles = ['setting', 'rival', 'held', 'ours', 'accuracy', 'target']
+  titles += [f'{title} to target' for title in COSTS.values()]
+  lines = []
+  for setting, chosen in settings(groups).items():
+    ours = next(filter(is_ours, chosen), None)
+    lines += [
+      [setting, group.label, *compared(ours, group)]
+      for group in chosen
+      if ours and group is not ours
+    ]
+  rows = [titles, ['---'] * len(titles), *lines]
+  return '\n'.join(f'| {" | ".join(row)} |' for row in rows) if lines else ''
+
+
+def compared(ours: Any, rival: Any) -> list[str]:
+  """Accuracies, the common target, and our costs relative to the rival's."""
+  mine, theirs = final(ours), final(rival)
+  target = min(mine, theirs)
+  costs = [
+    percent(at(ours, target)[name], at(rival, target)[name]) for name in COSTS
+  ]
+  return [
+    *(f'{theirs:.3f}', f'{mine:.3f}', percent(mine, theirs)),
+    *(f'{target:.3f}', *costs),
+  ]
+
+
+def percent(value: float, base: float) -> str:
+  """A relative difference, +12.3 %."""
+  return f'{100 * (value / base - 1):+.1f} %' if base else ''
+
+
+def final(group: Any) -> float:
+  """Accuracy as held at the last row, mean over seeds."""
+  return float(np.mean([rows[-1][HELD] for rows in group.rows]))
+
+
+def at(group: Any, target: float) -> dict[str, float]:
+  """Means over seeds of the first row whose mean accuracy is the target's.
+
+  Args:
+    group: runs with the same rows.
+    target: at most the highest mean of a row.
+  """
+  for rows in zip(*group.rows):
+    mean = {
+      name: float(np.mean([row[name] for row in rows]))
+      for name in (HELD, *COSTS)
+    }
+    if mean[HELD] >= target - 1e-9:
+      return mean
+  raise ValueError(f'{group.label} never reaches {target}')
+
+
+def front(groups: list[Any]) -> Figure | None:
+  """Accuracy as held against all bytes, with what nobody beats in both."""
+  found = settings(groups)
+  if not found:
+    return None
+  shape = (10, 3.6 * len(found))
+  figure = Figure(figsize=shape, layout='constrained')
+  panels = figure.subplots(len(found), squeeze=False)[:, 0]
+  for axes, (setting, chosen) in zip(panels, found.items()):
+    points = [(sent(group), final(group), group.label) for group in chosen]
+    best = pareto([point[:2] for point in points])
+    for number, (x, y, label) in enumerate(points):
+      mark = 'o*s^vDPX<>hd'[number % 12]
+      name = f'{label}: {y:.3f}, {size(x)}'
+      fill = 'C0' if (x, y) in best else 'white'
+      axes.plot(
+        max(x, 1), y, mark, markersize=9, mfc=fill, mec='black', label=name
+      )
+    axes.step(
+      *zip(*((max(x, 1), y) for x, y in best)), where='post', color='C0'
+    )
+    axes.set_xscale('symlog', linthresh=1e4)
+    axes.xaxis.set_major_formatter(lambda x, _: size(x))
+    axes.set_xlabel('bytes sent, both directions, all rounds and clients')
+    axes.set_ylabel(f'{setting}\naccuracy as held')
+    axes.grid(alpha=0.3)
+    axes.legend(loc='center left', bbox_to_anchor=(1.01, 0.5), fontsize=7)
+  return figure
+
+
+def sent(group: Any) -> float:
+  """Bytes of both directions, mean over seeds."""
+  last = [rows[-1] for rows in group.rows]
+  return float(np.mean([r['uplink_bytes'] + r['downlink_bytes'] for r in last]))
+
+
+def pareto(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+  """The points that no other has both cheaper and better, by rising cost."""
+  best = []
+  for cost, value in sorted(points, key=lambda p: (p[0], -p[1])):
+    if not best or value > best[-1][1]:
+      best.append((cost, value))
+  return best

@@ -1,0 +1,72 @@
+"""Our method against rivals: targets, costs and the front."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from hns import metrics, versus
+from hns.report import Group
+
+
+def group(name, held, each, **table):
+  """Two seeds of a method that costs `each` of everything a row."""
+  rows = [
+    [
+      {
+        'round': 10 * (n + 1),
+        'held_accuracy': accuracy + shift,
+        'uplink_bytes': each * (n + 1),
+        'downlink_bytes': 2 * each * (n + 1),
+        'client_flops': 1e9 * each * (n + 1),
+      }
+      for n, accuracy in enumerate(held)
+    ]
+    for shift in (-0.1, 0.1)
+  ]
+  config = {'algorithm': name, 'dataset': 'mnist', 'num_clients': 100}
+  config |= {'model': 'cnn', name: table}
+  folders = pathlib.Path('a'), pathlib.Path('b')
+  return Group(name, config, (0, 1), folders, (1, 1), ({}, {}), tuple(rows))
+
+
+OURS = group('hidenseek', [0.5, 0.7, 0.8], 10, gate='sign')
+RIVAL = group('fedmask', [0.3, 0.4, 0.5], 20)
+BETTER = group('fedavg', [0.6, 0.8, 0.9], 600)
+SILENT = group('local', [0.2, 0.2, 0.6], 0)
+
+
+def test_costs_are_those_of_the_first_row_at_the_target():
+  """The rival ends at 0.5, where we are after a row of 10 and it after 3."""
+  found = versus.compared(OURS, RIVAL)
+  assert found == [
+    *('0.500', '0.800', '+60.0 %', '0.500'),
+    *('-83.3 %', '-83.3 %', '-83.3 %', '-66.7 %'),
+  ]
+  assert versus.compared(OURS, BETTER)[:4] == [
+    *('0.900', '0.800', '-11.1 %', '0.800'),
+  ]
+  assert versus.compared(OURS, SILENT)[4:6] == ['', '']
+  with pytest.raises(ValueError, match='never reaches'):
+    versus.at(RIVAL, 0.51)
+
+
+def test_a_table_for_every_setting_that_has_ours():
+  binary = group('hidenseek', [0.9, 0.9, 0.9], 10, gate='binary')
+  text = versus.claims([RIVAL, binary, OURS]).splitlines()
+  assert len(text) == 4 and '| mnist, 100 clients, cnn | fedmask |' in text[2]
+  assert versus.claims([RIVAL, binary]) == ''
+
+
+def test_nothing_on_the_front_is_beaten_in_both():
+  points = [(30, 0.8), (30, 0.7), (60, 0.5), (0, 0.6), (1800, 0.9)]
+  assert versus.pareto(points) == [(0, 0.6), (30, 0.8), (1800, 0.9)]
+  assert versus.front([OURS, RIVAL, SILENT]) is not None
+  assert versus.front([]) is None
+
+
+def test_held_is_over_the_clients_that_took_part():
+  found = metrics.held(np.array([5, -1, 10, 0]), np.array([10, 10, 10, 10]))
+  assert found['held_accuracy'] == 0.5 and found['held_clients'] == 3
+  assert found['held_accuracy_p10'] == pytest.approx(0.1)
+  assert metrics.held(np.array([-1, -1]), np.array([3, 3])) == {}
