@@ -2,27 +2,28 @@
 
   python -m hns.report RUN... [--out=FOLDER] [--tensorboard=FOLDER]
 
-prints a line for every group of runs that differ in their seed alone. The
-first folder gets it as `report.md`, with pictures (`hns.pictures`), and
-`table.csv`, a line for every run; the second, event files of every run.
+prints a line for every group of runs that differ in their seed alone, and ours
+against each rival (`hns.versus`). The first folder gets it as `report.md`, with
+pictures (`hns.pictures`), and `table.csv`, a line for every run; the second,
+event files of every run. RUN is a run's folder, a folder of such, or a file of
+runs that `--pack=FILE` has written, without what each client did.
 """
 
 import argparse
-import collections
 import csv
-import json
 import os
 import pathlib
 import statistics
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tqdm
 
-from hns import pictures, versus
+from hns import pictures, runs, versus
 from hns.errors import InputError
 from hns.metrics import size
+from hns.runs import Group
 
 _COLUMNS = {
   'round': ('round', '{:d}'),
@@ -34,12 +35,6 @@ _COLUMNS = {
   'downlink_bytes': ('down', None),
   'seconds': ('s/round', '{:.2f}'),
 }
-
-
-def read(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
-  """The rows of a run's `metrics.jsonl`; a last line cut short is left out."""
-  text = (pathlib.Path(workdir) / 'metrics.jsonl').read_text()
-  return [json.loads(line) for line in text.split('\n')[:-1]]
 
 
 def table(rows: list[dict[str, Any]], most: int = 8) -> str:
@@ -60,80 +55,6 @@ def table(rows: list[dict[str, Any]], most: int = 8) -> str:
     '  '.join(cell.rjust(width) for cell, width in zip(line, widths))
     for line in cells
   )
-
-
-def within(folders: list[str]) -> list[str]:
-  """The folders, and of one that is no run the runs right inside it."""
-  found = []
-  for folder in folders:
-    inside = sorted(pathlib.Path(folder).glob('*/config.json'))
-    is_run = (pathlib.Path(folder) / 'config.json').exists()
-    inner = [str(path.parent) for path in inside]
-    found += [folder] if is_run or not inner else inner
-  return found
-
-
-class Group(NamedTuple):
-  """Runs that differ in their seed alone, in the order of their seeds.
-
-  Attributes:
-    label: the method and its variant.
-    config: what they have in common.
-    seeds: one a run.
-    folders: one a run.
-    weights: coordinates of a download, one a run.
-    layers: by layer, weights that survived pruning and weights, one a run.
-    rows: the metrics, one list a run.
-  """
-
-  label: str
-  config: dict[str, Any]
-  seeds: tuple[int, ...]
-  folders: tuple[pathlib.Path, ...]
-  weights: tuple[int, ...]
-  layers: tuple[dict[str, list[int]], ...]
-  rows: tuple[list[dict[str, Any]], ...]
-
-
-def group(workdirs: list[str]) -> tuple[list[Group], list[str]]:
-  """Reads runs; also names the folders that hold no evaluated round."""
-  found, skipped = collections.defaultdict(list), []
-  for workdir in map(pathlib.Path, workdirs):
-    try:
-      about = json.loads((workdir / 'config.json').read_text())
-      rows = read(workdir)
-    except (FileNotFoundError, NotADirectoryError):
-      rows = []
-    if not rows:
-      skipped.append(f'{workdir}: no evaluated round')
-      continue
-    seed = about['config'].pop('seed')
-    key = json.dumps(about['config'], sort_keys=True)
-    told = about['weights_downloaded'], about.get('layers', {}), rows
-    found[key].append((seed, workdir, *told))
-  groups = []
-  for key, runs in found.items():
-    config = json.loads(key)
-    ordered = zip(*sorted(runs, key=lambda run: run[:2]))
-    groups.append(Group(label(config), config, *ordered))
-  return groups, skipped
-
-
-def label(config: dict[str, Any]) -> str:
-  """A method and its variant, in a few words."""
-  name = config['algorithm']
-  table = config.get(name, {})
-  upload = table.get('upload')
-  words = ['paper' if upload == 'signs' else upload] if upload else []
-  words += ['{0, 1}'] if table.get('gate') == 'binary' else []
-  words += ['adam'] if table.get('optimizer') == 'adam' else []
-  words += [f'{b} bits up' for b in [table.get('upload_bits')] if b]
-  words += [w for w in ('carry', 'feedback', 'pruned') if table.get(w)]
-  words += [f'{b} down' for b in [table.get('download_bits')] if b]
-  words += [f'keeps {t:g}' for t in [table.get('target')] if t]
-  if name.startswith('hidenseek') or table.get('pruned'):
-    words.append(f'density {config["density"]:g}')
-  return f'{name} ({", ".join(words)})' if words else name
 
 
 def compare(groups: list[Group]) -> str:
@@ -239,9 +160,9 @@ def tensorboard(groups: list[Group], folder: pathlib.Path) -> None:
     raise InputError(
       "--tensorboard needs tensorboardX: pip install 'hns[tensorboard]'"
     ) from error
-  runs = [run for g in groups for run in zip(g.folders, g.rows)]
-  common = os.path.commonpath([path.resolve().parent for path, _ in runs])
-  for path, rows in tqdm.tqdm(runs, 'events', leave=False, disable=None):
+  each = [run for g in groups for run in zip(g.folders, g.rows)]
+  common = os.path.commonpath([path.resolve().parent for path, _ in each])
+  for path, rows in tqdm.tqdm(each, 'events', leave=False, disable=None):
     target = folder / path.resolve().relative_to(common)
     for old in target.glob('events.out.tfevents.*'):
       old.unlink()
@@ -249,10 +170,10 @@ def tensorboard(groups: list[Group], folder: pathlib.Path) -> None:
       for row in rows:
         for name, value in scalars(row).items():
           writer.add_scalar(name, value, row['round'])
-        each = row.get('client_accuracies')
-        if each:
+        clients = row.get('client_accuracies')
+        if clients:
           writer.add_histogram(
-            'client_accuracies', np.array(each), row['round']
+            'client_accuracies', np.array(clients), row['round']
           )
 
 
@@ -262,8 +183,10 @@ def main() -> None:
   add('runs', nargs='+', help='work folders of runs')
   add('--out', type=pathlib.Path, help='a folder for tables and pictures')
   add('--tensorboard', type=pathlib.Path, help='a folder for event files')
+  add('--pack', type=pathlib.Path, help='a file for all the numbers')
   flags = parser.parse_args()
-  groups, skipped = group(within(flags.runs))
+  found, skipped = runs.load(flags.runs)
+  groups = runs.group(found)
   text = '\n'.join(skipped)
   if not groups:
     sys.exit(f'hns: nothing to compare\n{text}')
@@ -273,6 +196,8 @@ def main() -> None:
   try:
     if flags.out:
       write(groups, text, flags.out)
+    if flags.pack:
+      runs.pack(found, flags.pack)
     if flags.tensorboard:
       tensorboard(groups, flags.tensorboard)
   except (InputError, OSError) as error:

@@ -14,7 +14,7 @@ import platform
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from hns import checkpoint, devices, pictures, report
+from hns import checkpoint, devices, pictures, runs
 from hns.checkpoint import Progress
 from hns.config import differences
 from hns.errors import invalid
@@ -51,7 +51,7 @@ def check(config: dict[str, Any], workdir: pathlib.Path) -> None:
 def rows(workdir: pathlib.Path) -> list[dict[str, Any]]:
   """The metrics written so far; [] for a new folder."""
   with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-    return report.read(workdir)
+    return runs.read(workdir)
   return []
 
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, read_config, small_config
 
 from hns import config as configs
-from hns import experiment, loop, report, rounds, wire
+from hns import experiment, loop, rounds, runs, wire
 from hns.errors import InputError
 
 FIELDS = {
@@ -49,7 +49,7 @@ def test_the_command_leaves_metrics_config_and_picture(tmp_path):
   assert done.returncode == 0, done.stderr
   assert 'personalised' in done.stdout and 'hidenseek on digits' in done.stdout
   assert '3/3' not in done.stderr
-  rows = report.read(tmp_path)
+  rows = runs.read(tmp_path)
   assert [row['round'] for row in rows] == [1, 2, 3]
   assert all(set(row) == FIELDS for row in rows)
   assert [row['uplink_bytes'] for row in rows] == [
@@ -99,11 +99,11 @@ def test_a_finished_run_is_left_alone(tmp_path):
 def test_rows_that_were_lost_after_the_last_checkpoint_come_back(tmp_path):
   experiment.run(small_config(), tmp_path)
   path = tmp_path / 'metrics.jsonl'
-  whole = report.read(tmp_path)
+  whole = runs.read(tmp_path)
   path.write_text(path.read_text().split('\n')[0] + '\n{"round": 2, "per')
-  assert [row['round'] for row in report.read(tmp_path)] == [1]
+  assert [row['round'] for row in runs.read(tmp_path)] == [1]
   again = experiment.run(small_config(), tmp_path)
-  assert steady(again) == steady(whole) == steady(report.read(tmp_path))
+  assert steady(again) == steady(whole) == steady(runs.read(tmp_path))
 
 
 def test_a_killed_run_leaves_whole_lines(tmp_path):

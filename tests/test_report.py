@@ -12,6 +12,7 @@ import pytest
 from conftest import small_config
 
 from hns import experiment, metrics, pictures, report
+from hns.runs import group, label, load, pack, read
 
 
 @pytest.fixture(scope='module')
@@ -35,12 +36,14 @@ def runs(tmp_path_factory):
 
 def test_seeds_share_a_line_and_what_holds_no_run_is_named(runs):
   names = [str(runs / name) for name in ('s1', 'fedavg', 's0', 'empty')]
-  groups, skipped = report.group(names)
+  found, skipped = load(names)
+  groups = group(found)
   assert skipped == [f'{runs / "empty"}: no evaluated round']
   assert [group.seeds for group in groups] == [(0, 1), (0,)]
   first, second = report.compare(groups).splitlines()[2:]
+  sent = f'{round(sum(groups[0].weights) / 2):,}'
   assert (
-    '| hidenseek (paper, 4 down, density 0.2) | 10,948 | 2 | 0 1 |' in first
+    f'| hidenseek (paper, 4 down, density 0.2) | {sent} | 2 | 0 1 |' in first
   )
   assert '±' in first and '| fedavg |' in second and '±' not in second
 
@@ -48,7 +51,7 @@ def test_seeds_share_a_line_and_what_holds_no_run_is_named(runs):
 def test_words_and_numbers():
   table = {'pruned': True, 'feedback': True}
   rival = {'algorithm': 'signsgd', 'density': 0.5, 'signsgd': table}
-  assert report.label(rival) == 'signsgd (feedback, pruned, density 0.5)'
+  assert label(rival) == 'signsgd (feedback, pruned, density 0.5)'
   assert report.spread([0.5, 0.7]) == '0.600 ± 0.141'
   assert report.size(1_500_000) == '1.5 MB'
 
@@ -73,13 +76,13 @@ def test_the_command_writes_what_it_prints(runs, tmp_path):
   with open(out / 'table.csv', newline='') as file:
     lines = list(csv.DictReader(file))
   assert [line['run'] for line in lines] == [str(f) for f in folders]
-  last = report.read(runs / 's1')[-1]
+  last = read(runs / 's1')[-1]
   assert float(lines[1]['personal_accuracy']) == last['personal_accuracy']
   assert lines[2]['agree_with_server'] == ''
   for folder in folders:
     assert events(tmp_path / 'events' / folder.name) == [
       (row['round'], name, np.float32(value))
-      for row in report.read(folder)
+      for row in read(folder)
       for name, value in report.scalars(row).items()
     ]
 
@@ -103,11 +106,11 @@ def events(folder):
 
 
 def test_events_written_again_replace_the_old(runs, tmp_path):
-  groups, _ = report.group([str(runs / 's0')])
+  groups = group(load([str(runs / 's0')])[0])
   for _ in range(2):
     report.tensorboard(groups, tmp_path)
     assert len(events(tmp_path / 's0')) == 2 * len(
-      report.scalars(report.read(runs / 's0')[0])
+      report.scalars(read(runs / 's0')[0])
     )
 
 
@@ -119,9 +122,7 @@ def test_nothing_to_compare_is_said(tmp_path, monkeypatch):
 
 def test_pictures_show_what_runs_tell(runs):
   """A method without signs is in the pictures that it can be in."""
-  groups, _ = report.group(
-    [str(runs / name) for name in ('s0', 's1', 'fedavg')]
-  )
+  groups = group(load([str(runs / name) for name in ('s0', 's1', 'fedavg')])[0])
   signed, plain = groups
   assert pictures.signs([plain]) is None and pictures.layers([plain]) is None
   rounds, sent, seconds = (
@@ -138,7 +139,7 @@ def test_pictures_show_what_runs_tell(runs):
   spent = sum(row['seconds'] for row in plain.rows[0])  # a row a round
   np.testing.assert_allclose(seconds[1].get_xdata()[-1], spent)
   bars = pictures.layers(groups).axes[0].containers[0]
-  assert len(bars) == 3
+  assert len(bars) == 2
   left, whole = zip(*(layers['Dense_0'] for layers in signed.layers))
   assert bars[0].get_height() == np.mean(np.divide(left, whole)) < 1
 
@@ -162,3 +163,29 @@ def test_agreement_is_that_of_all_pairs():
   assert found['agree_with_server'] == pytest.approx(vote)
   assert 'agree_with_clients' not in metrics.agreement(signs[0], server, 1)
   assert metrics.agreement(None, None, 5) == {}
+
+
+def test_a_packed_file_tells_the_same(runs, tmp_path):
+  """But for what each client did; a folder stands for the runs inside it."""
+  found, skipped = load([str(runs)])
+  assert [run.folder.name for run in found] == ['fedavg', 's0', 's1']
+  pack(found, tmp_path / 'a.gz')
+  packed, _ = load([str(tmp_path / 'a.gz')])
+  assert report.compare(group(packed)) == report.compare(group(found))
+  assert 'client_accuracies' in found[0].rows[0]
+  assert 'client_accuracies' not in packed[0].rows[0]
+  pack(packed, tmp_path / 'b.gz')
+  a, b = (tmp_path / name for name in ('a.gz', 'b.gz'))
+  assert a.read_bytes() == b.read_bytes()
+
+
+def test_labels_tell_variants_apart():
+  def named(name, **table):
+    return label({'algorithm': name, 'density': 0.2, name: table})
+
+  assert named('fedmask', upload='signs', download_bits=4, target=0.5) == (
+    'fedmask (paper, 4 down, keeps 0.5)'
+  )
+  assert named('hidenseek', upload='change', gate='binary', carry=True) == (
+    'hidenseek (change, {0, 1}, carry, density 0.2)'
+  )

@@ -10,7 +10,7 @@ HNS = pathlib.Path(__file__).parents[1] / 'hns'
 FLOORS = [
   {'errors', 'tree', 'conv', 'metrics', 'supermask', 'parallel', 'own'}
   | {'interrupt'},
-  {'coding', 'models', 'data', 'partition', 'versus'},
+  {'coding', 'models', 'data', 'partition', 'versus', 'runs'},
   {'wire', 'pictures'},
   {'report'},
   {'federated', 'pruning', 'devices', 'compact'},

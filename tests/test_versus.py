@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hns import metrics, versus
-from hns.report import Group
+from hns.runs import Group
 
 
 def group(name, held, each, **table):
