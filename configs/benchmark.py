@@ -104,18 +104,20 @@ _BITS = [
 ]
 _CUT = [
   dict(learning_rate=rate, threshold=threshold)
-  for rate in (0.05, 0.1)
+  for rate in (0.1, 0.2)
   for threshold in (0.2, 0.5)
 ]
+_SPARSE = [dict(learning_rate=rate) for rate in (0.02, 0.03, 0.06, 0.1)]
 TRIALS = {
   **dict.fromkeys(VARIANTS, _SIGNS),
   **dict.fromkeys(['fedavg', 'fedavg_finetuned', 'fedper', 'local'], _SGD),
   **dict.fromkeys(['fedprox', 'ditto'], _PULLED),
   **dict.fromkeys(['fedavg_quantized', 'signsgd', 'signsgd_pruned'], _BITS),
   **dict.fromkeys(['lotteryfl', 'hermes'], _CUT),
+  **dict.fromkeys(['fedmask_sparse', 'fedmask_change'], _SPARSE),
   'fedmask': [
     dict(learning_rate=rate, target=target)
-    for rate in (0.01, 0.03)
+    for rate in (0.03, 0.06)
     for target in (0.5, 0.8)
   ],
   'fedpm': [dict(learning_rate=rate) for rate in (0.03, 0.1, 0.3, 1.0)],

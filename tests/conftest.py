@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 import pytest
 
@@ -20,6 +21,13 @@ jax.config.update('jax_num_cpu_devices', 8)
 # Most of a test's time is compiling, and these programs run for a moment.
 jax.config.update('jax_disable_most_optimizations', True)
 os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = 'true'  # commands of tests
+# Halves that time; XLA ends a process over a flag that it does not know, so
+# only where it was tried.
+if jaxlib.__version__.startswith('0.10.'):
+  os.environ['XLA_FLAGS'] = (
+    '--xla_cpu_use_fusion_emitters=false '
+    '--xla_cpu_parallel_codegen_split_count=1 '
+  ) + os.environ.get('XLA_FLAGS', '')
 
 # Half the layers of `mlp`: programs of tests are smaller by a third.
 models.MODELS['tiny'] = lambda classes: models.Network(classes, dense=(200,))
