@@ -185,7 +185,8 @@ def fedmask(
   sent, spread = UPLOADS[upload]
   optimizer = optax.adam(learning_rate)
   base = supermask(optimizer, sent, download_bits, _everything, spread, masked)
-  return personal(lottery.one_shot(base, target), _is_head(given))
+  pruned = lottery.one_shot(base, target)
+  return personal(pruned, _is_head(given), lottery.off)
 
 
 def fedpm(given: Given, learning_rate: float) -> Method:

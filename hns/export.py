@@ -164,7 +164,7 @@ def from_run(folder: pathlib.Path, client: int | None) -> bytes:
   """
   config, run = _opened(folder, client)
   engine, key, birth, federation, *_ = run
-  state, store, _ = workdir.load(folder, loop.begin(run), config.rounds)
+  state, store, *_ = workdir.load(folder, loop.begin(run), config.rounds)
   opening = rounds.open_round(engine, key, birth, federation, state)
   variables = evaluation.global_model(engine, opening)
   if client is not None:

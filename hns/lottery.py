@@ -182,8 +182,7 @@ def one_shot(base: Method, target: float) -> Method:
     return Birth(fixed, shared, Ticket(whole, jnp.zeros((), bool), own))
 
   def join(key, fixed, message, own):
-    start = base.join(key, fixed, message, own.inner)
-    return jax.tree.map(lambda s, m: jnp.where(m, s, _OFF), start, own.kept)
+    return off(own, base.join(key, fixed, message, own.inner))
 
   def split(key, fixed, message, own, start, trained):
     smaller = jax.tree.map(
@@ -202,6 +201,12 @@ def one_shot(base: Method, target: float) -> Method:
     news=lambda fixed, message, own: message._replace(weight=own.kept),
     places=lambda own: own.kept,
   )
+
+
+def off(own: Ticket, scores: Any) -> Any:
+  """Scores, or some leaves of them, that a gate never turns on where pruned."""
+  kept = tree.matching(own.kept, scores)
+  return jax.tree.map(lambda s, m: jnp.where(m, s, _OFF), scores, kept)
 
 
 def largest(scores: jax.Array, mask: jax.Array, share: float, target: float):

@@ -11,7 +11,17 @@ from hns.federated import Birth, Method, Server
 from hns.wire import Message
 
 
-def personal(base: Method, mine: Callable[[str, Any], bool]) -> Method:
+def as_it_is(inner: Any, home: Any) -> Any:
+  """What stays at home, as it was trained."""
+  del inner
+  return home
+
+
+def personal(
+  base: Method,
+  mine: Callable[[str, Any], bool],
+  settle: Callable[[Any, Any], Any] = as_it_is,
+) -> Method:
   """`base`, of which the leaves chosen by `mine` never leave the client.
 
   Arivazhagan et al. 2019 (arXiv 1912.00818) with `mine` the head. At birth
@@ -20,6 +30,7 @@ def personal(base: Method, mine: Callable[[str, Any], bool]) -> Method:
   Args:
     base: a method whose messages and `trained` are trees with the same paths.
     mine: told a leaf's path (`Conv_0/kernel`) and the leaf.
+    settle: `(own of the base, home) -> home`, after training.
   """
 
   def theirs(held):
@@ -55,7 +66,7 @@ def personal(base: Method, mine: Callable[[str, Any], bool]) -> Method:
     message, inner = base.split(
       key, fixed[0], whole(fixed, message), own[0], start, trained
     )
-    home = tree.split(trained, mine)[0]
+    home = settle(inner, tree.split(trained, mine)[0])
     return Message(*map(theirs, message)), (inner, home)
 
   def news(fixed, message, own):

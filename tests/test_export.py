@@ -16,7 +16,7 @@ from hns.errors import InputError
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
   folder = tmp_path_factory.mktemp('export') / 'run'
-  experiment.run(small_config(), folder)
+  experiment.run(small_config(model='mlp'), folder)
   return folder
 
 

@@ -139,7 +139,8 @@ def test_two_processes_are_one_run(tmp_path):
   assert [p.returncode for p in started] == [0, 0], said
   assert ['personalised' in out for out, _ in said] == [True, False]
   alone = experiment.run(
-    small_config(cohort=5, upload='change'), tmp_path / 'one'
+    small_config(model='mlp', cohort=5, upload='change', eval_held=True),
+    tmp_path / 'one',
   )
   about = json.loads((tmp_path / 'two' / 'config.json').read_text())
   assert not about['device'].startswith('1 x ')

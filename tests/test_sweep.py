@@ -325,7 +325,8 @@ def test_the_command(tmp_path):
   assert '2 runs (0-1)' in result.stdout and '2 left' in result.stdout
   assert 'known when the first run is done' in result.stdout
   assert (
-    '| digits | local | 0 | 1 | 0 1 |' in result.stdout and result.stderr == ''
+    '| digits | 6 | local | 0 | 1 | 0 1 |' in result.stdout
+    and result.stderr == ''
   )
   with open(tmp_path / 'table.csv') as file:
     lines = list(csv.DictReader(file))
