@@ -2,8 +2,8 @@
 
 python -m hns.main
 
-20 s on two cores. Round 30, seed 0: personalised 0.992, global 0.758; 577 kB
-up, 2.14 MB down. On another kind of processor it was 0.991 and 0.669: rounding
+20 s on two cores. Round 30, seed 0: personalised 0.990, global 0.742; 577 kB
+up, 2.14 MB down. On another kind of processor, before a coin was tossed otherwise, 0.991 and 0.669: rounding
 flips signs.
 """
 
