@@ -3,7 +3,7 @@
 python -m hns.main
 
 20 s on two cores. Round 30, seed 0: personalised 0.990, global 0.742; 577 kB
-up, 2.14 MB down. On another kind of processor, before a coin was tossed otherwise, 0.991 and 0.669: rounding
+up, 2.14 MB down. Another kind of processor gave 0.991 and 0.669 once: rounding
 flips signs.
 """
 

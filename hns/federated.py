@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from hns import tree, wire
 from hns.wire import Codec, Message
 
 Forward = Callable[[Any], jax.Array]
@@ -141,3 +142,15 @@ def weigh(message: Message, examples: jax.Array) -> tuple[Any, Any]:
 def mean(sums: Any, weights: Any) -> Any:
   """The weighted mean of each coordinate; 0 where the weight is 0."""
   return jax.tree.map(lambda s, w: s / jnp.where(w == 0, 1, w), sums, weights)
+
+
+def news_of_places(method: Method, before: Any, after: Any) -> jax.Array:
+  """Bytes that tell which coordinates a client chose, 0 if they are the same.
+
+  A bit each, entropy coded, int32 [].
+  """
+  old, new = method.places(before), method.places(after)
+  levels = jax.tree.map(lambda m: 2 * m.astype(jnp.int8) - 1, new)
+  ones = jax.tree.map(lambda m: jnp.ones((), bool), new)
+  size = wire.size(wire.levels(1, coded=True), Message(levels, ones))
+  return size * tree.differ(old, new)

@@ -172,7 +172,8 @@ def run_round(
     news = method.news(opening.birth.fixed, opening.message, own)
     part = participate(engine, opening, index, own)
     told = (
-      wire.size(method.up, part.upload) + _places(method, own, part.own),
+      wire.size(method.up, part.upload)
+      + federated.news_of_places(method, own, part.own),
       wire.size(method.down, news),
       wire.coordinates(part.upload),
       steps_of(engine.plan, part.examples)[0],
@@ -197,18 +198,6 @@ def run_round(
     *told,
   )
   return after, own, report
-
-
-def _places(method: Method, before: Any, after: Any) -> jax.Array:
-  """Bytes that tell which coordinates a client chose, 0 if they are the same.
-
-  A bit each, entropy coded, int32 [].
-  """
-  old, new = method.places(before), method.places(after)
-  levels = jax.tree.map(lambda m: 2 * m.astype(jnp.int8) - 1, new)
-  ones = jax.tree.map(lambda m: jnp.ones((), bool), new)
-  size = wire.size(wire.levels(1, coded=True), wire.Message(levels, ones))
-  return size * tree.differ(old, new)
 
 
 class Part(NamedTuple):
