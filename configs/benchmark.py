@@ -133,7 +133,9 @@ def get_config(case=''):
     fields = DATASETS[dataset] | SETTINGS[setting][dataset]
     algorithm, table = VARIANTS[variant]
   except KeyError as error:
-    raise invalid('case', case, f'there is no {error}') from error
+    known = ', '.join([*SETTINGS, *DATASETS, *VARIANTS])
+    remedy = f'there is no {error}: SETTING-DATASET-VARIANT, of {known}'
+    raise invalid('case', case, remedy) from error
   table = fields.pop(algorithm, {}) | table
   table |= TUNED.get(f'{setting}-{dataset}-{variant}', {})
   return base(algorithm=algorithm, **fields, **{algorithm: table})
