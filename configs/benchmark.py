@@ -155,7 +155,7 @@ def runs(*settings):
 
 
 def trials(*settings):
-  """Half as many rounds; validation examples."""
+  """30 rounds, judged on validation examples."""
   return [
     {
       'config': case,

@@ -197,4 +197,5 @@ def narrow(score: jax.Array, draw: jax.Array, bits: int) -> jax.Array:
 def odds(score: jax.Array, draw: jax.Array, bits: int) -> jax.Array:
   """The log odds of a probability that the server keeps as 2 p - 1."""
   del draw, bits
-  return 2 * jnp.arctanh(score)
+  # At birth a score may be -1, whose odds are infinite.
+  return 2 * jnp.arctanh(jnp.clip(score, 1e-6 - 1, 1 - 1e-6))

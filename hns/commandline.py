@@ -126,8 +126,7 @@ def read(path: str) -> Any:
   Raises:
     InputError: no such file, no `get_config`, or what went wrong in it, where.
   """
-  file, _, case = path.partition('.py:')
-  file += '.py' if case else ''
+  file, case = configs.case_of(path)
   if not pathlib.Path(file).is_file():
     there = ', '.join(sorted(p.name for p in _CONFIGS.glob('*.py')))
     raise invalid('config', path, f'no such file; {_CONFIGS} holds {there}')

@@ -137,6 +137,12 @@ def _tables(config: Any) -> dict[str, dict[str, Any]]:
   )
 
 
+def case_of(path: str) -> tuple[str, str]:
+  """FILE.py and CASE of FILE.py:CASE; '' for a path without a case."""
+  file, colon, case = path.partition('.py:')
+  return file + '.py' * bool(colon), case
+
+
 def _change(config: Any, fields: Any, prefix: str = '') -> None:
   """Sets fields, also of tables that are there already."""
   for name, value in fields.items():

@@ -25,12 +25,12 @@ class Ticket(NamedTuple):
     kept: tree of bool, leaves that broadcast against the weights': what it has
       not pruned.
     cut: bool [], whether it pruned: in this round for `lottery`, ever for
-      `one_shot`.
+      `one_shot`; () for `hermes`.
     inner: what else it keeps.
   """
 
   kept: Any
-  cut: jax.Array
+  cut: Any = ()
   inner: Any = ()
 
 
@@ -119,7 +119,7 @@ def hermes(
   def init(key, params):
     units = jax.tree.map(lambda w: jnp.ones(w.shape[-1:], bool), params)
     shared = Server(params, units)
-    return Birth((), shared, Ticket(units, jnp.zeros((), bool), params))
+    return Birth((), shared, Ticket(units, inner=params))
 
   def download(key, fixed, shared):
     return Message(shared.values, shared.memory)

@@ -59,8 +59,8 @@ def read(file: str, given: dict[str, Any]) -> list[Point]:
   Raises:
     InputError: the file has no sweep, or one that sets a field of `given`.
   """
-  path, _, name = file.partition('.py:')
-  sweep = runpy.run_path(path + '.py' * bool(name)).get('sweep')
+  path, name = configs.case_of(file)
+  sweep = runpy.run_path(path).get('sweep')
   points = sweep(*([name] if name else [])) if sweep else []
   if not points:
     raise invalid('config', file, 'it has no sweep() of at least one run')

@@ -14,7 +14,6 @@ import functools
 import math
 import os
 import pathlib
-import re
 import signal
 import statistics
 import sys
@@ -47,7 +46,7 @@ def main(words: list[str]) -> None:
       command = 'python launch/sweep.py'
       print(commandline.help_of(command, given, _FLAGS))
       return
-    name = pathlib.Path(without_case(given.file)).stem
+    name = pathlib.Path(configs.case_of(given.file)[0]).stem
     folder = pathlib.Path(given.flags['workdir'] or f'runs/{name}')
     runs = sweeps.plan(
       functools.partial(config_of, given.file, given.changed),
@@ -55,8 +54,8 @@ def main(words: list[str]) -> None:
       folder,
     )
     index, asked = given.flags['index'], given.flags['jobs']
-    for name, value in (('index', index + 1), ('jobs', asked)):
-      if value < 0:
+    for name in ('index', 'jobs'):
+      if given.flags[name] < _FLAGS[name][0]:
         raise invalid(name, given.flags[name], 'must be at least 0')
     chosen = sweeps.choose(runs, given.flags['filter'], index)
     todo = len(sweeps.left(chosen))
@@ -76,20 +75,15 @@ def _read(file: str) -> Any:
 
 def config_of(file: str, given: dict[str, Any], case: str) -> Any:
   """The config of a case of a file, with the fields that the user set."""
-  whole = f'{without_case(file)}:{case}' if case else file
+  whole = f'{configs.case_of(file)[0]}:{case}' if case else file
   return sweeps.change(_read(whole), given)
-
-
-def without_case(file: str) -> str:
-  """FILE.py of FILE.py:CASE."""
-  return re.sub(r'(?<=\.py):.*', '', file)
 
 
 def command_of(file: str, given: dict[str, Any], run: Run) -> list[str]:
   """The command of one run."""
   fields = {**given, **run.point}
   case = fields.pop('config', '')
-  file = f'{without_case(file)}:{case}' if case else file
+  file = f'{configs.case_of(file)[0]}:{case}' if case else file
   return [
     *(sys.executable, '-m', 'hns.main'),
     *(f'--config={file}', f'--workdir={run.folder}'),
