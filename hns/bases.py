@@ -33,10 +33,7 @@ def masked(key, fixed, scores) -> Any:
 
 def sampled(key, fixed, scores) -> Any:
   """The gate of FedPM: each weight is there with probability sigmoid(score)."""
-  draw = jax.random.uniform(
-    key, (sum(x.size for x in jax.tree.leaves(scores)),)
-  )
-  draws = tree.unflatten(draw, scores)
+  draws = tree.drawn(lambda n: jax.random.uniform(key, n), scores)
   mask = jax.tree.map(
     lambda m, s, d: m * bernoulli(s, d), fixed['mask'], scores, draws
   )
@@ -143,9 +140,8 @@ def supermask(
     fixed = hide(params)
     del fixed['signs']
     fixed['mask'] = prune(prune_key, hide(params))
-    size = sum(x.size for x in jax.tree.leaves(fixed['weights']))
-    scores = jax.random.uniform(score_key, (size,), minval=-1.0)
-    scores = tree.unflatten(scores, fixed['weights'])
+    draw = lambda n: jax.random.uniform(score_key, n, minval=-1.0)
+    scores = tree.drawn(draw, fixed['weights'])
     scores = jax.tree.map(jnp.multiply, scores, fixed['mask'])
     server = Server(scores, upload.memory(scores))
     return Birth(fixed, server, upload.own(scores))

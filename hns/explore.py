@@ -102,9 +102,8 @@ def learn(
   """
   scores, order = jax.random.split(key)
   fixed = {name: v for name, v in variables.items() if name != 'signs'}
-  size = sum(w.size for w in jax.tree.leaves(fixed['weights']))
-  start = jax.random.uniform(scores, (size,), minval=-1.0)
-  start = tree.unflatten(start, fixed['weights'])
+  draw_scores = lambda n: jax.random.uniform(scores, n, minval=-1.0)
+  start = tree.drawn(draw_scores, fixed['weights'])
   method, apply = engine.method, engine.apply
   trained, _ = fit(
     order, method, apply, engine.plan, examples, rows, fixed, start

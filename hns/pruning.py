@@ -70,9 +70,7 @@ def magnitude(key, net, variables, inputs) -> Any:
 def random(key, net, variables, inputs) -> Any:
   """The same uniform draw whatever the weights: a control."""
   del net, inputs
-  size = sum(w.size for w in jax.tree.leaves(variables['weights']))
-  draw = jax.random.uniform(key, (size,))
-  return tree.unflatten(draw, variables['weights'])
+  return tree.drawn(lambda n: jax.random.uniform(key, n), variables['weights'])
 
 
 SCORES: dict[str, Score] = {

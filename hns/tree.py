@@ -65,6 +65,12 @@ def unflatten(vector: jax.Array, like: Tree) -> Tree:
   return jax.tree.unflatten(structure, cut)
 
 
+def drawn(draw: Callable[[tuple[int]], jax.Array], like: Tree) -> Tree:
+  """One `draw(shape)` for all leaves of `like`, cut into their shapes."""
+  size = sum(leaf.size for leaf in jax.tree.leaves(like))
+  return unflatten(draw((size,)), like)
+
+
 def count(tree: Tree) -> jax.Array:
   """Number of non-zero coordinates, int32 []."""
   counts = [jnp.sum(x != 0, dtype=jnp.int32) for x in jax.tree.leaves(tree)]

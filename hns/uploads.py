@@ -167,8 +167,7 @@ def one_bit() -> Compress:
 
   def function(key, values, mask):
     # One draw, not one a leaf: that compiles faster.
-    size = sum(x.size for x in jax.tree.leaves(values))
-    coins = tree.unflatten(jax.random.bernoulli(key, 0.5, (size,)), values)
+    coins = tree.drawn(lambda n: jax.random.bernoulli(key, 0.5, n), values)
     return jax.tree.map(leaf, coins, values, mask)
 
   return Compress(wire.levels(1, stepped=True), function)

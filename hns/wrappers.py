@@ -11,6 +11,22 @@ from hns.federated import Birth, Method, Server
 from hns.wire import Message
 
 
+def beside(base: Method) -> Method:
+  """`base`, whose clients keep (what it keeps, something more)."""
+
+  def prepare(key, fixed, message, own, score):
+    return base.prepare(key, fixed, message, own[0], score), own[1]
+
+  return base._replace(
+    prepare=prepare,
+    join=lambda key, fixed, message, own: base.join(
+      key, fixed, message, own[0]
+    ),
+    news=lambda fixed, message, own: base.news(fixed, message, own[0]),
+    places=lambda own: base.places(own[0]),
+  )
+
+
 def as_it_is(inner: Any, home: Any) -> Any:
   """What stays at home, as it was trained."""
   del inner
@@ -33,46 +49,44 @@ def personal(
     settle: `(own of the base, home) -> home`, after training.
   """
 
-  def theirs(held):
-    return tree.split(held, mine)[1]
+  kept = beside(base)
+  theirs = lambda held: tree.split(held, mine)[1]
+  sent = lambda message: Message(*map(theirs, message))
 
   def init(key, params):
     fixed, shared, own = base.init(key, params)
     message = base.download(key, fixed, shared)
-    start = base.join(key, fixed, message, own)
-    home = tree.split(start, mine)[0]
-    sent = Server(*map(theirs, shared))
-    return Birth((fixed, shared, message), sent, (own, home))
+    home = tree.split(base.join(key, fixed, message, own), mine)[0]
+    sent_state = Server(*map(theirs, shared))
+    return Birth((fixed, shared, message), sent_state, (own, home))
 
   def download(key, fixed, shared):
-    inner, birth, _ = fixed
-    message = base.download(
-      key, inner, Server(*map(tree.combine, shared, birth))
+    whole = Server(*map(tree.combine, shared, fixed[1]))
+    return sent(base.download(key, fixed[0], whole))
+
+  def inside(function):
+    """As the base is asked: what never travels is that of birth."""
+    whole = lambda fixed, message: Message(
+      *map(tree.combine, message, fixed[2])
     )
-    return Message(*map(theirs, message))
+    return lambda key, fixed, message, *rest: function(
+      key, fixed[0], whole(fixed, message), *rest
+    )
 
-  def whole(fixed, message):
-    return Message(*(tree.combine(m, f) for m, f in zip(message, fixed[2])))
-
-  def join(key, fixed, message, own):
-    start = base.join(key, fixed[0], whole(fixed, message), own[0])
-    return tree.combine(own[1], theirs(start))
-
-  def prepare(key, fixed, message, own, score):
-    inner = base.prepare(key, fixed[0], whole(fixed, message), own[0], score)
-    return inner, own[1]
+  def join(*asked):
+    own = asked[-1]
+    return tree.combine(own[1], theirs(inside(kept.join)(*asked)))
 
   def split(key, fixed, message, own, start, trained):
-    message, inner = base.split(
-      key, fixed[0], whole(fixed, message), own[0], start, trained
+    upload, inner = inside(base.split)(
+      key, fixed, message, own[0], start, trained
     )
     home = settle(inner, tree.split(trained, mine)[0])
-    return Message(*map(theirs, message)), (inner, home)
+    return sent(upload), (inner, home)
 
   def news(fixed, message, own):
-    return Message(
-      *map(theirs, base.news(fixed[0], whole(fixed, message), own[0]))
-    )
+    told = inside(lambda key, *rest: kept.news(*rest))
+    return sent(told(None, fixed, message, own))
 
   return base._replace(
     init=init,
@@ -80,10 +94,10 @@ def personal(
     join=join,
     view=lambda key, fixed, trained: base.view(key, fixed[0], trained),
     split=split,
-    prepare=prepare,
+    prepare=inside(kept.prepare),
     merge=lambda fixed, *rest: base.merge(fixed[0], *rest),
     news=news,
-    places=lambda own: theirs(base.places(own[0])),
+    places=lambda own: theirs(kept.places(own)),
   )
 
 
@@ -120,19 +134,11 @@ def remembering(base: Method) -> Method:
     value = jax.tree.map(difference, places(message), own[1])
     return Message(value, message.weight)
 
-  def join(key, fixed, message, own):
-    return base.join(key, fixed, message, own[0])
-
-  def prepare(key, fixed, message, own, score):
-    return base.prepare(key, fixed, message, own[0], score), own[1]
-
   def split(key, fixed, message, own, start, trained):
     upload, inner = base.split(key, fixed, message, own[0], start, trained)
     return upload, (inner, places(message))
 
-  return base._replace(
-    init=init, join=join, prepare=prepare, split=split, news=news
-  )
+  return beside(base)._replace(init=init, split=split, news=news)
 
 
 def carrying(base: Method) -> Method:
@@ -156,10 +162,7 @@ def carrying(base: Method) -> Method:
     upload, inner = base.split(key, fixed, message, own[0], start, trained)
     return upload, (inner, trained)
 
-  def prepare(key, fixed, message, own, score):
-    return base.prepare(key, fixed, message, own[0], score), own[1]
-
-  return base._replace(init=init, join=join, split=split, prepare=prepare)
+  return beside(base)._replace(init=init, join=join, split=split)
 
 
 def distance(a: Any, b: Any) -> jax.Array:
@@ -189,15 +192,13 @@ class Pair(NamedTuple):
 
 
 class Mine(NamedTuple):
-  """What a client of Ditto keeps.
+  """What a client of Ditto keeps beside what the base keeps.
 
   Attributes:
-    inner: what the base keeps.
     model: its own model, once it has one.
     begun: bool [], whether it has.
   """
 
-  inner: Any
   model: Any
   begun: jax.Array
 
@@ -212,14 +213,14 @@ def ditto(base: Method, pull: float) -> Method:
 
   def init(key, params):
     fixed, shared, own = base.init(key, params)
-    return Birth(fixed, shared, Mine(own, shared.values, jnp.zeros((), bool)))
+    nothing = Mine(shared.values, jnp.zeros((), bool))
+    return Birth(fixed, shared, (own, nothing))
 
   def join(key, fixed, message, own):
-    start = base.join(key, fixed, message, own.inner)
-    mine = jax.tree.map(
-      lambda v, w: jnp.where(own.begun, v, w), own.model, start
+    start, (model, begun) = base.join(key, fixed, message, own[0]), own[1]
+    return Pair(
+      start, jax.tree.map(lambda v, w: jnp.where(begun, v, w), model, start)
     )
-    return Pair(start, mine)
 
   def objective(forward, view, start, trained):
     shared = view(trained._replace(mine=trained.shared))
@@ -228,11 +229,11 @@ def ditto(base: Method, pull: float) -> Method:
 
   def split(key, fixed, message, own, start, trained):
     message, inner = base.split(
-      key, fixed, message, own.inner, start.shared, trained.shared
+      key, fixed, message, own[0], start.shared, trained.shared
     )
-    return message, Mine(inner, trained.mine, jnp.ones((), bool))
+    return message, (inner, Mine(trained.mine, jnp.ones((), bool)))
 
-  return base._replace(
+  return beside(base)._replace(
     init=init,
     join=join,
     view=lambda key, fixed, trained: base.view(key, fixed, trained.mine),

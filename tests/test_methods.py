@@ -209,7 +209,7 @@ def test_dittos_model_goes_on_from_itself():
   start = experiment.engine.method.join(
     opening.key_shared, (), opening.message, own
   )
-  chex.assert_trees_all_equal(start.mine, own.model)
+  chex.assert_trees_all_equal(start.mine, own[1].model)
   assert np.any(tree.flatten(start.mine) != tree.flatten(start.shared))
 
 
