@@ -133,25 +133,12 @@ def hermes(
 
   def prepare(key, fixed, message, own, score):
     model = join(key, fixed, message, own)
-
-    def fewer(path, w, m):
-      if tree.path_name(path).startswith(head) or w.ndim < 2:
-        return m
-      norm = jnp.sum(abs(w), tuple(range(w.ndim - 1)))
-      return largest(norm, m, share, target)
-
-    smaller = jax.tree_util.tree_map_with_path(fewer, model, own.kept)
+    smaller = _fewer_units(model, own.kept, share, target, head)
     good = score({'params': model}) > threshold
     return own._replace(kept=choose(good, smaller, own.kept))
 
   def split(key, fixed, message, own, start, trained):
     return Message(trained, own.kept), own._replace(inner=trained)
-
-  def merge(fixed, shared, mean, total):
-    everyone = jnp.max(jnp.stack([jnp.max(t) for t in jax.tree.leaves(total)]))
-    common = jax.tree.map(lambda t: t * (t == everyone), total)
-    voted = jax.tree.map(lambda c: c > 0, common)
-    return Server(keep_unvoted(shared.values, mean, common), voted)
 
   return base._replace(
     init=init,
@@ -159,13 +146,33 @@ def hermes(
     prepare=prepare,
     join=join,
     split=split,
-    merge=merge,
+    merge=_what_all_keep,
     objective=zeros_stay,
     news=lambda fixed, message, own: Message(
       message.value, jax.tree.map(jnp.logical_and, message.weight, own.kept)
     ),
     places=lambda own: own.kept,
   )
+
+
+def _fewer_units(model, kept, share, target, head) -> Any:
+  """`kept` without the units of hidden layers that have the least L1 norm."""
+
+  def layer(path, w, m):
+    if tree.path_name(path).startswith(head) or w.ndim < 2:
+      return m
+    norm = jnp.sum(abs(w), tuple(range(w.ndim - 1)))
+    return largest(norm, m, share, target)
+
+  return jax.tree_util.tree_map_with_path(layer, model, kept)
+
+
+def _what_all_keep(fixed, shared, mean, total) -> Server:
+  """`Method.merge` that moves only what every client of the cohort sent."""
+  everyone = jnp.max(jnp.stack([jnp.max(t) for t in jax.tree.leaves(total)]))
+  common = jax.tree.map(lambda t: t * (t == everyone), total)
+  voted = jax.tree.map(lambda c: c > 0, common)
+  return Server(keep_unvoted(shared.values, mean, common), voted)
 
 
 def one_shot(base: Method, target: float) -> Method:
