@@ -79,14 +79,33 @@ def _fields() -> ml_collections.ConfigDict:
 def _tables(config: Any) -> dict[str, dict[str, Any]]:
   """One table a method: the arguments of its recipe, commented likewise."""
   bits = config.get_ref('download_bits')
+  return _mask_tables(config.get_ref('upload'), bits) | _weight_tables(bits)
+
+
+def _mask_tables(upload: Any, bits: Any) -> dict[str, dict[str, Any]]:
   hidenseek = dict(
     learning_rate=0.03,  # of a client's optimiser
-    upload=config.get_ref('upload'),
+    upload=upload,
     download_bits=bits,
     gate='sign',  # what a score makes of a weight
     carry=False,  # clients go on from their own scores, where signs agree
     remember=False,  # clients keep the last download and are sent what changed
   )
+  fedmask = dict(
+    learning_rate=0.03,
+    upload='signs',
+    download_bits=bits,
+    target=0.5,
+  )
+  return dict(
+    hidenseek=hidenseek,
+    hidenseek_personal=hidenseek,
+    fedmask=fedmask,
+    fedpm=dict(learning_rate=0.1),
+  )
+
+
+def _weight_tables(bits: Any) -> dict[str, dict[str, Any]]:
   plain = dict(learning_rate=0.05, optimizer='sgd')
   rival = dict(
     learning_rate=0.01,
@@ -113,15 +132,7 @@ def _tables(config: Any) -> dict[str, dict[str, Any]]:
     threshold=0.5,  # accuracy on its validation examples, above which it does
     target=0.5,  # share that a client keeps at least
   )
-  fedmask = dict(
-    learning_rate=0.03,
-    upload='signs',
-    download_bits=bits,
-    target=0.5,
-  )
   return dict(
-    hidenseek=hidenseek,
-    hidenseek_personal=hidenseek,
     fedavg=plain,
     fedavg_finetuned=plain,
     fedprox=pulled,
@@ -130,8 +141,6 @@ def _tables(config: Any) -> dict[str, dict[str, Any]]:
     local=plain,
     lotteryfl=dict(pruning, threshold=0.2),
     hermes=pruning,
-    fedmask=fedmask,
-    fedpm=dict(learning_rate=0.1),
     fedavg_quantized=fedavg_quantized,
     signsgd=signsgd,
   )
@@ -196,7 +205,8 @@ def texts() -> dict[str, str]:
   A comment stands behind `NAME = VALUE` and may go on in lines of its own.
   """
   found, name = {}, None
-  source = inspect.getsource(_fields) + inspect.getsource(_tables)
+  sources = map(inspect.getsource, (_fields, _mask_tables, _weight_tables))
+  source = ''.join(sources)
   for line in source.split('\n'):
     code, _, text = line.partition('# ')
     if code.strip() or not text:
