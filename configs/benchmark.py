@@ -34,7 +34,7 @@ _SCARCE = dict(
   eval_every=10,
   eval_clients=20,
   local_epochs=10,
-  batch_size=18,
+  batch_size=20,
   density=0.2,
 )
 _MODERATE = dict(num_clients=30, rounds=40, eval_every=10, density=0.2)
@@ -49,7 +49,7 @@ SETTINGS = {
   'scarce': {
     'mnist': _SCARCE,
     'cifar10': _SCARCE,
-    'femnist': dict(_SCARCE, examples_per_client=36),
+    'femnist': dict(_SCARCE, examples_per_client=36, batch_size=18),
   },
   'moderate': {
     'mnist': dict(
@@ -61,7 +61,9 @@ SETTINGS = {
   'large': {
     'mnist': dict(_LARGE, model='lenet'),
     'cifar10': dict(_LARGE, model='conv4'),
-    'femnist': dict(_LARGE, model='lenet', examples_per_client=36),
+    'femnist': dict(
+      _LARGE, model='lenet', examples_per_client=36, batch_size=18
+    ),
   },
 }
 # What a variant changes: its algorithm, then fields of that one's table.
@@ -73,7 +75,6 @@ VARIANTS = {
   'hidenseek_binary': ('hidenseek', dict(upload='change', gate='binary')),
   'hidenseek_carry': ('hidenseek', dict(upload='signs', carry=True)),
   'hidenseek_personal': ('hidenseek_personal', dict(upload='change')),
-  'fedavg': ('fedavg', {}),
   'fedavg_finetuned': ('fedavg_finetuned', {}),
   'fedprox': ('fedprox', {}),
   'fedper': ('fedper', {}),
@@ -110,7 +111,7 @@ _CUT = [
 _SPARSE = [dict(learning_rate=rate) for rate in (0.02, 0.03, 0.06, 0.1)]
 TRIALS = {
   **dict.fromkeys(VARIANTS, _SIGNS),
-  **dict.fromkeys(['fedavg', 'fedavg_finetuned', 'fedper', 'local'], _SGD),
+  **dict.fromkeys(['fedavg_finetuned', 'fedper', 'local'], _SGD),
   **dict.fromkeys(['fedprox', 'ditto'], _PULLED),
   **dict.fromkeys(['fedavg_quantized', 'signsgd', 'signsgd_pruned'], _BITS),
   **dict.fromkeys(['lotteryfl', 'hermes'], _CUT),

@@ -41,20 +41,33 @@ class Progress(NamedTuple):
     tally: what the rounds told.
     held: int32 [clients], right answers of the model that a client ended its
       last round with, -1 before its first.
+    unread: what the last rounds told and is still on the devices: of each its
+      ids, its `hns.rounds.Report` and its seconds.
   """
 
   state: Any
   store: Store
   tally: metrics.Tally
   held: np.ndarray
+  unread: tuple[tuple[Any, Any, float], ...] = ()
+
+
+def read(progress: Progress) -> Progress:
+  """The progress with nothing unread, all of it fetched at once."""
+  tally, held = progress.tally, progress.held.copy()
+  for ids, report, seconds in jax.device_get(progress.unread):
+    tally = metrics.add(tally, report, seconds)
+    held[ids] = report.held
+  return progress._replace(tally=tally, held=held, unread=())
 
 
 def snapshot(progress: Progress) -> Progress:
   """A copy that the next rounds leave alone; no client's state is copied."""
-  state, store, tally, held = progress
+  progress = read(progress)
+  state = jax.tree.map(np.array, progress.state)
   # A store replaces a client's arrays and never writes into them.
-  frozen = store._replace(held=dict(store.held))
-  return Progress(jax.tree.map(np.array, state), frozen, tally, held.copy())
+  frozen = progress.store._replace(held=dict(progress.store.held))
+  return progress._replace(state=state, store=frozen)
 
 
 @contextlib.contextmanager
@@ -178,7 +191,7 @@ def _read(path: pathlib.Path, like: Progress) -> Progress:
 def _arrays(progress: Progress) -> dict[str, Any]:
   """Every leaf by its path, as dicts of dicts."""
   ids, held = own.pack(progress.store)
-  parts = progress._asdict() | {'store': None, 'own': held}
+  parts = progress._asdict() | {'store': None, 'unread': None, 'own': held}
   leaves = jax.tree_util.tree_leaves_with_path(parts | {'ids': ids})
   named = {tree.path_name(path): np.asarray(leaf) for path, leaf in leaves}
   return unflatten_dict(named, sep='/')

@@ -11,7 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from hns import cost, devices, evaluation, metrics, own, parallel, rounds, wire
+from hns import (
+  checkpoint,
+  cost,
+  devices,
+  evaluation,
+  metrics,
+  own,
+  parallel,
+  rounds,
+  wire,
+)
 from hns.checkpoint import Progress
 from hns.federated import Birth
 from hns.rounds import Engine, Federation
@@ -58,7 +68,7 @@ def train(
   last: int,
   eval_every: int,
   progress: Progress | None = None,
-  played: Callable[[Progress], None] = lambda progress: None,
+  played: Callable[[int, Progress], None] = lambda number, progress: None,
 ) -> Iterator[dict[str, Any]]:
   """Yields a row of metrics every `eval_every` rounds and after the last.
 
@@ -70,47 +80,56 @@ def train(
     last: the number of rounds in all.
     eval_every: rounds between evaluations.
     progress: where to go on, consumed; None for the beginning.
-    played: called after every round, before its evaluation; what it is given
-      lasts until the next round.
+    played: called after every round with its number, before its evaluation;
+      the progress it is given lasts until the next round.
   """
-  engine, key, birth, federation, *_ = experiment
   check_payloads(experiment)
   start = time.perf_counter()
   run = programs(experiment)
   compile_seconds = time.perf_counter() - start
-  each = cost.of(engine, birth, federation)
-  sizes = np.asarray(experiment.rows.size)
-  state, store, tally, held = progress or begin(experiment)
-  number = int(state.round)
+  each = cost.of(experiment.engine, experiment.birth, experiment.federation)
+  progress = progress or begin(experiment)
+  number = int(progress.state.round)
   while True:
-    if tally.rounds and (number % eval_every == 0 or number == last):
-      start = time.perf_counter()
-      scores = _evaluate(experiment, run, state, store)
-      yield {
-        'round': number,
-        **metrics.summarise(scores),
-        **metrics.held(held, sizes),
-        **metrics.traffic(tally, each),
-        'seconds': tally.seconds_since / tally.rounds,
-        'eval_seconds': time.perf_counter() - start,
-        'compile_seconds': compile_seconds,
-      }
-      tally = metrics.evaluated(tally)
+    news = progress.tally.rounds or progress.unread
+    if news and (number % eval_every == 0 or number == last):
+      progress = checkpoint.read(progress)
+      row = _look(experiment, run, progress, each)
+      yield {'round': number, **row, 'compile_seconds': compile_seconds}
+      progress = progress._replace(tally=metrics.evaluated(progress.tally))
     if number == last:
       return
-    start = time.perf_counter()
-    ids = run.cohort(key, federation, state.round)
-    mine = own.fetch(store, ids)
-    state, mine, told = run.round(key, birth, federation, state, ids, mine)
-    own.keep(store, ids, mine)
-    jax.block_until_ready(state)
-    seconds = time.perf_counter() - start
-    told = jax.device_get(told)
-    tally = metrics.add(tally, told, seconds)
-    if engine.held:
-      held[np.asarray(ids)] = told.held
+    progress = _round(experiment, run, progress)
     number += 1
-    played(Progress(state, store, tally, held))
+    played(number, progress)
+
+
+def _round(experiment, run, progress) -> Progress:
+  """One round; what it told stays on the devices, to be read when needed."""
+  _, key, birth, federation, *_ = experiment
+  state, store, *_ = progress
+  start = time.perf_counter()
+  ids = run.cohort(key, federation, state.round)
+  mine = own.fetch(store, ids)
+  state, mine, told = run.round(key, birth, federation, state, ids, mine)
+  own.keep(store, ids, mine)
+  jax.block_until_ready(state)
+  unread = *progress.unread, (ids, told, time.perf_counter() - start)
+  return progress._replace(state=state, unread=unread)
+
+
+def _look(experiment, run, progress, each) -> dict[str, Any]:
+  """What a row of metrics says, of a progress with nothing unread."""
+  state, store, tally, held, _ = progress
+  start = time.perf_counter()
+  scores = _evaluate(experiment, run, state, store)
+  return {
+    **metrics.summarise(scores),
+    **metrics.held(held, np.asarray(experiment.rows.size)),
+    **metrics.traffic(tally, each),
+    'seconds': tally.seconds_since / tally.rounds,
+    'eval_seconds': time.perf_counter() - start,
+  }
 
 
 class Programs(NamedTuple):

@@ -57,10 +57,9 @@ def record(
     _bar(schedule.rounds, done, quiet=not first) as bar,
   ):
 
-    def played(progress):
+    def played(number, progress):
       bar.update()
       stop = max(devices.gather(max(signals, default=0)))
-      number = int(progress.state.round)
       if first:
         save(progress, stop > 0 or number == schedule.rounds)
       if stop:

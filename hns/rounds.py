@@ -77,7 +77,7 @@ class Report(NamedTuple):
     steps: int32 [cohort], steps each client took.
     scored: int32 [cohort], examples on which it could try a model before.
     held: int32 [cohort], how many examples the model classifies rightly that
-      it ends the round with; 0 if none were asked for.
+      it ends the round with; -1 if none were asked for.
   """
 
   train_loss: jax.Array
@@ -223,7 +223,7 @@ def participate(
   upload, own = engine.method.split(
     key, opening.birth.fixed, opening.message, own, start, trained
   )
-  right = jnp.int32(0)
+  right = jnp.int32(-1)
   if engine.held:
     asked = client_rows(getattr(opening.federation, engine.held), index)
     model = trained_model(engine, opening, index, trained)
