@@ -7,12 +7,13 @@ A case is SETTING-DATASET-VARIANT. `scarce` is LotteryFL's setting made smaller:
 100 clients, 10 a round, 2 classes of 20 pictures each (FEMNIST: a writer's 36).
 `moderate` is that of configs/mnist.py, cifar10.py and femnist.py, with 30
 clients. `large` is `scarce` for an accelerator: 400 clients, LeNet or Conv4,
-400 rounds; its sweep is --config=configs/benchmark.py:large.
+400 rounds; its sweep is --sweep=large. --sweep=ablation tells what each choice
+in HideNseek is worth.
 
 What configs/tuned.json holds was chosen on validation examples by
 
-  python launch/sweep.py --config=configs/benchmark.py:tuning --workdir=tune
-  python launch/choose.py tune/table.csv configs/tuned.json
+  python launch/sweep.py --config=configs/benchmark.py --sweep=tuning
+  python launch/choose.py runs/benchmark-tuning/table.csv configs/tuned.json
 """
 
 import json
@@ -20,7 +21,7 @@ import pathlib
 
 from hns.config import base
 from hns.errors import invalid
-from hns.sweeps import grid
+from hns.sweeps import cross, grid
 
 _DEFAULT = ['scarce', 'mnist', 'hidenseek']
 
@@ -75,6 +76,7 @@ VARIANTS = {
   'hidenseek_binary': ('hidenseek', dict(upload='change', gate='binary')),
   'hidenseek_carry': ('hidenseek', dict(upload='signs', carry=True)),
   'hidenseek_personal': ('hidenseek_personal', dict(upload='change')),
+  # Trained as `fedavg`, whose global model is the same.
   'fedavg_finetuned': ('fedavg_finetuned', {}),
   'fedprox': ('fedprox', {}),
   'fedper': ('fedper', {}),
@@ -128,7 +130,7 @@ TUNED = json.loads(_FILE.read_text()) if _FILE.exists() else {}
 
 
 def get_config(case=''):
-  words = case.split('-') if case not in ('', *SWEEPS) else []
+  words = case.split('-') if case else []
   setting, dataset, variant = words + _DEFAULT[len(words) :]
   try:
     fields = DATASETS[dataset] | SETTINGS[setting][dataset]
@@ -172,12 +174,25 @@ def trials(*settings):
   ]
 
 
+def ablation():
+  """What each choice is worth: the upload, the gate, restarts, the pruning."""
+  names = [name for name in VARIANTS if name.startswith('hidenseek')]
+  scores = [{'pruning': 'random'}, {'pruning': 'magnitude'}]
+  scores += [{'pruning_steps': 1}]
+  sparse = [{'density': 0.05, **score} for score in [{}, *scores]]
+  return cross(
+    grid({'config': [f'scarce-femnist-{name}' for name in names]})
+    + cross([{'config': 'scarce-femnist-hidenseek'}], scores + sparse),
+    grid({'seed': [0, 1, 2]}),
+  )
+
+
+def sweep():
+  return runs('scarce', 'moderate')
+
+
 SWEEPS = {
-  'all': lambda: runs('scarce', 'moderate'),
-  'large': lambda: runs('large'),
   'tuning': lambda: trials('scarce', 'moderate'),
+  'ablation': ablation,
+  'large': lambda: runs('large'),
 }
-
-
-def sweep(name='all'):
-  return SWEEPS[name]()

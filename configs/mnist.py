@@ -27,14 +27,29 @@ def get_config():
   )
 
 
+DENSITIES = zipped(
+  {'density': [0.2, 1.0], 'hidenseek.learning_rate': [0.06, 0.03]}
+)
+
+
 def sweep():
-  densities = {'density': [0.2, 1.0], 'hidenseek.learning_rate': [0.06, 0.03]}
   return cross(
     grid({'seed': [0, 1, 2]}),
     grid({'algorithm': ['fedavg', 'local']})
     + grid({'algorithm': ['signsgd'], 'signsgd.pruned': [False, True]})
     + grid({'upload': ['signs', 'ternary']})
-    + cross(
-      zipped(densities), grid({'upload': ['change'], 'download_bits': [4, 1]})
-    ),
+    + cross(DENSITIES, grid({'upload': ['change'], 'download_bits': [4, 1]})),
   )
+
+
+def ablation():
+  """Every upload, with every download, at two densities."""
+  uploads = ['signs', 'dithered', 'change', 'ternary']
+  return cross(
+    grid({'seed': [0, 1, 2]}),
+    DENSITIES,
+    grid({'upload': uploads, 'download_bits': [1, 4, 32]}),
+  )
+
+
+SWEEPS = {'ablation': ablation}

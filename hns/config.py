@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import math
 import re
 from typing import Any
 
@@ -245,6 +246,17 @@ _AT_LEAST = {
   'checkpoint_seconds': 0,
   'seed': 0,
 }
+# Of fields and of a method's own: (least, most), and which of them count.
+_WITHIN = {
+  'density': (0, 1, '(]'),
+  'validation_fraction': (0, 1, '[)'),
+  'learning_rate': (0, math.inf, '()'),
+  'server_rate': (0, math.inf, '()'),
+  'pull': (0, math.inf, '[)'),
+  'share': (0, 1, '()'),
+  'threshold': (0, 1, '[)'),
+  'target': (0, 1, '(]'),
+}
 
 
 def validate(config: Any) -> None:
@@ -257,12 +269,6 @@ def validate(config: Any) -> None:
       raise invalid(field, config[field], f'must be at least {least}')
   if config.seed >= 2**32:
     raise invalid('seed', config.seed, 'must be below 2**32')
-  if not 0 < config.density <= 1:
-    raise invalid('density', config.density, 'must be in (0, 1]')
-  if not 0 <= config.validation_fraction < 1:
-    raise invalid(
-      'validation_fraction', config.validation_fraction, 'must be in [0, 1)'
-    )
   if config.cohort > config.num_clients:
     raise invalid(
       'cohort',
@@ -281,9 +287,17 @@ def validate(config: Any) -> None:
       config.algorithm,
       f'the config needs a table config.{config.algorithm} of its parameters',
     )
-  rate = config[config.algorithm].get('learning_rate', 1.0)
-  if not rate > 0:
-    raise invalid(f'{config.algorithm}.learning_rate', rate, 'must be above 0')
+  _check_ranges(config)
+  _check_ranges(config[config.algorithm], f'{config.algorithm}.')
+
+
+def _check_ranges(config: Any, prefix: str = '') -> None:
+  for field in sorted(_WITHIN.keys() & config.keys()):
+    (least, most, (left, right)), value = _WITHIN[field], config[field]
+    above = value > least or (left == '[' and value == least)
+    if not above or not (value < most or (right == ']' and value == most)):
+      remedy = f'must be in {left}{least}, {most}{right}'
+      raise invalid(prefix + field, value, remedy)
 
 
 def differences(there: dict, here: dict, prefix: str = '') -> list[str]:

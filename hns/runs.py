@@ -119,4 +119,6 @@ def label(config: dict[str, Any]) -> str:
   words += [f'keeps {t:g}' for t in [table.get('target')] if t]
   if name.startswith('hidenseek') or table.get('pruned'):
     words.append(f'density {config["density"]:g}')
+    words += [p for p in [config.get('pruning')] if p not in (None, 'synflow')]
+    words += ['single-shot'] * (config.get('pruning_steps') == 1)
   return f'{name} ({", ".join(words)})' if words else name

@@ -1,8 +1,8 @@
 """A sweep: what it varies, and the runs it stands for.
 
 `sweep()` of a config file returns points, each what one run changes in the
-config, by dotted field: `[{'upload': 'ternary', 'seed': 0}, ...]`. Two sweeps
-are joined with `+`. The field `config` names a case: what is changed is then
+config, by dotted field: `[{'upload': 'ternary', 'seed': 0}, ...]`; a dict
+`SWEEPS` there gives others by name. Two sweeps are joined with `+`. The field `config` names a case: what is changed is then
 `get_config(case)`.
 """
 
@@ -49,19 +49,23 @@ def cross(*sweeps: list[Point]) -> list[Point]:
   ]
 
 
-def read(file: str, given: dict[str, Any]) -> list[Point]:
+def read(file: str, given: dict[str, Any], name: str = '') -> list[Point]:
   """The points of a config file.
 
   Args:
-    file: its path; of FILE.py:NAME the points are those of `sweep('NAME')`.
+    file: its path; a case behind it is left out.
     given: fields that the user set, for all runs.
+    name: of one of its `SWEEPS`, '' for `sweep()`.
 
   Raises:
-    InputError: the file has no sweep, or one that sets a field of `given`.
+    InputError: the file has no such sweep, or one that sets a field of `given`.
   """
-  path, name = configs.case_of(file)
-  sweep = runpy.run_path(path).get('sweep')
-  points = sweep(*([name] if name else [])) if sweep else []
+  found = runpy.run_path(configs.case_of(file)[0])
+  named = found.get('SWEEPS', {})
+  known = {'': found.get('sweep', list), **named}
+  if name not in known:
+    raise invalid('sweep', name, f'{file} has {", ".join(named) or "none"}')
+  points = known[name]()
   if not points:
     raise invalid('config', file, 'it has no sweep() of at least one run')
   for field in {field for point in points for field in point} & set(given):

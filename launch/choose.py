@@ -1,10 +1,9 @@
 """The best trial of every case, from a sweep's table to a config's values.
 
-  python launch/choose.py tune/table.csv configs/tuned.json
+  python launch/choose.py runs/benchmark-tuning/table.csv configs/tuned.json
 
 The best is that of the highest accuracy as held, on whatever examples the
-sweep evaluated; of `fedavg`, which is there for its global model, that of the
-highest global accuracy. Of equal ones the first.
+sweep evaluated; of equal ones the first.
 """
 
 import csv
@@ -22,16 +21,15 @@ def main() -> None:
   for row in rows:
     cases.setdefault(row['config'], []).append(row)
   for case, trials in cases.items():
-    best = max(trials, key=lambda row: accuracy(case, row))
+    best = max(trials, key=held)
     chosen[case] = values(best)
-    print(f'{case}: {chosen[case]} {accuracy(case, best):.3f}')
+    print(f'{case}: {chosen[case]} {held(best):.3f}')
   target.write_text(json.dumps(chosen, indent=2, sort_keys=True) + '\n')
 
 
-def accuracy(case: str, row: dict[str, str]) -> float:
+def held(row: dict[str, str]) -> float:
   """What a trial is judged by."""
-  name = 'global' if case.endswith('-fedavg') else 'held'
-  return float(row[f'{name}_accuracy'])
+  return float(row['held_accuracy'])
 
 
 def values(row: dict[str, str]) -> dict[str, float | str]:

@@ -14,5 +14,6 @@ for dataset in mnist cifar10 femnist; do
     --config.eval_every=10 --workdir="$folder/$dataset" "${@:2}" ||
     { failed=$?; [ "$failed" -lt 128 ] || exit "$failed"; }
 done
-python -m hns.report "$folder"/*/*/ --out="$folder"
+python -m hns.report "$folder"/*/*/ --out="$folder" \
+  --pack="$folder/results.jsonl.gz"
 exit "$failed"

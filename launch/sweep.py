@@ -31,7 +31,8 @@ from hns.errors import InputError, invalid
 from hns.sweeps import Run
 
 _FLAGS = {
-  'workdir': ('', 'the folder of all runs; default runs/CONFIG'),
+  'workdir': ('', 'the folder of all runs; default runs/CONFIG-SWEEP'),
+  'sweep': ('', "one of the file's SWEEPS; default its sweep()"),
   'filter': ('', 'only runs in whose name this regular expression is found'),
   'index': (-1, 'only this one of them, from 0: for arrays of jobs'),
   'jobs': (0, 'processes at a time; 0: one a GPU, or else one a CPU core'),
@@ -46,11 +47,12 @@ def main(words: list[str]) -> None:
       command = 'python launch/sweep.py'
       print(commandline.help_of(command, given, _FLAGS))
       return
-    name = pathlib.Path(configs.case_of(given.file)[0]).stem
+    stem = pathlib.Path(configs.case_of(given.file)[0]).stem
+    name = '-'.join(filter(None, [stem, given.flags['sweep']]))
     folder = pathlib.Path(given.flags['workdir'] or f'runs/{name}')
     runs = sweeps.plan(
       functools.partial(config_of, given.file, given.changed),
-      sweeps.read(given.file, given.changed),
+      sweeps.read(given.file, given.changed, given.flags['sweep']),
       folder,
     )
     index, asked = given.flags['index'], given.flags['jobs']

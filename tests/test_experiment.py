@@ -171,6 +171,18 @@ def test_metrics_count_rounds_between_evaluations(tmp_path):
       dict(algorithm='fedavg', fedavg={'learning_rate': 0.0}),
       'fedavg.learning_rate=0.0',
     ),
+    (
+      dict(algorithm='fedmask', fedmask={'target': 0.0}),
+      r'fedmask.target=0.0: must be in \(0, 1\]',
+    ),
+    (
+      dict(algorithm='hermes', hermes={'share': 1.0}),
+      r'hermes.share=1.0: must be in \(0, 1\)',
+    ),
+    (
+      dict(algorithm='ditto', ditto={'pull': -1.0}),
+      r'ditto.pull=-1.0: must be in \[0, inf\)',
+    ),
   ],
 )
 def test_bad_input_names_field_value_and_remedy(tmp_path, fields, said):

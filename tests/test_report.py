@@ -180,8 +180,9 @@ def test_a_packed_file_tells_the_same(runs, tmp_path):
 
 
 def test_labels_tell_variants_apart():
-  def named(name, **table):
-    return label({'algorithm': name, 'density': 0.2, name: table})
+  def named(name, pruning='synflow', steps=100, **table):
+    pruned = {'pruning': pruning, 'pruning_steps': steps, 'density': 0.2}
+    return label({'algorithm': name, **pruned, name: table})
 
   assert named('fedmask', upload='signs', download_bits=4, target=0.5) == (
     'fedmask (paper, 4 down, keeps 0.5)'
@@ -189,3 +190,5 @@ def test_labels_tell_variants_apart():
   assert named('hidenseek', upload='change', gate='binary', carry=True) == (
     'hidenseek (change, {0, 1}, carry, density 0.2)'
   )
+  assert named('hidenseek', 'magnitude') == 'hidenseek (density 0.2, magnitude)'
+  assert named('hidenseek', steps=1) == 'hidenseek (density 0.2, single-shot)'

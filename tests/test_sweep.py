@@ -353,7 +353,7 @@ def test_cases_of_a_config_file(tmp_path):
   assert run.config['fedmask']['target'] == 0.2
   assert run.config['dataset'] == 'cifar10' and run.config['seed'] == 1
   file = str(ROOT / 'configs' / 'benchmark.py')
-  command = sweep.command_of(f'{file}:tuning', {'rounds': 3}, run)
+  command = sweep.command_of(file, {'rounds': 3}, run)
   given = commandline.parse(command[2:], {'workdir': ('', '')})
   assert given.file == f'{file}:scarce-cifar10-fedmask_sparse'
   assert given.config.to_dict() == run.config | {'rounds': 3}
@@ -361,14 +361,16 @@ def test_cases_of_a_config_file(tmp_path):
 
 def test_every_case_is_tuned_with_as_many_trials(tmp_path):
   file = str(ROOT / 'configs' / 'benchmark.py')
-  points = sweeps.read(f'{file}:tuning', {})
+  points = sweeps.read(file, {}, 'tuning')
   trials = collections.Counter(point['config'] for point in points)
   assert set(trials.values()) == {4}
   assert all(point['eval_split'] == 'validation' for point in points)
-  get_config = functools.partial(sweep.config_of, f'{file}:tuning', {})
+  get_config = functools.partial(sweep.config_of, file, {})
   assert len(sweeps.plan(get_config, points, tmp_path)) == len(points)
   with pytest.raises(InputError, match="no 'nowhere'"):
     commandline.read(f'{file}:scarce-nowhere')
+  with pytest.raises(InputError, match="sweep='tuned': .* has tuning, abl"):
+    sweeps.read(file, {}, 'tuned')
 
 
 @pytest.mark.parametrize(
