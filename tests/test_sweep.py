@@ -391,12 +391,12 @@ def test_bad_words_end_in_one_line(word, said):
 def test_the_best_trial_is_chosen(tmp_path, monkeypatch):
   table = tmp_path / 'table.csv'
   rows = [
-    'config,fedavg.learning_rate,ditto.pull,status,held_accuracy,global_accuracy',
-    'scarce-mnist-fedavg,0.1,,done,0.9,0.5',
-    'scarce-mnist-fedavg,0.2,,done,0.8,0.6',
-    'scarce-mnist-ditto,,0.3,done,0.7,0.1',
-    'scarce-mnist-ditto,,0.5,done,0.7,0.9',
-    'scarce-mnist-ditto,,0.9,failed,,',
+    'config,fedper.learning_rate,fedper.optimizer,ditto.pull,status,held_accuracy',
+    'scarce-mnist-fedper,0.1,sgd,,done,0.9',
+    'scarce-mnist-fedper,0.2,adam,,done,0.8',
+    'scarce-mnist-ditto,,,0.3,done,0.7',
+    'scarce-mnist-ditto,,,0.5,done,0.7',
+    'scarce-mnist-ditto,,,0.9,failed,',
   ]
   table.write_text('\n'.join(rows) + '\n')
   target = tmp_path / 'tuned.json'
@@ -405,6 +405,6 @@ def test_the_best_trial_is_chosen(tmp_path, monkeypatch):
   choose.main()
   assert json.loads(target.read_text()) == {
     'old': {'pull': 1.0},
-    'scarce-mnist-fedavg': {'learning_rate': 0.2},
+    'scarce-mnist-fedper': {'learning_rate': 0.1, 'optimizer': 'sgd'},
     'scarce-mnist-ditto': {'pull': 0.3},
   }
