@@ -130,7 +130,8 @@ def _weight_tables(bits: Any) -> dict[str, dict[str, Any]]:
   pruning = dict(
     plain,
     share=0.2,  # of what is left, that a client prunes at once
-    threshold=0.5,  # accuracy on its validation examples, above which it does
+    threshold=0.5,  # accuracy on its validation examples, above which it does;
+    # below 0: always
     target=0.5,  # share that a client keeps at least
   )
   return dict(
@@ -254,7 +255,7 @@ _WITHIN = {
   'server_rate': (0, math.inf, '()'),
   'pull': (0, math.inf, '[)'),
   'share': (0, 1, '()'),
-  'threshold': (0, 1, '[)'),
+  'threshold': (-math.inf, 1, '()'),
   'target': (0, 1, '(]'),
 }
 

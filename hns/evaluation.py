@@ -3,14 +3,13 @@
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from hns import parallel, rounds, tree
+from hns import rounds
 from hns.federated import Birth
 from hns.parallel import each_client
 from hns.rounds import Engine, Federation, Opening, State
-from hns.training import Rows, correct
+from hns.supermask import model_signs
+from hns.training import correct
 
 
 class Evaluation(NamedTuple):
@@ -34,55 +33,30 @@ class Evaluation(NamedTuple):
   server: jax.Array | None
 
 
-def evaluate(
+def newcomers(
   engine: Engine,
   key: jax.Array,
   birth: Birth,
   federation: Federation,
   state: State,
   ids: jax.Array,
-  own: Any,
-  rows: Rows,
-) -> Evaluation:
-  """These clients' personalised and global accuracy on their `rows`.
+) -> tuple[jax.Array, jax.Array | None]:
+  """The global model's right answers on these clients' examples; its signs.
 
-  Each client trains as in the next round and uploads nothing; no state
-  changes. `ids` may hold `ABSENT`, which is asked nothing.
+  int32 [ids], on the examples that `engine.held` names; int32 [weights] or
+  None.
   """
   opening = rounds.open_round(engine, key, birth, federation, state)
   shared = global_model(engine, opening)
-  given = opening, shared, rows
+  given = shared, federation.examples, getattr(federation, engine.held)
 
   def client(given, index, own):
-    opening, shared, rows = given
-    personal = personal_model(engine, opening, index, own)
+    shared, examples, rows = given
     asked = rounds.client_rows(rows, index)
-    right = [
-      correct(engine.apply, variables, opening.federation.examples, asked)
-      for variables in (personal, shared)
-    ]
-    present = index != parallel.ABSENT
-    mine = jax.tree.map(lambda x: x * present, signs(personal))
-    return mine, (*right, asked.size)
+    return (), correct(engine.apply, shared, examples, asked)
 
-  votes, told = each_client(client, given, ids, own, engine.width, engine.mesh)
-  return Evaluation(*told, votes, signs(shared))
-
-
-def join(parts: list[Evaluation], clients: int) -> Evaluation:
-  """One evaluation of blocks of clients; those past `clients` are left out."""
-  personal, newcomer, count, votes, server = zip(*parts)
-  each = (np.concatenate(x)[:clients] for x in (personal, newcomer, count))
-  total = jax.tree.map(lambda *blocks: np.sum(blocks, 0), *votes)
-  return Evaluation(*each, total, server[0])
-
-
-def signs(variables: Any) -> jax.Array | None:
-  """A model's signs as one int32 [weights], 0 where pruned."""
-  if 'signs' not in variables:
-    return None
-  masked = jax.tree.map(jnp.multiply, variables['signs'], variables['mask'])
-  return tree.flatten(masked).astype(jnp.int32)
+  right = each_client(client, given, ids, (), engine.width, engine.mesh)[1]
+  return right, model_signs(shared)
 
 
 def global_model(engine: Engine, opening: Opening) -> Any:

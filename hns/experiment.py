@@ -67,7 +67,7 @@ def _assemble(config, mesh, dataset) -> Experiment:
     birth,
     federation,
     asked,
-    getattr(federation, config.eval_split),
+    config.eval_split,
     layers,
     Envelope(0, config.seed, config.density),
   )

@@ -21,7 +21,7 @@ def agreements(signs: jax.Array) -> np.ndarray:
   """The share of the weights left on which clients agree, [clients, clients].
 
   Args:
-    signs: int [clients, weights], 0 where pruned: `evaluation.signs` of each.
+    signs: int [clients, weights], 0 where pruned: `model_signs` of each.
   """
   signs = np.asarray(signs, np.float32)
   return (1 + signs @ signs.T / np.count_nonzero(signs[0])) / 2

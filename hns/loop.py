@@ -38,7 +38,7 @@ class Experiment(NamedTuple):
     birth: what exists before round 1.
     federation: all clients' examples.
     asked: int [clients evaluated], ids ordered by size.
-    rows: the examples that accuracies are measured on.
+    split: the examples that accuracies are measured on, test or validation.
     layers: by layer, how many weights survived pruning, of how many; {}
       where nothing is pruned.
     envelope: what every payload's header says, but for the round.
@@ -49,9 +49,14 @@ class Experiment(NamedTuple):
   birth: Birth
   federation: Federation
   asked: np.ndarray
-  rows: Rows
+  split: str
   layers: dict[str, list[int]]
   envelope: Envelope
+
+  @property
+  def rows(self) -> Rows:
+    """The examples of `split`."""
+    return getattr(self.federation, self.split)
 
 
 def begin(experiment: Experiment) -> Progress:
@@ -114,6 +119,7 @@ def _round(experiment, run, progress) -> Progress:
   state, mine, told = run.round(key, birth, federation, state, ids, mine)
   own.keep(store, ids, mine)
   jax.block_until_ready(state)
+  told = told._replace(votes=None)  # as large as a model
   unread = *progress.unread, (ids, told, time.perf_counter() - start)
   return progress._replace(state=state, unread=unread)
 
@@ -122,7 +128,7 @@ def _look(experiment, run, progress, each) -> dict[str, Any]:
   """What a row of metrics says, of a progress with nothing unread."""
   state, store, tally, held, _ = progress
   start = time.perf_counter()
-  scores = _evaluate(experiment, run, state, store)
+  scores = evaluate(experiment, run, state, store)
   return {
     **metrics.summarise(scores),
     **metrics.held(held, np.asarray(experiment.rows.size)),
@@ -138,68 +144,81 @@ class Programs(NamedTuple):
   Attributes:
     cohort: `(key, federation, round) -> ids`.
     round: as `rounds.run_round`; consumes the states it is given.
-    evaluate: as `evaluation.evaluate`, for as many clients as `block`.
-    block: int, clients evaluated in one call.
+    trial: the same, and always tells how good the models are that it ends
+      with; the same program as `round` if that tells it too.
+    newcomers: as `evaluation.newcomers`, for all that are asked.
   """
 
   cohort: Any
   round: Any
-  evaluate: Any
-  block: int
+  trial: Any
+  newcomers: Any
 
 
 def programs(experiment: Experiment) -> Programs:
   """Compiles the round and the evaluation, side by side."""
-  engine, key, birth, federation, asked, rows, *_ = experiment
-  most = max(64, engine.width * engine.mesh.size)
-  block = _block(len(asked), most, own.bytes_each(birth.own))
+  engine, key, birth, federation, asked, split, *_ = experiment
+  asking = engine._replace(held=split)
   everywhere = parallel.everywhere(engine.mesh)
   jit = functools.partial(
     jax.jit, in_shardings=everywhere, out_shardings=everywhere
   )
-
-  def clients(count):
-    held = lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype)
-    ids = jax.ShapeDtypeStruct((count,), jnp.int32)
-    return ids, jax.tree.map(held, birth.own)
-
   given = key, birth, federation, jax.eval_shape(rounds.begin, birth)
-  draw = functools.partial(rounds.cohort, engine)
-  play = functools.partial(rounds.run_round, engine)
-  evaluate = functools.partial(evaluation.evaluate, engine)
-  lowered = (
-    jit(draw).lower(key, federation, given[-1].round),
-    jit(play, donate_argnums=(3, 5)).lower(*given, *clients(engine.cohort)),
-    jit(evaluate).lower(*given, *clients(block), rows),
+  ids = lambda count: jax.ShapeDtypeStruct((count,), jnp.int32)
+  kept = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((engine.cohort, *x.shape), x.dtype),
+    birth.own,
   )
+
+  def play(engine):
+    step = functools.partial(rounds.run_round, engine)
+    step = jit(step, donate_argnums=(3, 5))
+    return step.lower(*given, ids(engine.cohort), kept)
+
+  draw = jit(functools.partial(rounds.cohort, engine))
+  newcomers = jit(functools.partial(evaluation.newcomers, asking))
+  lowered = [
+    draw.lower(key, federation, given[-1].round),
+    newcomers.lower(*given, ids(len(asked))),
+    play(asking),
+    *([] if engine.held == split else [play(engine)]),
+  ]
   with concurrent.futures.ThreadPoolExecutor() as pool:
-    return Programs(
-      *pool.map(lambda program: program.compile(), lowered), block
-    )
+    compiled = pool.map(lambda program: program.compile(), lowered)
+    cohort, newcomers, trial, *quiet = compiled
+  return Programs(cohort, *quiet or [trial], trial, newcomers)
 
 
-def _block(clients: int, most: int, size: int) -> int:
-  """Clients to evaluate at once, at most 256 MB of states; blocks are even."""
-  most = min(most, max(1, 2**28 // max(size, 1)))
-  return -(-clients // -(-clients // most))
+def evaluate(
+  experiment: Experiment, run: Programs, state: Any, store: own.Store
+) -> evaluation.Evaluation:
+  """How good the models of all `asked` are.
 
-
-def _evaluate(experiment, run, state, store) -> evaluation.Evaluation:
-  """The evaluation of all `asked`, block by block."""
-  _, key, birth, federation, asked, rows, *_ = experiment
-  found = []
-  blocks = range(0, len(asked), run.block)
+  Each client trains as in the next round; nothing that comes of it is kept.
+  """
+  engine, key, birth, federation, asked, *_ = experiment
+  personal, votes = [], []
+  blocks = range(0, len(asked), engine.cohort)
   quiet = None if devices.is_first() else True
   for first in tqdm.tqdm(
     blocks, 'evaluating', leave=False, delay=5, disable=quiet
   ):
-    ids = np.full(run.block, parallel.ABSENT, np.int32)
-    here = asked[first : first + run.block]
+    ids = np.full(engine.cohort, parallel.ABSENT, np.int32)
+    here = asked[first : first + engine.cohort]
     ids[: len(here)] = here
-    held = own.fetch(store, ids)
-    got = run.evaluate(key, birth, federation, state, ids, held, rows)
-    found.append(jax.device_get(got))
-  return evaluation.join(found, len(asked))
+    copy = jax.tree.map(jnp.array, state)  # it will be consumed
+    mine = own.fetch(store, ids)
+    told = run.trial(key, birth, federation, copy, ids, mine)[-1]
+    told = jax.device_get(told)
+    personal.append(told.held[: len(here)])
+    votes.append(told.votes)
+  total = jax.tree.map(lambda *blocks: np.sum(blocks, 0), *votes)
+  given = key, birth, federation, state, np.asarray(asked, np.int32)
+  right, server = jax.device_get(run.newcomers(*given))
+  count = np.asarray(experiment.rows.size)[asked]
+  return evaluation.Evaluation(
+    np.concatenate(personal), right, count, total, server
+  )
 
 
 def check_payloads(experiment: Experiment) -> None:

@@ -13,7 +13,8 @@ from jax.sharding import Mesh
 
 from hns import federated, tree, wire
 from hns.federated import Birth, Method
-from hns.parallel import each_client
+from hns.parallel import ABSENT, each_client
+from hns.supermask import model_signs
 from hns.training import Apply, Examples, Plan, Rows, correct, fit, steps_of
 
 
@@ -78,6 +79,8 @@ class Report(NamedTuple):
     scored: int32 [cohort], examples on which it could try a model before.
     held: int32 [cohort], how many examples the model classifies rightly that
       it ends the round with; -1 if none were asked for.
+    votes: int32 [weights], the sum of these models' signs; None for a method
+      without signs, or if none were asked for.
   """
 
   train_loss: jax.Array
@@ -88,6 +91,7 @@ class Report(NamedTuple):
   steps: jax.Array
   scored: jax.Array
   held: jax.Array
+  votes: jax.Array | None
 
 
 class Opening(NamedTuple):
@@ -181,13 +185,13 @@ def run_round(
       part.held,
     )
     terms = federated.weigh(part.upload, part.examples)
-    summed = (*terms, part.loss * part.examples, part.examples)
+    summed = (*terms, part.loss * part.examples, part.examples, part.votes)
     return summed, (part.own, told)
 
   totals, (own, told) = each_client(
     client, opening, ids, own, engine.width, engine.mesh
   )
-  sums, weights, loss, examples = totals
+  sums, weights, loss, examples, votes = totals
   mean = federated.mean(sums, weights)
   after = State(
     state.round + 1, method.merge(birth.fixed, state.shared, mean, weights)
@@ -196,6 +200,7 @@ def run_round(
     loss / jnp.maximum(examples, 1),
     _flip_rate(engine, opening, after, weights),
     *told,
+    votes,
   )
   return after, own, report
 
@@ -208,6 +213,7 @@ class Part(NamedTuple):
   loss: jax.Array
   examples: jax.Array
   held: jax.Array
+  votes: jax.Array | None
 
 
 def participate(
@@ -223,12 +229,14 @@ def participate(
   upload, own = engine.method.split(
     key, opening.birth.fixed, opening.message, own, start, trained
   )
-  right = jnp.int32(-1)
+  right, votes = jnp.int32(-1), None
   if engine.held:
     asked = client_rows(getattr(opening.federation, engine.held), index)
     model = trained_model(engine, opening, index, trained)
     right = correct(engine.apply, model, opening.federation.examples, asked)
-  return Part(upload, own, loss, rows.size, right)
+    signs = model_signs(model)
+    votes = jax.tree.map(lambda x: x * (index != ABSENT), signs)
+  return Part(upload, own, loss, rows.size, right, votes)
 
 
 def trained_model(

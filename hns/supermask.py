@@ -58,6 +58,15 @@ def signs_of(scores: Any) -> Any:
   return jax.tree.map(sign, scores)
 
 
+def model_signs(variables: Any) -> jax.Array | None:
+  """A model's signs as one int32 [weights], 0 where pruned; None without."""
+  if 'signs' not in variables:
+    return None
+  signs = jax.tree.map(jnp.multiply, variables['signs'], variables['mask'])
+  flat = [x.ravel() for x in jax.tree.leaves(signs)]
+  return jnp.concatenate(flat).astype(jnp.int32)
+
+
 def hide(params: Any, mask: Any = None, signs: Any = None) -> dict[str, Any]:
   """Turns a module's params into the collections of its masked twin.
 

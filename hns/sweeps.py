@@ -2,8 +2,8 @@
 
 `sweep()` of a config file returns points, each what one run changes in the
 config, by dotted field: `[{'upload': 'ternary', 'seed': 0}, ...]`; a dict
-`SWEEPS` there gives others by name. Two sweeps are joined with `+`. The field `config` names a case: what is changed is then
-`get_config(case)`.
+`SWEEPS` there gives others by name. Two sweeps are joined with `+`. The field
+`config` names a case: what is changed is then `get_config(case)`.
 """
 
 import copy

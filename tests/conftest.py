@@ -52,7 +52,6 @@ def small_config(**fields):
       'model': 'tiny',
       'devices': 1,
       'upload': 'signs',
-      'eval_held': False,
       **fields,
     }
   )

@@ -9,10 +9,12 @@ from conftest import compiled, opened, small
 from hns import (
   evaluation,
   explore,
+  loop,
   models,
-  parallel,
+  own,
   pruning,
   rounds,
+  supermask,
   tree,
 )
 from hns.training import Rows
@@ -21,20 +23,16 @@ from hns.training import Rows
 @pytest.fixture(scope='module')
 def asked():
   """An experiment, its evaluation in two blocks, and everybody's models."""
-  built = small()
-  engine, key, birth, federation, ids, rows, *_ = built
-  state, absent = rounds.begin(birth), parallel.ABSENT
-  evaluate = compiled(evaluation.evaluate, engine)
-  blocks = np.int32([ids[:4], [*ids[4:], absent, absent]])
-  parts = [evaluate(*built[1:4], state, block, (), rows) for block in blocks]
-  found = evaluation.join(parts, len(ids))
-  train = compiled(evaluation.personal_models, engine)
-  return built, found, train(opened(built)[0], ids)
+  built = small(cohort=4)
+  state, store = rounds.begin(built.birth), own.create(built.birth.own)
+  found = loop.evaluate(built, loop.programs(built), state, store)
+  train = compiled(evaluation.personal_models, built.engine)
+  return built, found, train(opened(built)[0], built.asked)
 
 
 def test_votes_are_the_sum_of_the_signs(asked):
   _, found, personal = asked
-  each = jax.vmap(evaluation.signs)(personal)
+  each = jax.vmap(supermask.model_signs)(personal)
   np.testing.assert_array_equal(found.votes, each.sum(0))
   pruned = np.asarray(found.server) == 0
   assert pruned.any() and not found.votes[pruned].any()
@@ -45,8 +43,8 @@ def test_everybody_on_everybody_holds_everybody_on_their_own(asked):
   rows = jax.tree.map(lambda x: x[built.asked], built.rows)
   cross = explore.cross(built.engine, personal, built.federation.examples, rows)
   assert cross.shape == (6, 6)
-  own = found.personal / found.count
-  np.testing.assert_allclose(np.diag(cross), own, atol=1e-6)
+  each = found.personal / found.count
+  np.testing.assert_allclose(np.diag(cross), each, atol=1e-6)
   assert np.diag(cross).mean() > np.mean(cross)
 
 

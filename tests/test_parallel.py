@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, play, small, small_config
 
-from hns import devices, experiment, loop, parallel
+from hns import devices, experiment, parallel
 from hns.errors import InputError
 
 SIZES = dict(partition='dirichlet', alpha=0.5, examples_per_client=24)
@@ -91,15 +91,6 @@ def test_devices_share_the_work_and_chunks_are_of_a_size():
   assert wasted(np.where(plan < 0, 0, steps[plan])) < 0.3 < wasted(mixed)
 
 
-def test_an_evaluation_in_blocks_is_the_whole(monkeypatch):
-  built = small(algorithm='local', cohort=3)
-  whole = list(loop.train(built, 2, 2))
-  monkeypatch.setattr(loop, '_block', lambda *_: 4)
-  parts = list(loop.train(built, 2, 2))
-  for a, b in zip(whole, parts):
-    assert all(a[k] == b[k] for k in a if 'seconds' not in k)
-
-
 def test_a_sample_of_clients_is_evaluated():
   built = small(num_clients=9, cohort=3, eval_clients=4)
   assert len(set(built.asked.tolist())) == 4 and max(built.asked) < 9
@@ -139,7 +130,7 @@ def test_two_processes_are_one_run(tmp_path):
   assert [p.returncode for p in started] == [0, 0], said
   assert ['personalised' in out for out, _ in said] == [True, False]
   alone = experiment.run(
-    small_config(model='mlp', cohort=5, upload='change', eval_held=True),
+    small_config(model='mlp', cohort=5, upload='change'),
     tmp_path / 'one',
   )
   about = json.loads((tmp_path / 'two' / 'config.json').read_text())

@@ -34,9 +34,7 @@ RUNS, LIVES = 4, 2
 
 
 def config_of(name):
-  config = small_config(
-    rounds=ROUNDS, eval_every=2, checkpoint_seconds=0.0, eval_held=True
-  )
+  config = small_config(rounds=ROUNDS, eval_every=2, checkpoint_seconds=0.0)
   config.update_from_flattened_dict(METHODS[name])
   return config
 

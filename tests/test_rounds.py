@@ -10,7 +10,7 @@ import optax
 import pytest
 from conftest import compiled, opened, play, small
 
-from hns import evaluation, models, parallel, rounds, tree, wire
+from hns import evaluation, loop, models, own, parallel, rounds, tree, wire
 from hns.supermask import sign
 
 SIZES = dict(partition='dirichlet', alpha=1.0, examples_per_client=24)
@@ -167,9 +167,9 @@ def test_widths_give_equal_evaluations():
   state, found = play(experiment).state, []
   for width in (1, 3):
     engine = experiment.engine._replace(width=width)
-    given = experiment[1:4], state, experiment.asked, (), experiment.rows
-    evaluate = compiled(evaluation.evaluate, engine)
-    found.append(evaluate(*given[0], *given[1:]))
+    built = experiment._replace(engine=engine)
+    run, store = loop.programs(built), own.create(built.birth.own)
+    found.append(loop.evaluate(built, run, state, store))
   for other in found[1:]:
     np.testing.assert_array_equal(found[0].count, other.count)
     np.testing.assert_array_equal(found[0].newcomer, other.newcomer)
@@ -181,7 +181,7 @@ def test_an_absent_client_is_inert():
   engine, _, birth, *_ = experiment
   opening = opened(experiment)[0]
   participate = compiled(rounds.participate, engine)
-  upload, _, loss, examples, _ = participate(opening, parallel.ABSENT, ())
+  upload, _, loss, examples, *_ = participate(opening, parallel.ABSENT, ())
   start = engine.method.join(
     opening.key_shared, birth.fixed, opening.message, birth.own
   )
