@@ -186,7 +186,7 @@ def fedmask(
   optimizer = optax.adam(learning_rate)
   base = supermask(optimizer, sent, download_bits, _everything, spread, masked)
   pruned = lottery.one_shot(base, target)
-  return personal(pruned, _is_head(given), lottery.off)
+  return personal(pruned, _is_head(given))
 
 
 def fedpm(given: Given, learning_rate: float) -> Method:

@@ -69,8 +69,7 @@ def personal_model(
   engine: Engine, opening: Opening, index: jax.Array, own: Any
 ) -> Any:
   """Variables that one client has after its local training."""
-  trained = rounds.train_client(engine, opening, index, own)[2]
-  return rounds.trained_model(engine, opening, index, trained)
+  return rounds.participate(engine, opening, index, own).model
 
 
 def personal_models(

@@ -64,6 +64,12 @@ def everything(fixed, message, own) -> Message:
   return message
 
 
+def as_trained(own, trained) -> Any:
+  """`Method.settle` that leaves what was trained as it is."""
+  del own
+  return trained
+
+
 def no_places(own) -> tuple:
   """`Method.places` for clients that send what all send."""
   del own
@@ -99,6 +105,8 @@ class Method(NamedTuple):
       to a client that keeps `own`? Bytes are counted of it.
     places: `own -> tree of bool`. Which coordinates does a client that chose
       them itself use? Sent when they change.
+    settle: `(own, trained) -> trained`. What of it does a client go on with
+      that now keeps `own`? It may have pruned after training.
     prepare: `(key, fixed, message, own, score) -> own`. What may a client of
       the cohort look at before training? `score(variables)` is the accuracy
       on its validation examples.
@@ -118,6 +126,7 @@ class Method(NamedTuple):
   optimizer: optax.GradientTransformation
   news: Callable[..., Message] = everything
   places: Callable[[Any], Any] = no_places
+  settle: Callable[[Any, Any], Any] = as_trained
   prepare: Callable[..., Any] = no_preparation
   objective: Callable[..., jax.Array] = plain_loss
 

@@ -207,13 +207,13 @@ def one_shot(base: Method, target: float) -> Method:
     split=split,
     news=lambda fixed, message, own: message._replace(weight=own.kept),
     places=lambda own: own.kept,
+    settle=off,
   )
 
 
 def off(own: Ticket, scores: Any) -> Any:
-  """Scores, or some leaves of them, that a gate never turns on where pruned."""
-  kept = tree.matching(own.kept, scores)
-  return jax.tree.map(lambda s, m: jnp.where(m, s, _OFF), scores, kept)
+  """Scores that a gate never turns on where they were pruned."""
+  return jax.tree.map(lambda s, m: jnp.where(m, s, _OFF), scores, own.kept)
 
 
 def largest(scores: jax.Array, mask: jax.Array, share: float, target: float):

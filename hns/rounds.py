@@ -175,6 +175,7 @@ def run_round(
   def client(opening, index, own):
     news = method.news(opening.birth.fixed, opening.message, own)
     part = participate(engine, opening, index, own)
+    right, signs = _tried(engine, opening, index, part.model)
     told = (
       wire.size(method.up, part.upload)
       + federated.news_of_places(method, own, part.own),
@@ -182,10 +183,10 @@ def run_round(
       wire.coordinates(part.upload),
       steps_of(engine.plan, part.examples)[0],
       client_rows(federation.validation, index).size,
-      part.held,
+      right,
     )
     terms = federated.weigh(part.upload, part.examples)
-    summed = (*terms, part.loss * part.examples, part.examples, part.votes)
+    summed = (*terms, part.loss * part.examples, part.examples, signs)
     return summed, (part.own, told)
 
   totals, (own, told) = each_client(
@@ -206,14 +207,16 @@ def run_round(
 
 
 class Part(NamedTuple):
-  """A client's part of a round: see `hns.federated` and `Report`."""
+  """A client's part of a round: see `hns.federated` and `Report`.
+
+  `model`: variables that the client ends the round with.
+  """
 
   upload: wire.Message
   own: Any
   loss: jax.Array
   examples: jax.Array
-  held: jax.Array
-  votes: jax.Array | None
+  model: Any
 
 
 def participate(
@@ -224,27 +227,25 @@ def participate(
   `ABSENT` is padding: it has no examples, so it trains no step and its upload
   weighs nothing.
   """
+  method, fixed = engine.method, opening.birth.fixed
   own, start, trained, loss, rows = train_client(engine, opening, index, own)
-  key = jax.random.fold_in(client_key(opening, index), 2)
-  upload, own = engine.method.split(
-    key, opening.birth.fixed, opening.message, own, start, trained
+  draw, look = (
+    jax.random.fold_in(client_key(opening, index), i) for i in (2, 3)
   )
-  right, votes = jnp.int32(-1), None
-  if engine.held:
-    asked = client_rows(getattr(opening.federation, engine.held), index)
-    model = trained_model(engine, opening, index, trained)
-    right = correct(engine.apply, model, opening.federation.examples, asked)
-    signs = model_signs(model)
-    votes = jax.tree.map(lambda x: x * (index != ABSENT), signs)
-  return Part(upload, own, loss, rows.size, right, votes)
+  upload, own = method.split(draw, fixed, opening.message, own, start, trained)
+  model = method.view(look, fixed, method.settle(own, trained))
+  return Part(upload, own, loss, rows.size, model)
 
 
-def trained_model(
-  engine: Engine, opening: Opening, index: jax.Array, trained: Any
-) -> Any:
-  """Variables of the model that a client has trained."""
-  key = jax.random.fold_in(client_key(opening, index), 3)
-  return engine.method.view(key, opening.birth.fixed, trained)
+def _tried(engine, opening, index, model) -> tuple[jax.Array, Any]:
+  """A client's right answers, -1 if none are asked for, and its signs."""
+  if not engine.held:
+    return jnp.int32(-1), None
+  federation = opening.federation
+  asked = client_rows(getattr(federation, engine.held), index)
+  right = correct(engine.apply, model, federation.examples, asked)
+  present = lambda x: x * (index != ABSENT)
+  return right, jax.tree.map(present, model_signs(model))
 
 
 def uploads(

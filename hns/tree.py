@@ -40,16 +40,6 @@ def combine(first: Tree, second: Tree) -> Tree:
   )
 
 
-def matching(tree: Tree, holes: Tree) -> Tree:
-  """`tree` without the leaves that are `None` in `holes`."""
-  return jax.tree.map(
-    lambda h, x: None if h is None else x,
-    holes,
-    tree,
-    is_leaf=lambda x: x is None,
-  )
-
-
 def flatten(tree: Tree) -> jax.Array:
   """All leaves, raveled and joined in tree order, as one vector."""
   return jnp.concatenate([jnp.ravel(x) for x in jax.tree.leaves(tree)])

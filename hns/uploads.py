@@ -195,7 +195,7 @@ def uniform(bits: int) -> Compress:
   al. 2017, arXiv 1610.02132, with the largest size as the scale). 32 bits leave
   the values as they are.
   """
-  codec = wire.levels(bits, stepped=True)
+  codec = wire.levels(bits, stepped=True, coded=True)
   if not codec.symbols:
     return Compress(codec, lambda key, values, mask: values)
   top = codec.symbols - 1

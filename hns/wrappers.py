@@ -24,20 +24,11 @@ def beside(base: Method) -> Method:
     ),
     news=lambda fixed, message, own: base.news(fixed, message, own[0]),
     places=lambda own: base.places(own[0]),
+    settle=lambda own, trained: base.settle(own[0], trained),
   )
 
 
-def as_it_is(inner: Any, home: Any) -> Any:
-  """What stays at home, as it was trained."""
-  del inner
-  return home
-
-
-def personal(
-  base: Method,
-  mine: Callable[[str, Any], bool],
-  settle: Callable[[Any, Any], Any] = as_it_is,
-) -> Method:
+def personal(base: Method, mine: Callable[[str, Any], bool]) -> Method:
   """`base`, of which the leaves chosen by `mine` never leave the client.
 
   Arivazhagan et al. 2019 (arXiv 1912.00818) with `mine` the head. At birth
@@ -46,7 +37,6 @@ def personal(
   Args:
     base: a method whose messages and `trained` are trees with the same paths.
     mine: told a leaf's path (`Conv_0/kernel`) and the leaf.
-    settle: `(own of the base, home) -> home`, after training.
   """
 
   kept = beside(base)
@@ -81,7 +71,7 @@ def personal(
     upload, inner = inside(base.split)(
       key, fixed, message, own[0], start, trained
     )
-    home = settle(inner, tree.split(trained, mine)[0])
+    home = tree.split(base.settle(inner, trained), mine)[0]
     return sent(upload), (inner, home)
 
   def news(fixed, message, own):
@@ -98,6 +88,7 @@ def personal(
     merge=lambda fixed, *rest: base.merge(fixed[0], *rest),
     news=news,
     places=lambda own: theirs(kept.places(own)),
+    settle=kept.settle,
   )
 
 
