@@ -60,8 +60,9 @@ def table(rows: list[dict[str, Any]], most: int = 8) -> str:
 def compare(groups: list[Group]) -> str:
   """A Markdown table: the last round's metrics, mean and sd over seeds."""
   titles = (
-    'dataset | clients | method | weights sent down | round | seeds | held '
-    '| personalised | worst tenth | global | up | down'
+    'dataset | clients | method | weights sent down | round | seeds '
+    '| held | its worst tenth | personalised | its worst tenth | global '
+    '| up | down'
   )
   lines = [f'| {titles} |', '|' + ' --- |' * (titles.count(' | ') + 1)]
   return '\n'.join(lines + [f'| {" | ".join(_cells(g))} |' for g in groups])
@@ -73,8 +74,8 @@ def _cells(group: Group) -> list[str]:
     rows[-1][name] for rows in group.rows if name in rows[-1]
   ]
   accuracies = (
-    *('held_accuracy', 'personal_accuracy', 'personal_accuracy_p10'),
-    'global_accuracy',
+    *('held_accuracy', 'held_accuracy_p10'),
+    *('personal_accuracy', 'personal_accuracy_p10', 'global_accuracy'),
   )
   return [
     group.config['dataset'],

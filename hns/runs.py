@@ -102,7 +102,34 @@ def group(runs: list[Saved]) -> list[Group]:
     config = json.loads(key)
     ordered = zip(*sorted(alike, key=lambda run: run[:2]))
     groups.append(Group(label(config), config, *ordered))
-  return groups
+  return _told_apart(groups)
+
+
+def _told_apart(groups: list[Group]) -> list[Group]:
+  """Groups of one dataset and label, with the fields added that differ."""
+  alike = collections.defaultdict(list)
+  for g in groups:
+    alike[g.label, g.config['dataset']].append(_flat(g.config))
+
+  def renamed(g):
+    peers, mine = alike[g.label, g.config['dataset']], _flat(g.config)
+    own = [
+      name for name in mine if any(p.get(name) != mine[name] for p in peers)
+    ]
+    words = [f'{name}={mine[name]}' for name in own]
+    return g._replace(label=', '.join([g.label, *words]))
+
+  return [renamed(g) for g in groups]
+
+
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+  """Fields, those of a method's table by its name and theirs."""
+  found = {}
+  for name, value in config.items():
+    table = value if isinstance(value, dict) else None
+    found |= {f'{name}.{k}': v for k, v in (table or {}).items()}
+    found |= {name: value} if table is None else {}
+  return found
 
 
 def label(config: dict[str, Any]) -> str:

@@ -48,6 +48,16 @@ def test_seeds_share_a_line_and_what_holds_no_run_is_named(runs):
   assert '±' in first and '| fedavg |' in second and '±' not in second
 
 
+def test_groups_of_one_label_say_how_they_differ(runs):
+  (saved,) = load([str(runs / 's0')])[0]
+  about = json.loads(json.dumps(saved.about))
+  about['config']['hidenseek']['learning_rate'] = 0.5
+  pair = group([saved, saved._replace(about=about)])
+  assert [g.label.split(', hidenseek.')[1] for g in pair] == [
+    *('learning_rate=0.03', 'learning_rate=0.5'),
+  ]
+
+
 def test_words_and_numbers():
   table = {'pruned': True, 'feedback': True}
   rival = {'algorithm': 'signsgd', 'density': 0.5, 'signsgd': table}

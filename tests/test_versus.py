@@ -54,8 +54,22 @@ def test_costs_are_those_of_the_first_row_at_the_target():
 def test_a_table_for_every_setting_that_has_ours():
   binary = group('hidenseek', [0.9, 0.9, 0.9], 10, gate='binary')
   text = versus.claims([RIVAL, binary, OURS]).splitlines()
-  assert len(text) == 4 and '| mnist, 100 clients, cnn | fedmask |' in text[2]
+  assert len(text) == 4
+  assert '| mnist, 100 clients, cnn | hidenseek | fedmask |' in text[2]
   assert versus.claims([RIVAL, binary]) == ''
+
+
+def test_the_best_of_ours_is_compared():
+  worse = group('hidenseek', [0.1, 0.2, 0.3], 10, gate='sign')
+  text = versus.claims([worse._replace(label='worse'), OURS, RIVAL])
+  assert '| hidenseek | worse | 0.300 | 0.800 |' in text
+
+
+def test_seeds_that_are_behind_do_not_count_twice():
+  """Of a seed cut off after a row, that row counts, of the other too."""
+  behind = OURS._replace(rows=(OURS.rows[0][:1], OURS.rows[1]))
+  assert versus.final(behind) == pytest.approx(0.5)
+  assert versus.at(behind, 0.5)['round'] == 10
 
 
 def test_nothing_on_the_front_is_beaten_in_both():
