@@ -2,7 +2,6 @@
 
 import difflib
 import inspect
-import math
 import re
 from typing import Any
 
@@ -132,7 +131,7 @@ def _weight_tables(bits: Any) -> dict[str, dict[str, Any]]:
     share=0.2,  # of what is left, that a client prunes at once
     threshold=0.5,  # accuracy on its validation examples, above which it does;
     # below 0: always
-    target=0.5,  # share that a client keeps at least
+    target=0.5,  # share of a layer (hermes: of its units) that a client keeps
   )
   return dict(
     fedavg=plain,
@@ -221,84 +220,14 @@ def texts() -> dict[str, str]:
   return found
 
 
-_NAMES = {
+NAMES = {
   'algorithm': RECIPES,
   'partition': PARTITIONS,
   'model': MODELS,
   'pruning': SCORES,
   'eval_split': ('test', 'validation'),
 }
-_CHOICES = {**_NAMES, 'upload': UPLOADS, 'optimizer': OPTIMIZERS, 'gate': GATES}
-_AT_LEAST = {
-  'num_clients': 1,
-  'classes_per_client': 1,
-  'examples_per_client': 0,
-  'test_examples_per_client': 1,
-  'pruning_steps': 1,
-  'rounds': 1,
-  'cohort': 1,
-  'local_epochs': 1,
-  'local_steps': 0,
-  'batch_size': 1,
-  'clients_per_step': 0,
-  'devices': 0,
-  'eval_every': 1,
-  'eval_clients': 0,
-  'checkpoint_seconds': 0,
-  'seed': 0,
-}
-# Of fields and of a method's own: (least, most), and which of them count.
-_WITHIN = {
-  'density': (0, 1, '(]'),
-  'validation_fraction': (0, 1, '[)'),
-  'learning_rate': (0, math.inf, '()'),
-  'server_rate': (0, math.inf, '()'),
-  'pull': (0, math.inf, '[)'),
-  'share': (0, 1, '()'),
-  'threshold': (-math.inf, 1, '()'),
-  'target': (0, 1, '(]'),
-}
-
-
-def validate(config: Any) -> None:
-  """Raises `InputError` for a field that no data could make right."""
-  for field, names in _NAMES.items():
-    if config[field] not in names:
-      raise invalid(field, config[field], f'choose one of {", ".join(names)}')
-  for field, least in _AT_LEAST.items():
-    if config[field] < least:
-      raise invalid(field, config[field], f'must be at least {least}')
-  if config.seed >= 2**32:
-    raise invalid('seed', config.seed, 'must be below 2**32')
-  if config.cohort > config.num_clients:
-    raise invalid(
-      'cohort',
-      config.cohort,
-      f'a round cannot take more than num_clients={config.num_clients}',
-    )
-  if config.partition == 'natural' and not config.group:
-    raise invalid('group', '', 'partition=natural needs a feature: writer')
-  if config.eval_split == 'validation' and not config.validation_fraction:
-    raise invalid(
-      'validation_fraction', 0, 'eval_split=validation needs some examples'
-    )
-  if config.algorithm not in config:
-    raise invalid(
-      'algorithm',
-      config.algorithm,
-      f'the config needs a table config.{config.algorithm} of its parameters',
-    )
-  _check_ranges(config)
-  _check_ranges(config[config.algorithm], f'{config.algorithm}.')
-
-
-def _check_ranges(config: Any, prefix: str = '') -> None:
-  for field in sorted(_WITHIN.keys() & config.keys()):
-    (least, most, (left, right)), value = _WITHIN[field], config[field]
-    above = value > least or (left == '[' and value == least)
-    if not above or not (value < most or (right == ']' and value == most)):
-      remedy = f'must be in {left}{least}, {most}{right}'
-      raise invalid(prefix + field, value, remedy)
+_CHOICES = {**NAMES, 'upload': UPLOADS, 'optimizer': OPTIMIZERS, 'gate': GATES}
 
 
 def differences(there: dict, here: dict, prefix: str = '') -> list[str]:

@@ -1,4 +1,8 @@
-"""What a client computes: floating point operations, as XLA counts them."""
+"""What a client computes: floating point operations, as XLA counts them.
+
+Left out is what a client does once: it draws the network, and with a supermask
+prunes it, `pruning_steps` forward and backward passes over one picture.
+"""
 
 import functools
 from typing import Any, NamedTuple

@@ -13,16 +13,15 @@ from hns import (
   compact,
   data,
   devices,
+  limits,
   models,
   own,
   parallel,
   partition,
   pruning,
-  tree,
   wire,
   workdir,
 )
-from hns import config as configs
 from hns.algorithms import RECIPES, Given
 from hns.errors import invalid
 from hns.federated import Birth, Method
@@ -36,7 +35,7 @@ from hns.wire import Envelope
 
 def build(config: Any) -> Experiment:
   """Makes an experiment; raises `InputError` before anything is compiled."""
-  configs.validate(config)
+  limits.validate(config)
   mesh = parallel.mesh_of(devices.choose(config.devices, config.cohort))
   dataset = data.load(config.dataset, config.group)
   remedy = "all clients' pictures and the model: lower it, or model"
@@ -184,7 +183,7 @@ def run(config: Any, folder: str | pathlib.Path) -> list[dict[str, Any]]:
     Interrupted: ctrl-C or SIGTERM came; the run was saved.
   """
   folder = pathlib.Path(folder)
-  configs.validate(config)
+  limits.validate(config)
   held = json.loads(config.to_json())
   workdir.check(held, folder)
   rows = workdir.rows(folder)
@@ -243,10 +242,16 @@ def _method(config, given: Given) -> Method:
 
 
 def _head_of(net, inputs) -> str:
-  """The name of the layer whose kernel comes last."""
-  shapes = jax.eval_shape(net.init, jax.random.key(0), inputs)['params']
-  paths = [p for p, _ in jax.tree_util.tree_leaves_with_path(shapes)]
-  return tree.path_name(paths[-1][:1])
+  """The name of the layer that is made last."""
+  names = []
+
+  def init(key):
+    params = net.init(key, inputs)['params']
+    names.extend(params)  # in the order in which they are made
+    return params
+
+  jax.eval_shape(init, jax.random.key(0))
+  return names[-1]
 
 
 def _prune(config, net, inputs, key, variables) -> Any:

@@ -32,6 +32,7 @@ from hns import (
   devices,
   evaluation,
   experiment,
+  limits,
   loop,
   models,
   rounds,
@@ -84,7 +85,7 @@ def redraw(spec: Spec) -> Model:
   fields = spec._asdict()
   classes, image = fields.pop('classes'), fields.pop('image')
   config = configs.base(algorithm='hidenseek', **fields)
-  configs.validate(config)
+  limits.validate(config)
   net = models.create(spec.model, classes)
   born = experiment.conceive(config, net, jnp.zeros((1, *image)))
   fixed = born.birth.fixed
@@ -172,11 +173,12 @@ def from_run(folder: pathlib.Path, client: int | None) -> bytes:
     variables = evaluation.personal_model(engine, opening, client, own)
   if set(variables) != {'weights', 'mask', 'signs', 'params'}:
     raise InputError(f'{config.algorithm}: only a model of signs is exported')
-  head = variables['weights'][max(variables['weights'])]['kernel']
   image = federation.examples.images.shape[1:]
+  picture = jnp.zeros((1, *image))
+  classes = jax.eval_shape(engine.apply, variables, picture).shape[-1]
   names = ('seed', 'density', 'pruning', 'pruning_steps')
   fields = {name: config[name] for name in names}
-  spec = Spec(config.model, head.shape[-1], tuple(image), **fields)
+  spec = Spec(config.model, classes, tuple(image), **fields)
   return dump(spec, variables)
 
 

@@ -153,13 +153,18 @@ def mean(sums: Any, weights: Any) -> Any:
   return jax.tree.map(lambda s, w: s / jnp.where(w == 0, 1, w), sums, weights)
 
 
-def news_of_places(method: Method, before: Any, after: Any) -> jax.Array:
-  """Bytes that tell which coordinates a client chose, 0 if they are the same.
+# How a client tells which coordinates it chose: a bit each, entropy coded.
+PLACES = wire.levels(1, coded=True)
 
-  A bit each, entropy coded, int32 [].
-  """
-  old, new = method.places(before), method.places(after)
-  levels = jax.tree.map(lambda m: 2 * m.astype(jnp.int8) - 1, new)
-  ones = jax.tree.map(lambda m: jnp.ones((), bool), new)
-  size = wire.size(wire.levels(1, coded=True), Message(levels, ones))
-  return size * tree.differ(old, new)
+
+def told_places(method: Method, own: Any) -> Message:
+  """Which coordinates a client uses that keeps `own`, in `PLACES`."""
+  chosen = method.places(own)
+  levels = jax.tree.map(lambda m: 2 * m.astype(jnp.int8) - 1, chosen)
+  return Message(levels, jax.tree.map(lambda m: jnp.ones((), bool), chosen))
+
+
+def news_of_places(method: Method, before: Any, after: Any) -> jax.Array:
+  """Bytes that tell a client's choice, 0 if it is the same, int32 []."""
+  size = wire.size(PLACES, told_places(method, after))
+  return size * tree.differ(method.places(before), method.places(after))

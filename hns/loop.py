@@ -16,6 +16,7 @@ from hns import (
   cost,
   devices,
   evaluation,
+  federated,
   metrics,
   own,
   parallel,
@@ -222,7 +223,7 @@ def evaluate(
 
 
 def check_payloads(experiment: Experiment) -> None:
-  """Encodes a first download and upload and decodes what would travel.
+  """Encodes first messages and decodes what would travel.
 
   Raises:
     RuntimeError: the bytes counted are not those of the payloads, or the
@@ -238,14 +239,17 @@ def check_payloads(experiment: Experiment) -> None:
     given, fixed = opening.message, birth.fixed
     start = method.join(key, fixed, given, birth.own)
     down = method.news(fixed, given, birth.own)
-    up, _ = method.split(key, fixed, given, birth.own, start, start)
-    return (down, wire.size(method.down, down)), (up, wire.size(method.up, up))
+    up, own = method.split(key, fixed, given, birth.own, start, start)
+    sent = down, up, federated.told_places(method, own)
+    return [(m, wire.size(codec, m)) for m, codec in zip(sent, codecs)]
 
+  codecs = method.down, method.up, federated.PLACES
+  ways = 'download', 'upload', 'choice of places'
   for way, codec, (message, size) in zip(
-    ('download', 'upload'),
-    (method.down, method.up),
-    first(key, birth, federation),
+    ways, codecs, first(key, birth, federation)
   ):
+    if not jax.tree.leaves(message.value):
+      continue
     payload = wire.encode(codec, message, envelope)
     got = wire.decode(codec, payload, message, envelope)
     if len(payload) != size or wire.encode(codec, got, envelope) != payload:

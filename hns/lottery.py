@@ -105,7 +105,8 @@ def hermes(
   hidden layer, those of the smallest L1 norm, and rewinds nothing. The server
   averages the coordinates that every client of the cohort keeps. Ours: with
   clients drawn anew every round, a client takes from the download what the
-  last cohort had in common, and the rest from itself.
+  last cohort had in common, and the rest from itself; weights that lead from a
+  cut unit are still sent, so its bytes are an upper bound.
 
   Args:
     optimizer: of the weights.
@@ -159,7 +160,7 @@ def _fewer_units(model, kept, share, target, head) -> Any:
   """`kept` without the units of hidden layers that have the least L1 norm."""
 
   def layer(path, w, m):
-    if tree.path_name(path).startswith(head) or w.ndim < 2:
+    if tree.path_name(path).startswith(f'{head}/') or w.ndim < 2:
       return m
     norm = jnp.sum(abs(w), tuple(range(w.ndim - 1)))
     return largest(norm, m, share, target)
@@ -180,7 +181,8 @@ def one_shot(base: Method, target: float) -> Method:
 
   FedMask (Li et al. 2021, SenSys, doi 10.1145/3485730.3485929): after its first
   local training a client keeps the share `target` of each layer with the
-  highest scores; its votes count there alone.
+  highest scores; its votes count there alone. Ours: single weights are pruned,
+  where the paper prunes structures.
   """
 
   def init(key, params):

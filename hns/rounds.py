@@ -70,7 +70,8 @@ class Report(NamedTuple):
   """What a round tells, and nothing depends on.
 
   Attributes:
-    train_loss: float32 [], mean over the cohort, weighted by examples.
+    train_loss: float32 [], the mean of the clients' objectives, weighted by
+      examples; for Ditto two models' and the pull, for FedProx with the pull.
     flip_rate: float32 [], share of the weights voted on whose sign in the
       global model changed.
     uplink, downlink: int32 [cohort], bytes of each client's messages.

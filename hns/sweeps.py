@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from hns import config as configs
-from hns import workdir
+from hns import limits, workdir
 from hns.errors import InputError, invalid
 
 Point = dict[str, Any]
@@ -107,7 +107,7 @@ def plan(
     name = name_of(point, changed.algorithm)
     held = json.loads(changed.to_json())
     try:
-      configs.validate(changed)
+      limits.validate(changed)
       workdir.check(held, folder / name)
     except InputError as error:
       raise InputError(f'{name}: {error}') from error

@@ -123,7 +123,7 @@ def fit(
   when clients run one by one; under `vmap` it waits for the largest.
 
   Returns:
-    What was trained, and the mean training loss over the examples seen,
+    What was trained, and the mean objective over the examples seen,
     float32 [] (0 for a client without examples).
   """
 

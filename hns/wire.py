@@ -4,7 +4,9 @@ A payload is a header of `HEADER_BYTES` and then, for every coordinate that
 travels, in tree order, a symbol: packed in as many bits as it needs, or, where
 that is shorter, entropy coded (`hns.coding`). Nothing else is counted and
 nothing else is sent: the network itself travels as the seed and the density
-in the header, from which a client redraws and prunes it.
+in the header, from which a client redraws and prunes it, and a client that
+chose its own coordinates tells them in a payload like any other
+(`hns.federated`).
 """
 
 import struct

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hns import tree
+from hns import tree, wire
 from hns.federated import Birth, Method, Server
 from hns.wire import Message
 
@@ -109,7 +109,7 @@ def remembering(base: Method) -> Method:
 
   def places(message):
     return jax.tree.map(
-      lambda v: ((v + count - 1) // 2).astype(jnp.uint8), message.value
+      lambda v: wire.symbols_of(base.down, v, 1), message.value
     )
 
   def init(key, params):

@@ -12,8 +12,7 @@ import jax
 import pytest
 from conftest import ROOT, read_config, small_config
 
-from hns import config as configs
-from hns import experiment, loop, rounds, runs, wire
+from hns import experiment, limits, loop, models, rounds, runs, wire
 from hns.errors import InputError
 
 FIELDS = {
@@ -180,6 +179,10 @@ def test_metrics_count_rounds_between_evaluations(tmp_path):
       r'hermes.share=1.0: must be in \(0, 1\)',
     ),
     (
+      dict(algorithm='lotteryfl', validation_fraction=0.0),
+      'validation_fraction=0: lotteryfl.threshold needs some examples',
+    ),
+    (
       dict(algorithm='ditto', ditto={'pull': -1.0}),
       r'ditto.pull=-1.0: must be in \[0, inf\)',
     ),
@@ -220,7 +223,7 @@ def test_a_workdir_of_another_config_is_refused(tmp_path):
   'name', sorted(p.stem for p in (ROOT / 'configs').glob('*.py'))
 )
 def test_every_config_is_valid_and_says_how_to_run_it(name):
-  configs.validate(read_config(name))
+  limits.validate(read_config(name))
   text = (ROOT / 'configs' / f'{name}.py').read_text()
   header = text.split('"""')[1]
   assert 'python -m hns.main' in header
@@ -250,3 +253,13 @@ def test_stray_arguments_are_refused(tmp_path):
     command('rounds=5'), capture_output=True, text=True, cwd=tmp_path
   )
   assert done.returncode == 1 and "'rounds=5' is not a flag" in done.stderr
+
+
+def test_the_head_is_the_layer_made_last(monkeypatch):
+  """Of Dense_0 to Dense_11, whatever their names' order."""
+  deep = lambda classes: models.Network(classes, dense=11 * (4,))
+  monkeypatch.setitem(models.MODELS, 'deep', deep)
+  config = small_config(algorithm='fedper', model='deep')
+  mine = experiment.build(config).birth.own[1]
+  held = [name for name, part in mine.items() if jax.tree.leaves(part)]
+  assert held == ['Dense_11']

@@ -20,7 +20,7 @@ FLOORS = [
   {'training'},
   {'algorithms', 'rounds'},
   {'evaluation', 'config', 'checkpoint', 'explore', 'cost'},
-  {'workdir', 'loop'},
+  {'workdir', 'loop', 'limits'},
   {'record', 'sweeps'},
   {'experiment', 'commandline'},
   {'main', 'export', 'femnist'},
