@@ -1,5 +1,6 @@
 """Numbers a run reports, one object an evaluated round."""
 
+import statistics
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -155,3 +156,11 @@ def size(count: float) -> str:
       return f'{count:.3g} {unit}'
     count /= 1000
   return f'{count:.3g} TB'
+
+
+def mean_sd(values: list[float]) -> str:
+  """Mean and sample standard deviation, 0.975 ± 0.002; '' without values."""
+  if not values:
+    return ''
+  mean = f'{statistics.mean(values):.3f}'
+  return mean if len(values) < 2 else f'{mean} ± {statistics.stdev(values):.3f}'

@@ -22,7 +22,7 @@ import tqdm
 
 from hns import pictures, runs, versus
 from hns.errors import InputError
-from hns.metrics import size
+from hns.metrics import mean_sd, size
 from hns.runs import Group
 
 _COLUMNS = {
@@ -84,18 +84,10 @@ def _cells(group: Group) -> list[str]:
     f'{round(statistics.mean(group.weights)):,}',
     '/'.join(sorted({str(number) for number in pick('round')})),
     ' '.join(map(str, group.seeds)),
-    *(spread(pick(name)) for name in accuracies),
+    *(mean_sd(pick(name)) for name in accuracies),
     size(statistics.mean(pick('uplink_bytes'))),
     size(statistics.mean(pick('downlink_bytes'))),
   ]
-
-
-def spread(values: list[float]) -> str:
-  """Mean and sample standard deviation, 0.975 ± 0.002; '' without values."""
-  if not values:
-    return ''
-  mean = f'{statistics.mean(values):.3f}'
-  return mean if len(values) < 2 else f'{mean} ± {statistics.stdev(values):.3f}'
 
 
 def write(groups: list[Group], text: str, folder: pathlib.Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from hns.metrics import size
+from hns.metrics import mean_sd, size
 
 HELD = 'held_accuracy'
 COSTS = {
@@ -42,36 +42,57 @@ def is_ours(group: Any) -> bool:
 
 
 def claims(groups: list[Any]) -> str:
-  """A Markdown table, a line for the best of ours against every other.
+  """Markdown: a table a setting, the best as held first.
 
-  A cost is ours relative to the rival's, so that -40 % is less; '' where the
-  rival's is 0.
+  Behind each method stands the best of ours relative to it: its accuracy, and
+  its costs until both hold what the weaker of the two ends with, so that -40 %
+  is less; '' where the rival's is 0.
   """
-  titles = ['setting', 'ours', 'rival', 'it holds', 'we hold', 'accuracy']
-  titles += ['target', *(f'{title} to target' for title in COSTS.values())]
-  lines = []
+  parts = []
   for setting, chosen in settings(groups).items():
     ours = max(filter(is_ours, chosen), key=final, default=None)
-    lines += [
-      [setting, ours.label, group.label, *compared(ours, group)]
-      for group in chosen
-      if ours and group is not ours
+    if ours is None or len(chosen) < 2:
+      continue
+    lines = [
+      [f'**{group.label}**', *told(group), *[''] * (1 + len(COSTS))]
+      if group is ours
+      else [group.label, *told(group), *compared(ours, group)]
+      for group in sorted(chosen, key=final, reverse=True)
     ]
+    parts += [f'**{setting}**', markdown(_TITLES, lines)]
+  return '\n\n'.join(parts)
+
+
+_TITLES = ['method', 'held', 'its worst tenth', 'global', 'up', 'down']
+_TITLES += [f'ours: {name}' for name in ['accuracy', *COSTS.values()]]
+
+
+def markdown(titles: list[str], lines: list[list[str]]) -> str:
+  """A table of cells."""
   rows = [titles, ['---'] * len(titles), *lines]
-  return '\n'.join(f'| {" | ".join(row)} |' for row in rows) if lines else ''
+  return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
+
+
+def told(group: Any) -> list[str]:
+  """What a method ends with, over seeds."""
+  last = [rows[-1] for rows in group.rows]
+  pick = lambda name: [row[name] for row in last if name in row]
+  names = HELD, f'{HELD}_p10', 'global_accuracy'
+  sent = 'uplink_bytes', 'downlink_bytes'
+  return [
+    *(mean_sd(pick(name)) for name in names),
+    *(size(np.mean(pick(name))) for name in sent),
+  ]
 
 
 def compared(ours: Any, rival: Any) -> list[str]:
-  """Accuracies, the common target, and our costs relative to the rival's."""
+  """Our accuracy and our costs to the common target, relative to a rival's."""
   mine, theirs = final(ours), final(rival)
   target = min(mine, theirs)
   costs = [
     percent(at(ours, target)[name], at(rival, target)[name]) for name in COSTS
   ]
-  return [
-    *(f'{theirs:.3f}', f'{mine:.3f}', percent(mine, theirs)),
-    *(f'{target:.3f}', *costs),
-  ]
+  return [percent(mine, theirs), *costs]
 
 
 def percent(value: float, base: float) -> str:

@@ -62,7 +62,7 @@ def test_words_and_numbers():
   table = {'pruned': True, 'feedback': True}
   rival = {'algorithm': 'signsgd', 'density': 0.5, 'signsgd': table}
   assert label(rival) == 'signsgd (feedback, pruned, density 0.5)'
-  assert report.spread([0.5, 0.7]) == '0.600 ± 0.141'
+  assert metrics.mean_sd([0.5, 0.7]) == '0.600 ± 0.141'
   assert report.size(1_500_000) == '1.5 MB'
 
 

@@ -40,13 +40,10 @@ def test_costs_are_those_of_the_first_row_at_the_target():
   """The rival ends at 0.5, where we are after a row of 10 and it after 3."""
   found = versus.compared(OURS, RIVAL)
   assert found == [
-    *('0.500', '0.800', '+60.0 %', '0.500'),
-    *('-83.3 %', '-83.3 %', '-83.3 %', '-66.7 %'),
+    *('+60.0 %', '-83.3 %', '-83.3 %', '-83.3 %', '-66.7 %'),
   ]
-  assert versus.compared(OURS, BETTER)[:4] == [
-    *('0.900', '0.800', '-11.1 %', '0.800'),
-  ]
-  assert versus.compared(OURS, SILENT)[4:6] == ['', '']
+  assert versus.compared(OURS, BETTER)[0] == '-11.1 %'
+  assert versus.compared(OURS, SILENT)[1:3] == ['', '']
   with pytest.raises(ValueError, match='never reaches'):
     versus.at(RIVAL, 0.51)
 
@@ -54,15 +51,18 @@ def test_costs_are_those_of_the_first_row_at_the_target():
 def test_a_table_for_every_setting_that_has_ours():
   binary = group('hidenseek', [0.9, 0.9, 0.9], 10, gate='binary')
   text = versus.claims([RIVAL, binary, OURS]).splitlines()
-  assert len(text) == 4
-  assert '| mnist, 100 clients, cnn | hidenseek | fedmask |' in text[2]
+  assert text[0] == '**mnist, 100 clients, cnn**' and len(text) == 7
+  names = [line.split(' | ')[0] for line in text[4:]]
+  assert names == ['| hidenseek', '| **hidenseek**', '| fedmask']
+  held = ' | 0.500 ± 0.141 |  |  | 60 B | 120 B | +60.0 % | -83.3 %'
+  assert held in text[6]
   assert versus.claims([RIVAL, binary]) == ''
 
 
 def test_the_best_of_ours_is_compared():
   worse = group('hidenseek', [0.1, 0.2, 0.3], 10, gate='sign')
   text = versus.claims([worse._replace(label='worse'), OURS, RIVAL])
-  assert '| hidenseek | worse | 0.300 | 0.800 |' in text
+  assert '| **hidenseek** | 0.800' in text and '| worse | 0.300' in text
 
 
 def test_seeds_that_are_behind_do_not_count_twice():
