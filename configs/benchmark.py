@@ -110,7 +110,7 @@ _CUT = [
   for rate in (0.1, 0.2)
   for threshold in (0.2, 0.5)
 ]
-_SPARSE = [dict(learning_rate=rate) for rate in (0.02, 0.03, 0.06, 0.1)]
+_SPARSE = [dict(learning_rate=rate) for rate in (0.03, 0.06, 0.1, 0.2)]
 TRIALS = {
   **dict.fromkeys(VARIANTS, _SIGNS),
   **dict.fromkeys(['fedavg_finetuned', 'fedper', 'local'], _SGD),
