@@ -6,6 +6,8 @@ import sys
 
 from conftest import ROOT
 
+from hns import runs, versus
+
 TEXT = (ROOT / 'README.md').read_text()
 BLOCKS = re.findall(r'```python\n(.*?)```', TEXT, re.S)
 
@@ -38,6 +40,15 @@ def test_the_two_commands_come_first():
 def test_linked_files_exist():
   for target in re.findall(r'\]\(([^)#]+)\)', TEXT):
     assert target.startswith('https://') or (ROOT / target).exists(), target
+
+
+def test_the_field_is_what_the_stored_results_give():
+  stored = ROOT / 'launch' / 'results' / 'scarce.jsonl.gz'
+  found, _ = runs.load([str(stored)])
+  tables = versus.claims(runs.group(found)).split('\n\n')
+  assert len(tables) == 6
+  for table in tables:
+    assert table in TEXT
 
 
 def test_the_convolution_benchmark_runs():
