@@ -86,13 +86,25 @@ def told(group: Any) -> list[str]:
 
 
 def compared(ours: Any, rival: Any) -> list[str]:
-  """Our accuracy and our costs to the common target, relative to a rival's."""
+  """Our accuracy and our costs to the common target, relative to a rival's.
+
+  Over the seeds that both ran; '' without any.
+  """
+  seeds = set(ours.seeds) & set(rival.seeds)
+  if not seeds:
+    return [''] * (1 + len(COSTS))
+  ours, rival = _of(ours, seeds), _of(rival, seeds)
   mine, theirs = final(ours), final(rival)
   target = min(mine, theirs)
   costs = [
     percent(at(ours, target)[name], at(rival, target)[name]) for name in COSTS
   ]
   return [percent(mine, theirs), *costs]
+
+
+def _of(group: Any, seeds: set[int]) -> Any:
+  rows = [r for r, seed in zip(group.rows, group.seeds) if seed in seeds]
+  return group._replace(rows=tuple(rows))
 
 
 def percent(value: float, base: float) -> str:

@@ -65,6 +65,14 @@ def test_the_best_of_ours_is_compared():
   assert '| **hidenseek** | 0.800' in text and '| worse | 0.300' in text
 
 
+def test_seeds_are_compared_with_themselves():
+  """Of the rival only seed 1 was run, where we hold 0.9."""
+  alone = RIVAL._replace(rows=RIVAL.rows[1:], seeds=(1,))
+  assert versus.compared(OURS, alone)[0] == versus.percent(0.9, 0.6)
+  other = RIVAL._replace(seeds=(2, 3))
+  assert versus.compared(OURS, other) == [''] * 5
+
+
 def test_seeds_that_are_behind_do_not_count_twice():
   """Of a seed cut off after a row, that row counts, of the other too."""
   behind = OURS._replace(rows=(OURS.rows[0][:1], OURS.rows[1]))
