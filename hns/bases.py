@@ -82,22 +82,27 @@ def dense(
       trained = jax.tree.map(jnp.multiply, trained, fixed['mask'])
     return {'params': trained}
 
-  def split(key, fixed, message, own, start, trained):
-    mask = _mask_of(fixed, start)
-    value, own = upload.send(key, mask, start, trained, own)
-    return Message(value, mask), own
-
   return Method(
     init=init,
     download=download,
     join=join if prune else lambda key, fixed, message, own: message.value,
     view=view,
-    split=split,
-    merge=lambda fixed, *rest: upload.take(*rest),
-    up=upload.codec,
     down=down.codec,
     optimizer=optimizer,
+    **_uploading(upload),
   )
+
+
+def _uploading(upload: Upload) -> dict[str, Any]:
+  """The part of a `Method` that an upload settles, whatever is trained."""
+
+  def split(key, fixed, message, own, start, trained):
+    mask = _mask_of(fixed, start)
+    value, own = upload.send(key, mask, start, trained, own)
+    return Message(value, mask), own
+
+  merge = lambda fixed, *rest: upload.take(*rest)
+  return dict(split=split, merge=merge, up=upload.codec)
 
 
 def _mask_of(fixed: Any, values: Any) -> Any:
@@ -161,20 +166,14 @@ def supermask(
     start = spread(value, draw, download_bits)
     return tree.unflatten(start, message.value)
 
-  def split(key, fixed, message, own, start, trained):
-    value, own = upload.send(key, fixed['mask'], start, trained, own)
-    return Message(value, fixed['mask']), own
-
   return Method(
     init=init,
     download=download,
     join=join,
     view=gate,
-    split=split,
-    merge=lambda fixed, *rest: upload.take(*rest),
-    up=upload.codec,
     down=down,
     optimizer=optimizer,
+    **_uploading(upload),
   )
 
 

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 
 from hns import rounds, training
 from hns.federated import Birth
-from hns.rounds import Engine, Federation
+from hns.rounds import Engine
+from hns.training import Federation
 
 
 class Cost(NamedTuple):

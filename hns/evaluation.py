@@ -7,9 +7,9 @@ import jax
 from hns import rounds
 from hns.federated import Birth
 from hns.parallel import each_client
-from hns.rounds import Engine, Federation, Opening, State
+from hns.rounds import Engine, Opening, State
 from hns.supermask import model_signs
-from hns.training import correct
+from hns.training import Federation, client_rows, correct
 
 
 class Evaluation(NamedTuple):
@@ -52,7 +52,7 @@ def newcomers(
 
   def client(given, index, own):
     shared, examples, rows = given
-    asked = rounds.client_rows(rows, index)
+    asked = client_rows(rows, index)
     return (), correct(engine.apply, shared, examples, asked)
 
   right = each_client(client, given, ids, (), engine.width, engine.mesh)[1]

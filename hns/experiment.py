@@ -27,9 +27,9 @@ from hns.errors import invalid
 from hns.federated import Birth, Method
 from hns.loop import Experiment
 from hns.record import Schedule, record
-from hns.rounds import Engine, Federation
+from hns.rounds import Engine
 from hns.supermask import Supermask
-from hns.training import Examples, Plan, Rows
+from hns.training import Examples, Federation, Plan, Rows
 from hns.wire import Envelope
 
 

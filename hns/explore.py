@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hns import pruning, tree
+from hns import pruning, rounds, tree
 from hns.parallel import each_client
 from hns.rounds import Engine
 from hns.supermask import hide
 from hns.training import Examples, Rows, correct, fit
+from hns.wire import Message
 
 
 def agreements(signs: jax.Array) -> np.ndarray:
@@ -50,6 +51,17 @@ def cross(
   ids = jnp.arange(jax.tree.leaves(models)[0].shape[0])
   given = examples, rows
   return each_client(client, given, ids, models, engine.width, engine.mesh)[1]
+
+
+def uploads(
+  engine: Engine, opening: rounds.Opening, ids: jax.Array, own: Any
+) -> Message:
+  """What these clients would upload, leaves [ids, ...]."""
+
+  def client(opening, index, own):
+    return (), rounds.participate(engine, opening, index, own).upload
+
+  return each_client(client, opening, ids, own, engine.width, engine.mesh)[1]
 
 
 def pool(rows: Rows) -> Rows:

@@ -25,8 +25,8 @@ from hns import (
 )
 from hns.checkpoint import Progress
 from hns.federated import Birth
-from hns.rounds import Engine, Federation
-from hns.training import Rows
+from hns.rounds import Engine
+from hns.training import Federation, Rows
 from hns.wire import Envelope
 
 

@@ -52,7 +52,7 @@ def lottery(
   Args:
     optimizer: of the weights.
     share: of the living weights, cut at once.
-    threshold: accuracy, in [0, 1).
+    threshold: accuracy, below 1; below 0 prunes always.
     target: density that is never undercut.
   """
   base = dense(optimizer, uploads.whole())
@@ -111,7 +111,7 @@ def hermes(
   Args:
     optimizer: of the weights.
     share: of the living units of a layer, cut at once.
-    threshold: accuracy, in [0, 1).
+    threshold: accuracy, below 1; below 0 prunes always.
     target: share of the units that is never undercut.
     head: name of the output layer, which keeps its units.
   """
@@ -121,9 +121,6 @@ def hermes(
     units = jax.tree.map(lambda w: jnp.ones(w.shape[-1:], bool), params)
     shared = Server(params, units)
     return Birth((), shared, Ticket(units, inner=params))
-
-  def download(key, fixed, shared):
-    return Message(shared.values, shared.memory)
 
   def join(key, fixed, message, own):
     value = jax.tree.map(
@@ -143,7 +140,7 @@ def hermes(
 
   return base._replace(
     init=init,
-    download=download,
+    download=lambda key, fixed, shared: Message(shared.values, shared.memory),
     prepare=prepare,
     join=join,
     split=split,

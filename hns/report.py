@@ -64,8 +64,7 @@ def compare(groups: list[Group]) -> str:
     '| held | its worst tenth | personalised | its worst tenth | global '
     '| up | down'
   )
-  lines = [f'| {titles} |', '|' + ' --- |' * (titles.count(' | ') + 1)]
-  return '\n'.join(lines + [f'| {" | ".join(_cells(g))} |' for g in groups])
+  return versus.markdown(titles.split(' | '), [_cells(g) for g in groups])
 
 
 def _cells(group: Group) -> list[str]:

@@ -15,20 +15,16 @@ from hns import federated, tree, wire
 from hns.federated import Birth, Method
 from hns.parallel import ABSENT, each_client
 from hns.supermask import model_signs
-from hns.training import Apply, Examples, Plan, Rows, correct, fit, steps_of
-
-
-class Federation(NamedTuple):
-  """All clients' examples; `Rows` with a leading axis of clients.
-
-  The pooled test set is all clients' test rows; an example that several hold
-  counts once for each.
-  """
-
-  examples: Examples
-  train: Rows
-  validation: Rows
-  test: Rows
+from hns.training import (
+  Apply,
+  Federation,
+  Plan,
+  Rows,
+  client_rows,
+  correct,
+  fit,
+  steps_of,
+)
 
 
 class Engine(NamedTuple):
@@ -249,17 +245,6 @@ def _tried(engine, opening, index, model) -> tuple[jax.Array, Any]:
   return right, jax.tree.map(present, model_signs(model))
 
 
-def uploads(
-  engine: Engine, opening: Opening, ids: jax.Array, own: Any
-) -> wire.Message:
-  """What these clients would upload, leaves [ids, ...]."""
-
-  def client(opening, index, own):
-    return (), participate(engine, opening, index, own).upload
-
-  return each_client(client, opening, ids, own, engine.width, engine.mesh)[1]
-
-
 def _round_keys(key: jax.Array, number: jax.Array) -> jax.Array:
   """Keys of a round's server, cohort, all its clients and each client."""
   return jax.random.split(jax.random.fold_in(key, number), 4)
@@ -268,12 +253,6 @@ def _round_keys(key: jax.Array, number: jax.Array) -> jax.Array:
 def client_key(opening: Opening, index: jax.Array) -> jax.Array:
   """A client's key of this round; 0 to 3 are folded into it, see callers."""
   return jax.random.fold_in(opening.key_clients, index)
-
-
-def client_rows(rows: Rows, index: jax.Array) -> Rows:
-  """A client's rows; none for an index past the last client."""
-  present = index < rows.size.shape[0]
-  return Rows(rows.index[index], jnp.where(present, rows.size[index], 0))
 
 
 def train_client(

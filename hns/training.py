@@ -36,6 +36,19 @@ class Rows(NamedTuple):
   size: jax.Array
 
 
+class Federation(NamedTuple):
+  """All clients' examples; `Rows` with a leading axis of clients.
+
+  The pooled test set is all clients' test rows; an example that several hold
+  counts once for each.
+  """
+
+  examples: Examples
+  train: Rows
+  validation: Rows
+  test: Rows
+
+
 class Plan(NamedTuple):
   """How long a client trains in a round.
 
@@ -61,6 +74,12 @@ def steps_of(plan: Plan, size: jax.Array) -> tuple[jax.Array, jax.Array]:
   batches = -(-size // plan.batch_size)
   steps = plan.steps * (batches > 0) if plan.steps else plan.epochs * batches
   return steps, batches
+
+
+def client_rows(rows: Rows, index: jax.Array) -> Rows:
+  """A client's rows; none for an index past the last client."""
+  present = index < rows.size.shape[0]
+  return Rows(rows.index[index], jnp.where(present, rows.size[index], 0))
 
 
 def batch(examples: Examples, rows: jax.Array) -> tuple[jax.Array, jax.Array]:

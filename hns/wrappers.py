@@ -28,6 +28,14 @@ def beside(base: Method) -> Method:
   )
 
 
+def inside(function: Callable) -> Callable:
+  """A base's `function` for `personal`: what never travels is that of birth."""
+  whole = lambda fixed, message: Message(*map(tree.combine, message, fixed[2]))
+  return lambda key, fixed, message, *rest: function(
+    key, fixed[0], whole(fixed, message), *rest
+  )
+
+
 def personal(base: Method, mine: Callable[[str, Any], bool]) -> Method:
   """`base`, of which the leaves chosen by `mine` never leave the client.
 
@@ -53,15 +61,6 @@ def personal(base: Method, mine: Callable[[str, Any], bool]) -> Method:
   def download(key, fixed, shared):
     whole = Server(*map(tree.combine, shared, fixed[1]))
     return sent(base.download(key, fixed[0], whole))
-
-  def inside(function):
-    """As the base is asked: what never travels is that of birth."""
-    whole = lambda fixed, message: Message(
-      *map(tree.combine, message, fixed[2])
-    )
-    return lambda key, fixed, message, *rest: function(
-      key, fixed[0], whole(fixed, message), *rest
-    )
 
   def join(*asked):
     own = asked[-1]

@@ -10,7 +10,17 @@ import optax
 import pytest
 from conftest import compiled, opened, play, small
 
-from hns import evaluation, loop, models, own, parallel, rounds, tree, wire
+from hns import (
+  evaluation,
+  explore,
+  loop,
+  models,
+  own,
+  parallel,
+  rounds,
+  tree,
+  wire,
+)
 from hns.supermask import sign
 
 SIZES = dict(partition='dirichlet', alpha=1.0, examples_per_client=24)
@@ -256,7 +266,7 @@ def test_aggregation_is_an_exact_vote():
   experiment = small(cohort=5, num_clients=8, **SIZES)
   engine, _, birth, federation, *_ = experiment
   opening, ids, _ = opened(experiment)
-  uploads = compiled(rounds.uploads, engine)(opening, ids, ())
+  uploads = compiled(explore.uploads, engine)(opening, ids, ())
   sizes = np.asarray(federation.train.size)[np.asarray(ids)]
   assert len(set(sizes)) > 1
   after = play(experiment).state
@@ -316,7 +326,7 @@ def test_counted_bytes_decode_to_what_was_sent():
     experiment = small(algorithm=algorithm)
     engine, _, birth, *_, envelope = experiment
     opening, ids, held = opened(experiment)
-    uploads = compiled(rounds.uploads, engine)(opening, ids, held)
+    uploads = compiled(explore.uploads, engine)(opening, ids, held)
     report = play(experiment).report
     sent = [opening.message] * engine.cohort
     received = [

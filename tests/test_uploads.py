@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import compiled, opened, play, small
 
-from hns import rounds, tree, uploads, wire
+from hns import explore, tree, uploads, wire
 from hns.federated import Server
 from hns.wire import Envelope, Message
 
@@ -107,7 +107,7 @@ def test_bytes_counted_in_a_round_are_those_of_its_payloads(fields):
   opening, ids, _ = opened(experiment, before.state)
   held = jax.tree.map(lambda x: x[np.asarray(ids)], before.own)
   report = play(experiment, 2).report
-  ups = compiled(rounds.uploads, engine)(opening, ids, held)
+  ups = compiled(explore.uploads, engine)(opening, ids, held)
   pick = lambda tree_, k: jax.tree.map(lambda x: x[k], tree_)
   for k in range(3):
     own = pick(held, k)

@@ -14,7 +14,7 @@ from engine import workloads
 
 from hns import devices, experiment, loop, rounds, tree
 from hns.supermask import sign
-from hns.training import batch, shuffled
+from hns.training import batch, client_rows, shuffled
 
 
 def ours(workload, method, width=0):
@@ -52,7 +52,7 @@ def _problem(engine, opening, ids):
   def order(index):
     key = rounds.client_key(opening, index)
     key = jax.random.fold_in(jax.random.fold_in(key, 1), 0)
-    rows = rounds.client_rows(federation.train, index)
+    rows = client_rows(federation.train, index)
     chosen = shuffled(key, rows, engine.plan.batch_size)
     return chosen.reshape(-1, engine.plan.batch_size)
 
