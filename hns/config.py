@@ -12,6 +12,7 @@ from hns.errors import InputError, invalid
 from hns.models import MODELS
 from hns.partition import PARTITIONS
 from hns.pruning import SCORES
+from hns.runs import leaves
 
 _TABLE = dict, ml_collections.ConfigDict
 
@@ -187,17 +188,6 @@ def unknown(name: str, config: Any) -> InputError:
   )
   remedy = f'did you mean {near[0][2]}?' if near else '--help lists all'
   return InputError(f'config.{name}: no such field; {remedy}')
-
-
-def leaves(held: dict, prefix: str = '') -> dict[str, Any]:
-  """Fields by their whole names, those of tables as TABLE.FIELD."""
-  found = {}
-  for name, value in held.items():
-    inner = isinstance(value, dict)
-    found |= (
-      leaves(value, f'{prefix}{name}.') if inner else {prefix + name: value}
-    )
-  return found
 
 
 def texts() -> dict[str, str]:

@@ -109,10 +109,10 @@ def _told_apart(groups: list[Group]) -> list[Group]:
   """Groups of one dataset and label, with the fields added that differ."""
   alike = collections.defaultdict(list)
   for g in groups:
-    alike[g.label, g.config['dataset']].append(_flat(g.config))
+    alike[g.label, g.config['dataset']].append(leaves(g.config))
 
   def renamed(g):
-    peers, mine = alike[g.label, g.config['dataset']], _flat(g.config)
+    peers, mine = alike[g.label, g.config['dataset']], leaves(g.config)
     own = [
       name for name in mine if any(p.get(name) != mine[name] for p in peers)
     ]
@@ -122,13 +122,14 @@ def _told_apart(groups: list[Group]) -> list[Group]:
   return [renamed(g) for g in groups]
 
 
-def _flat(config: dict[str, Any]) -> dict[str, Any]:
-  """Fields, those of a method's table by its name and theirs."""
+def leaves(held: dict, prefix: str = '') -> dict[str, Any]:
+  """Fields by their whole names, those of tables as TABLE.FIELD."""
   found = {}
-  for name, value in config.items():
-    table = value if isinstance(value, dict) else None
-    found |= {f'{name}.{k}': v for k, v in (table or {}).items()}
-    found |= {name: value} if table is None else {}
+  for name, value in held.items():
+    inner = isinstance(value, dict)
+    found |= (
+      leaves(value, f'{prefix}{name}.') if inner else {prefix + name: value}
+    )
   return found
 
 
