@@ -5,10 +5,10 @@
 
 A case is SETTING-DATASET-VARIANT. `scarce` is LotteryFL's setting made smaller:
 100 clients, 10 a round, 2 classes of 20 pictures each (FEMNIST: a writer's 36).
-`moderate` is that of configs/mnist.py, cifar10.py and femnist.py, with 30
-clients. `large` is `scarce` for an accelerator: 400 clients, LeNet or Conv4,
-400 rounds; its sweep is --sweep=large. --sweep=ablation tells what each choice
-in HideNseek is worth.
+`moderate` has the 30 clients of configs/mnist.py, cifar10.py and femnist.py.
+`large` is `scarce` for an accelerator: 400 clients, LeNet or Conv4, 400 rounds;
+its sweep is --sweep=large. --sweep=ablation tells what each choice in HideNseek
+is worth.
 
 What configs/tuned.json holds was chosen on validation examples by
 

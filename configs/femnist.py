@@ -26,11 +26,12 @@ def get_config():
     group='writer',
     num_clients=30,
     examples_per_client=100,
-    density=1.0,
+    model='lenet',
+    density=0.2,
     rounds=40,
     hidenseek=dict(learning_rate=0.03),
-    fedavg=dict(learning_rate=0.1),
-    local=dict(learning_rate=0.2),
+    fedavg=dict(learning_rate=0.05),
+    local=dict(learning_rate=0.1),
     signsgd=dict(learning_rate=0.1, optimizer='sgd'),
   )
 
@@ -38,7 +39,14 @@ def get_config():
 def sweep():
   return cross(
     grid({'seed': [0, 1, 2]}),
-    grid({'algorithm': ['fedavg', 'local', 'signsgd']})
+    grid({'algorithm': ['fedavg', 'local']})
+    + grid({'algorithm': ['signsgd'], 'signsgd.pruned': [False, True]})
     + grid({'upload': ['signs', 'change', 'ternary']})
-    + grid({'upload': ['change'], 'download_bits': [1]}),
+    + grid(
+      {
+        'upload': ['change'],
+        'download_bits': [1],
+        'hidenseek.learning_rate': [0.015],
+      }
+    ),
   )

@@ -37,18 +37,20 @@ def sweep():
     grid({'seed': [0, 1, 2]}),
     grid({'algorithm': ['fedavg', 'local']})
     + grid({'algorithm': ['signsgd'], 'signsgd.pruned': [False, True]})
-    + grid({'upload': ['signs', 'ternary']})
+    + cross(
+      DENSITIES[:1], grid({'upload': ['signs', 'ternary'], 'download_bits': [4]})
+    )
     + cross(DENSITIES, grid({'upload': ['change'], 'download_bits': [4, 1]})),
   )
 
 
 def ablation():
-  """Every upload, with every download, at two densities."""
+  """Every upload, with two downloads, at two densities."""
   uploads = ['signs', 'dithered', 'change', 'ternary']
   return cross(
     grid({'seed': [0, 1, 2]}),
     DENSITIES,
-    grid({'upload': uploads, 'download_bits': [1, 4, 32]}),
+    grid({'upload': uploads, 'download_bits': [1, 4]}),
   )
 
 

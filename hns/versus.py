@@ -75,7 +75,7 @@ def markdown(titles: list[str], lines: list[list[str]]) -> str:
 
 def told(group: Any) -> list[str]:
   """What a method ends with, over seeds."""
-  last = [rows[-1] for rows in group.rows]
+  last = _ends(group)
   pick = lambda name: [row[name] for row in last if name in row]
   names = HELD, f'{HELD}_p10', 'global_accuracy'
   sent = 'uplink_bytes', 'downlink_bytes'
@@ -113,9 +113,14 @@ def percent(value: float, base: float) -> str:
 
 
 def final(group: Any) -> float:
-  """Accuracy as held at the last row that all seeds have, their mean."""
+  """Accuracy as held in the end, mean over seeds."""
+  return float(np.mean([row[HELD] for row in _ends(group)]))
+
+
+def _ends(group: Any) -> list[dict[str, Any]]:
+  """One row a seed: the last that all seeds have."""
   last = min(map(len, group.rows)) - 1
-  return float(np.mean([rows[last][HELD] for rows in group.rows]))
+  return [rows[last] for rows in group.rows]
 
 
 def at(group: Any, target: float) -> dict[str, float]:
@@ -167,7 +172,7 @@ def front(groups: list[Any]) -> Figure | None:
 
 def sent(group: Any) -> float:
   """Bytes of both directions, mean over seeds."""
-  last = [rows[-1] for rows in group.rows]
+  last = _ends(group)
   return float(np.mean([r['uplink_bytes'] + r['downlink_bytes'] for r in last]))
 
 

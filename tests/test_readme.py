@@ -6,7 +6,7 @@ import sys
 
 from conftest import ROOT
 
-from hns import runs, versus
+from hns import report, runs, versus
 
 TEXT = (ROOT / 'README.md').read_text()
 BLOCKS = re.findall(r'```python\n(.*?)```', TEXT, re.S)
@@ -42,10 +42,17 @@ def test_linked_files_exist():
     assert target.startswith('https://') or (ROOT / target).exists(), target
 
 
+def stored(name):
+  found, _ = runs.load([str(ROOT / 'launch' / 'results' / name)])
+  return runs.group(found)
+
+
+def test_the_results_are_what_is_stored():
+  assert report.compare(stored('moderate.jsonl.gz')) in TEXT
+
+
 def test_the_field_is_what_the_stored_results_give():
-  stored = ROOT / 'launch' / 'results' / 'scarce.jsonl.gz'
-  found, _ = runs.load([str(stored)])
-  tables = versus.claims(runs.group(found)).split('\n\n')
+  tables = versus.claims(stored('scarce.jsonl.gz')).split('\n\n')
   assert len(tables) == 6
   for table in tables:
     assert table in TEXT
