@@ -3,9 +3,10 @@
 Symbols of b bits are coded bit by bit, the most significant first. Every bit
 has a probability of its own for each value of the bits before it (a node of
 the binary tree of symbols), so the code reaches the entropy of the symbols'
-distribution. Each probability travels as one byte; a range coder (constriction)
-does the rest. Its output is padded to a length that depends on nothing but how
-often each symbol occurs, which a device can count without coding anything.
+distribution. Each probability travels as one byte, so symbols of 6 to 8 bits
+cost a layer 63 to 255; a range coder (constriction) does the rest. Its output
+is padded to a length that depends on nothing but how often each symbol occurs,
+which a device can count without coding anything.
 """
 
 import constriction
@@ -19,7 +20,8 @@ _ODDS = np.linspace(-14, 14, 255)  # log odds that one byte can name
 _PROBABILITY = 1 / (1 + np.exp(-_ODDS))
 # The middle of two neighbours, in float32: equal on host and device.
 _BORDERS = (1 / (1 + np.exp(-(_ODDS[1:] + _ODDS[:-1]) / 2))).astype(np.float32)
-_COST = np.ceil(-np.log2(_PROBABILITY) * _FINE).astype(np.int32)
+# One part more than it says: a range coder loses about half a part each time.
+_COST = np.ceil(-np.log2(_PROBABILITY) * _FINE).astype(np.int32) + 1
 
 
 def nodes(bits: int) -> int:

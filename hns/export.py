@@ -184,8 +184,14 @@ def from_run(folder: pathlib.Path, client: int | None) -> bytes:
 
 def evaluate(folder: pathlib.Path, content: bytes, client: int | None) -> float:
   """A file's accuracy on a client's, or with None all, test pictures."""
-  net, variables, _ = load(content)
+  net, variables, spec = load(content)
   federation = _opened(folder, client)[1].federation
+  image = federation.examples.images.shape[1:]
+  if tuple(image) != spec.image:
+    remedy = (
+      f'the run has pictures of {image}: evaluate it on a run like its own'
+    )
+    raise invalid('image', spec.image, remedy)
   chosen = jnp.arange(federation.test.size.shape[0])
   chosen = chosen if client is None else chosen[client : client + 1]
   rows = jax.tree.map(lambda x: x[chosen], federation.test)

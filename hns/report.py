@@ -3,10 +3,12 @@
   python -m hns.report RUN... [--out=FOLDER] [--tensorboard=FOLDER]
 
 prints a line for every group of runs that differ in their seed alone, and ours
-against each rival (`hns.versus`). The first folder gets it as `report.md`, with
-pictures (`hns.pictures`), and `table.csv`, a line for every run; the second,
-event files of every run. RUN is a run's folder, a folder of such, or a file of
-runs that `--pack=FILE` has written, without what each client did.
+against each rival (`hns.versus`), by the accuracy that `--accuracy` names, of
+methods in whose label `--filter` is found. The first folder gets it as
+`report.md`, with pictures (`hns.pictures`), and `table.csv`, a line for every
+run; the second, event files of every run. RUN is a run's folder, a folder of
+such, or a file of runs that `--pack=FILE` has written, without what each client
+did.
 """
 
 import argparse
@@ -174,26 +176,41 @@ def main() -> None:
   add = parser.add_argument
   add('runs', nargs='+', help='work folders of runs')
   add('--out', type=pathlib.Path, help='a folder for tables and pictures')
+  add(
+    '--filter',
+    default='',
+    help='only methods in which this is found: a regular expression',
+  )
+  add(
+    '--accuracy',
+    default='held',
+    choices=versus.ACCURACIES,
+    help='which ours and rivals are compared by',
+  )
   add('--tensorboard', type=pathlib.Path, help='a folder for event files')
   add('--pack', type=pathlib.Path, help='a file for all the numbers')
   flags = parser.parse_args()
-  found, skipped = runs.load(flags.runs)
-  groups = runs.group(found)
-  text = '\n'.join(skipped)
-  if not groups:
-    sys.exit(f'hns: nothing to compare\n{text}')
-  parts = compare(groups), versus.claims(groups), text
-  text = '\n\n'.join(part for part in parts if part)
-  print(text)
   try:
-    if flags.out:
-      write(groups, text, flags.out)
-    if flags.pack:
-      runs.pack(found, flags.pack)
-    if flags.tensorboard:
-      tensorboard(groups, flags.tensorboard)
+    _report(flags)
   except (InputError, OSError) as error:
     sys.exit(f'hns: {error}')
+
+
+def _report(flags: argparse.Namespace) -> None:
+  found, skipped = runs.load(flags.runs)
+  groups = runs.matching(flags.filter, runs.group(found), lambda g: g.label)
+  text = '\n'.join(skipped)
+  if not groups:
+    raise InputError(f'nothing to compare\n{text}')
+  parts = compare(groups), versus.claims(groups, flags.accuracy), text
+  text = '\n\n'.join(part for part in parts if part)
+  print(text)
+  if flags.out:
+    write(groups, text, flags.out)
+  if flags.pack:
+    runs.pack(found, flags.pack)
+  if flags.tensorboard:
+    tensorboard(groups, flags.tensorboard)
 
 
 if __name__ == '__main__':

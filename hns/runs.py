@@ -4,7 +4,11 @@ import collections
 import gzip
 import json
 import pathlib
+import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
+
+from hns.errors import invalid
 
 
 class Saved(NamedTuple):
@@ -64,6 +68,23 @@ def pack(runs: list[Saved], path: pathlib.Path) -> None:
         for row in rows
       ]
       file.write(json.dumps([folder.name, about, flat]).encode() + b'\n')
+
+
+def matching(
+  pattern: str, items: list[Any], name: Callable[[Any], str]
+) -> list[Any]:
+  """The items in whose name a regular expression is found.
+
+  Raises:
+    InputError: there is none, or the expression cannot be read.
+  """
+  try:
+    chosen = [item for item in items if re.search(pattern, name(item))]
+  except re.error as error:
+    raise invalid('filter', pattern, f'cannot be read: {error}') from error
+  if items and not chosen:
+    raise invalid('filter', pattern, f'finds no {name(items[0])} or other')
+  return chosen
 
 
 class Group(NamedTuple):

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from hns import config as configs
 from hns import limits, workdir
 from hns.errors import InputError, invalid
+from hns.runs import matching
 
 Point = dict[str, Any]
 
@@ -158,12 +159,7 @@ def choose(runs: list[Run], pattern: str, index: int = -1) -> list[Run]:
   Raises:
     InputError: there is no such run, or the pattern cannot be read.
   """
-  try:
-    chosen = [run for run in runs if re.search(pattern, run.folder.name)]
-  except re.error as error:
-    raise invalid('filter', pattern, f'cannot be read: {error}') from error
-  if not chosen:
-    raise invalid('filter', pattern, f'finds no {runs[0].folder.name} or other')
+  chosen = matching(pattern, runs, lambda run: run.folder.name)
   if index < 0:
     return chosen
   if index >= len(chosen):

@@ -239,8 +239,8 @@ def _mean(size: jax.Array, mask: jax.Array) -> jax.Array:
 
 def _brief(scale: jax.Array) -> jax.Array:
   """A scale as it travels: rounded to bfloat16, above 0."""
-  brief = jnp.maximum(scale, 1e-30).astype(jnp.bfloat16)
-  return brief.astype(jnp.float32)
+  # A cast to bfloat16 and back may be optimised away on an accelerator.
+  return jax.lax.reduce_precision(jnp.maximum(scale, 1e-30), 8, 7)
 
 
 def _leaves(leaf):

@@ -1,12 +1,14 @@
 """Our method against each rival: what accuracy, and at what cost.
 
-Everything is measured on the model as held: the one a client ended its last
-round with. Costs are those of the first evaluated round in which the mean over
-seeds reaches the common target, the lower of the two accuracies at the end.
-Runs are compared that share dataset, clients and model.
+Accuracy is that of the model as held, the one a client ended its last round
+with, if not another of `ACCURACIES` is asked for. Costs are those of the first
+evaluated round in which the mean over seeds reaches the common target, the
+lower of the two accuracies at the end. Runs are compared that share dataset,
+clients and model.
 """
 
 import collections
+import functools
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from matplotlib.figure import Figure
 
 from hns.metrics import mean_sd, size
 
-HELD = 'held_accuracy'
+ACCURACIES = 'held', 'personal'
 COSTS = {
   'uplink_bytes': 'up',
   'downlink_bytes': 'down',
@@ -23,11 +25,11 @@ COSTS = {
 }
 
 
-def settings(groups: list[Any]) -> dict[str, list[Any]]:
-  """Groups with the metrics of `versus`, by dataset, clients and model."""
+def settings(groups: list[Any], accuracy: str = 'held') -> dict[str, list[Any]]:
+  """Groups that tell an accuracy, by dataset, clients and model."""
   found = collections.defaultdict(list)
   for group in groups:
-    if all(HELD in row for rows in group.rows for row in rows):
+    if all(_field(accuracy) in row for rows in group.rows for row in rows):
       config = group.config
       name = f'{config["dataset"]}, {config["num_clients"]} clients'
       found[f'{name}, {config["model"]}'].append(group)
@@ -41,30 +43,41 @@ def is_ours(group: Any) -> bool:
   return config['algorithm'] == 'hidenseek' and table.get('gate') == 'sign'
 
 
-def claims(groups: list[Any]) -> str:
-  """Markdown: a table a setting, the best as held first.
+def claims(groups: list[Any], accuracy: str = 'held') -> str:
+  """Markdown: a table a setting, the best first.
 
   Behind each method stands the best of ours relative to it: its accuracy, and
   its costs until both hold what the weaker of the two ends with, so that -40 %
   is less; '' where the rival's is 0.
   """
   parts = []
-  for setting, chosen in settings(groups).items():
-    ours = max(filter(is_ours, chosen), key=final, default=None)
+  end = functools.partial(final, accuracy=accuracy)
+  for setting, chosen in settings(groups, accuracy).items():
+    ours = max(filter(is_ours, chosen), key=end, default=None)
     if ours is None or len(chosen) < 2:
       continue
     lines = [
-      [f'**{group.label}**', *told(group), *[''] * (1 + len(COSTS))]
+      [f'**{group.label}**', *told(group, accuracy), *[''] * (1 + len(COSTS))]
       if group is ours
-      else [group.label, *told(group), *compared(ours, group)]
-      for group in sorted(chosen, key=final, reverse=True)
+      else [
+        group.label,
+        *told(group, accuracy),
+        *compared(ours, group, accuracy),
+      ]
+      for group in sorted(chosen, key=end, reverse=True)
     ]
-    parts += [f'**{setting}**', markdown(_TITLES, lines)]
+    parts += [f'**{setting}**', markdown(_titles(accuracy), lines)]
   return '\n\n'.join(parts)
 
 
-_TITLES = ['method', 'held', 'its worst tenth', 'global', 'up', 'down']
-_TITLES += [f'ours: {name}' for name in ['accuracy', *COSTS.values()]]
+def _titles(accuracy):
+  ours = [f'ours: {name}' for name in ['accuracy', *COSTS.values()]]
+  told = ['its worst tenth', 'global', 'up', 'down']
+  return ['method', accuracy, *told, *ours]
+
+
+def _field(accuracy: str) -> str:
+  return f'{accuracy}_accuracy'
 
 
 def markdown(titles: list[str], lines: list[list[str]]) -> str:
@@ -73,11 +86,11 @@ def markdown(titles: list[str], lines: list[list[str]]) -> str:
   return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
 
 
-def told(group: Any) -> list[str]:
+def told(group: Any, accuracy: str = 'held') -> list[str]:
   """What a method ends with, over seeds."""
   last = _ends(group)
   pick = lambda name: [row[name] for row in last if name in row]
-  names = HELD, f'{HELD}_p10', 'global_accuracy'
+  names = _field(accuracy), f'{_field(accuracy)}_p10', _field('global')
   sent = 'uplink_bytes', 'downlink_bytes'
   return [
     *(mean_sd(pick(name)) for name in names),
@@ -85,7 +98,7 @@ def told(group: Any) -> list[str]:
   ]
 
 
-def compared(ours: Any, rival: Any) -> list[str]:
+def compared(ours: Any, rival: Any, accuracy: str = 'held') -> list[str]:
   """Our accuracy and our costs to the common target, relative to a rival's.
 
   Over the seeds that both ran; '' without any.
@@ -93,16 +106,15 @@ def compared(ours: Any, rival: Any) -> list[str]:
   seeds = set(ours.seeds) & set(rival.seeds)
   if not seeds:
     return [''] * (1 + len(COSTS))
-  ours, rival = _of(ours, seeds), _of(rival, seeds)
-  mine, theirs = final(ours), final(rival)
+  ours, rival = _with(ours, seeds), _with(rival, seeds)
+  mine, theirs = final(ours, accuracy), final(rival, accuracy)
   target = min(mine, theirs)
-  costs = [
-    percent(at(ours, target)[name], at(rival, target)[name]) for name in COSTS
-  ]
+  mine_at, theirs_at = (at(group, target, accuracy) for group in (ours, rival))
+  costs = [percent(mine_at[name], theirs_at[name]) for name in COSTS]
   return [percent(mine, theirs), *costs]
 
 
-def _of(group: Any, seeds: set[int]) -> Any:
+def _with(group: Any, seeds: set[int]) -> Any:
   rows = [r for r, seed in zip(group.rows, group.seeds) if seed in seeds]
   return group._replace(rows=tuple(rows))
 
@@ -112,9 +124,9 @@ def percent(value: float, base: float) -> str:
   return f'{100 * (value / base - 1):+.1f} %' if base else ''
 
 
-def final(group: Any) -> float:
-  """Accuracy as held in the end, mean over seeds."""
-  return float(np.mean([row[HELD] for row in _ends(group)]))
+def final(group: Any, accuracy: str = 'held') -> float:
+  """Accuracy in the end, mean over seeds."""
+  return float(np.mean([row[_field(accuracy)] for row in _ends(group)]))
 
 
 def _ends(group: Any) -> list[dict[str, Any]]:
@@ -123,7 +135,7 @@ def _ends(group: Any) -> list[dict[str, Any]]:
   return [rows[last] for rows in group.rows]
 
 
-def at(group: Any, target: float) -> dict[str, float]:
+def at(group: Any, target: float, accuracy: str = 'held') -> dict[str, float]:
   """Means over seeds of the first row whose mean accuracy is the target's.
 
   Args:
@@ -133,9 +145,9 @@ def at(group: Any, target: float) -> dict[str, float]:
   for rows in zip(*group.rows):
     mean = {
       name: float(np.mean([row[name] for row in rows]))
-      for name in (HELD, *COSTS)
+      for name in (_field(accuracy), *COSTS)
     }
-    if mean[HELD] >= target - 1e-9:
+    if mean[_field(accuracy)] >= target - 1e-9:
       return mean
   raise ValueError(f'{group.label} never reaches {target}')
 

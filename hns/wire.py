@@ -21,10 +21,10 @@ from hns import coding, tree
 from hns.errors import InputError, invalid
 
 _MAGIC = b'HNS'
-_VERSION = 2
+_VERSION = 3
 # magic, version, symbols of the codec (0: floats), coding (0: packed, 1:
 # entropy), whether leaves have a step, round, seed, density, coordinates,
-# CRC-32 of which coordinates travel, CRC-32 of all the rest.
+# CRC-32 of the leaves and of which coordinates travel, CRC-32 of all the rest.
 _HEADER = struct.Struct('<3sBHBBIQdIII')
 HEADER_BYTES = _HEADER.size
 
@@ -216,7 +216,8 @@ def _pack(codec: Codec, parts: list[np.ndarray]) -> tuple[bool, bytes]:
   symbols = [symbols_of(codec, p, step) for p, step in zip(parts, steps)]
   for part, step, chosen in zip(parts, steps, symbols):
     held = _values(codec, chosen, step)
-    if np.any(part != held) or np.any(chosen >= codec.symbols):
+    rounded = codec.stepped and step.view(np.uint32) & 0xFFFF
+    if rounded or np.any(part != held) or np.any(chosen >= codec.symbols):
       raise InputError(f'a value is none of {codec}, with step {step}')
   head = b''
   if codec.stepped:
@@ -278,7 +279,7 @@ def _check(codec, payload, counts, places, envelope) -> bool:
   fields = _fields(payload)
   coded = bool(fields[3]) and codec.coded
   names = ('symbols', 'coding', 'steps', *Envelope._fields)
-  names += ('coordinates', 'prune mask')
+  names += ('coordinates', 'layers and prune mask')
   expected = (*_start(codec, coded)[2:], *envelope, sum(counts), places)
   for name, got, value in zip(names, fields[2:-1], expected):
     if got != value:
@@ -292,10 +293,11 @@ def _check(codec, payload, counts, places, envelope) -> bool:
 
 
 def _places(weight: Any) -> int:
-  """Fingerprint of which coordinates travel."""
+  """Fingerprint of the leaves, by name and shape, and of what travels."""
   checksum = 0
-  for leaf in jax.tree.leaves(weight):
-    checksum = zlib.crc32(np.packbits(leaf).tobytes(), checksum)
+  for path, leaf in jax.tree_util.tree_leaves_with_path(weight):
+    about = f'{tree.path_name(path)} {leaf.shape}'.encode()
+    checksum = zlib.crc32(about + np.packbits(leaf).tobytes(), checksum)
   return checksum
 
 

@@ -57,6 +57,17 @@ def test_the_code_is_within_2_percent_of_the_entropy(bits, skew):
   assert ideal <= len(code) <= 1.02 * ideal + 64 * len(parts)
 
 
+@pytest.mark.parametrize('chance', [0.00624, 0.15, 0.5])
+def test_many_symbols_still_fit_the_length_told(chance):
+  """A range coder loses a little with every symbol."""
+  symbols = (np.random.RandomState(2).rand(2_000_000) < chance).astype(np.uint8)
+  code = coding.encode([symbols], 1)
+  assert len(code) == told([symbols], 1)
+  np.testing.assert_array_equal(
+    coding.decode(code, [len(symbols)], 1)[0], symbols
+  )
+
+
 def test_lengths_are_counted_in_a_program():
   symbols = np.random.RandomState(1).randint(0, 16, 5000).astype(np.uint8)
   counted = np.arange(5000) % 3 > 0

@@ -28,7 +28,9 @@ def test_predictions_are_those_of_the_run(run):
   assert export.evaluate(run, content, None) == pytest.approx(accuracy)
   mine = export.from_run(run, 2)
   assert mine != content and len(mine) < 4000
-  assert export.evaluate(run, mine, 2) > 0.5
+  asked = experiment.build(small_config(model='mlp')).asked.tolist()
+  told = json.loads(rows[-1])['client_accuracies'][asked.index(2)]
+  assert export.evaluate(run, mine, 2) == pytest.approx(told, abs=1e-4)
 
 
 def test_a_file_loads_bit_for_bit(run):
@@ -41,7 +43,17 @@ def test_a_file_loads_bit_for_bit(run):
       np.testing.assert_array_equal, fresh[name], model.variables[name]
     )
   x = jax.random.normal(jax.random.key(0), (3, *model.spec.image))
-  assert model.net.apply(model.variables, x).shape == (3, 10)
+  again = export.load(content)
+  logits = [m.net.apply(m.variables, x) for m in (model, again)]
+  np.testing.assert_array_equal(*logits)
+  assert logits[0].shape == (3, 10)
+
+
+def test_a_model_of_other_pictures_is_refused(run):
+  spec = export.Spec('mlp', 10, (4, 4, 1), 0, 0.5, 'synflow', 1)
+  content = export.dump(spec, export.redraw(spec).variables)
+  with pytest.raises(InputError, match=r'image=\(4, 4, 1\): the run has'):
+    export.evaluate(run, content, None)
 
 
 def test_damaged_and_foreign_files_are_refused(run):

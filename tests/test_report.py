@@ -130,6 +130,20 @@ def test_nothing_to_compare_is_said(tmp_path, monkeypatch):
     report.main()
 
 
+def test_a_filter_chooses_methods(runs, monkeypatch, capsys):
+  folders = [str(runs / name) for name in ('s0', 's1', 'fedavg')]
+  call = lambda pattern: monkeypatch.setattr(
+    sys, 'argv', ['report', *folders, f'--filter={pattern}']
+  )
+  call('fedavg')
+  report.main()
+  assert len(capsys.readouterr().out.splitlines()) == 3
+  for pattern, said in (('none', 'finds no'), ('(', 'cannot be read')):
+    call(pattern)
+    with pytest.raises(SystemExit, match=said):
+      report.main()
+
+
 def test_pictures_show_what_runs_tell(runs):
   """A method without signs is in the pictures that it can be in."""
   groups = group(load([str(runs / name) for name in ('s0', 's1', 'fedavg')])[0])

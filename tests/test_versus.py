@@ -16,6 +16,7 @@ def group(name, held, each, **table):
       {
         'round': 10 * (n + 1),
         'held_accuracy': accuracy + shift,
+        'personal_accuracy': 1 - accuracy - shift,
         'uplink_bytes': each * (n + 1),
         'downlink_bytes': 2 * each * (n + 1),
         'client_flops': 1e9 * each * (n + 1),
@@ -63,6 +64,15 @@ def test_the_best_of_ours_is_compared():
   worse = group('hidenseek', [0.1, 0.2, 0.3], 10, gate='sign')
   text = versus.claims([worse._replace(label='worse'), OURS, RIVAL])
   assert '| **hidenseek** | 0.800' in text and '| worse | 0.300' in text
+
+
+def test_another_accuracy_can_be_asked_for():
+  """By what is 1 minus that as held, the order is the reverse."""
+  text = versus.claims([OURS, RIVAL], 'personal').splitlines()
+  assert text[2].startswith('| method | personal | its worst tenth')
+  assert text[4].startswith('| fedmask | 0.500 ± 0.141')
+  assert text[5].startswith('| **hidenseek** | 0.200 ± 0.141')
+  assert ' -60.0 % ' in text[4]
 
 
 def test_seeds_are_compared_with_themselves():

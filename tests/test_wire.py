@@ -3,10 +3,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hns import wire
 from hns.errors import InputError
-from hns.wire import Envelope, Message, WireError
+from hns.wire import Codec, Envelope, Message, WireError
 
 ENVELOPE = Envelope(round=7, seed=3, density=0.2)
 
@@ -108,27 +110,86 @@ def corrupted(rng, payload):
   return found if found != payload else payload[:-1]
 
 
-def coded_message(seed=0):
-  """Signs of which few differ from the rest: their code is short."""
+def coded_message(codec, seed=0):
+  """Of every layer most values are one and the same: its code is short."""
   rng = np.random.RandomState(seed)
-  value = {'a': np.where(rng.rand(60, 50) < 0.05, -1, 1).astype(np.int8)}
-  return Message(value, {'a': np.ones((60, 50), bool)})
+  last = codec.symbols - 1
+  step = np.float32(0.5) if codec.stepped else np.int16(1)
+
+  def leaf(shape):
+    level = 2 * rng.randint(0, codec.symbols, shape) - last
+    level = np.where(rng.rand(*shape) < 0.05, level, last)
+    return (level * step).astype(step.dtype)
+
+  value = {'a': leaf((60, 50)), 'b': leaf((40, 30))}
+  return Message(value, jax.tree.map(lambda v: np.ones(v.shape, bool), value))
 
 
-def test_no_damage_to_a_coded_payload_decodes():
-  codec = wire.levels(1, coded=True)
-  sent, rng = coded_message(), np.random.RandomState(1)
+@pytest.mark.parametrize(
+  'codec',
+  [
+    wire.levels(1, coded=True),
+    wire.levels(4, coded=True),
+    Codec(3, stepped=True, coded=True),
+  ],
+  ids=['signs', '4 bits', 'ternary'],
+)
+def test_no_damage_to_a_coded_payload_decodes(codec):
+  sent, rng = coded_message(codec), np.random.RandomState(1)
   payload = wire.encode(codec, sent, ENVELOPE)
-  assert len(payload) < len(wire.encode(wire.levels(1), sent, ENVELOPE)) / 2
+  assert (
+    len(payload)
+    < len(wire.encode(codec._replace(coded=False), sent, ENVELOPE)) / 2
+  )
   assert len(payload) == int(wire.size(codec, sent))
   got = wire.decode(codec, payload, sent, ENVELOPE)
   chex.assert_trees_all_equal(got.value, sent.value)
   for _ in range(2000):
     with pytest.raises(WireError):
       wire.decode(codec, corrupted(rng, payload), sent, ENVELOPE)
-  foreign = wire.encode(codec, coded_message(2), ENVELOPE._replace(seed=9))
+  foreign = wire.encode(
+    codec, coded_message(codec, 2), ENVELOPE._replace(seed=9)
+  )
   with pytest.raises(WireError, match='seed'):
     wire.decode(codec, foreign, sent, ENVELOPE)
+
+
+def test_a_payload_of_other_layers_is_refused():
+  """The same number of weights, the same mask: another network."""
+  ones = lambda **shapes: {k: np.ones(s, np.int8) for k, s in shapes.items()}
+  message = lambda **shapes: Message(ones(**shapes), ones(**shapes))
+  codec, sent = wire.levels(1), message(a=(8, 16))
+  payload = wire.encode(codec, sent, ENVELOPE)
+  others = (message(a=(16, 8)), message(b=(8, 16)), message(a=(8, 8), b=(8, 8)))
+  for other in others:
+    with pytest.raises(WireError, match='layers'):
+      wire.decode(codec, payload, other, ENVELOPE)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_message_round_trips_at_the_size_told(data):
+  bits = data.draw(st.integers(1, 8))
+  codec = wire.levels(bits, stepped=data.draw(st.booleans()), coded=True)
+  count = data.draw(st.integers(1, 60))
+  drawn = data.draw(
+    st.lists(st.integers(0, 2**bits - 1), min_size=count, max_size=count)
+  )
+  kept = data.draw(st.lists(st.booleans(), min_size=count, max_size=count))
+  level = 2 * np.array(drawn) - (2**bits - 1)
+  level[kept.index(True) if any(kept) else 0] = 2**bits - 1
+  value = (level * 0.25).astype(np.float32) if codec.stepped else level
+  sent = Message({'a': value * np.array(kept)}, {'a': np.array(kept)})
+  payload = wire.encode(codec, sent, ENVELOPE)
+  assert len(payload) == int(wire.size(codec, jax.tree.map(jnp.asarray, sent)))
+  got = wire.decode(codec, payload, sent, ENVELOPE)
+  chex.assert_trees_all_equal(got.value, sent.value)
+
+
+def test_a_step_that_bfloat16_would_change_is_refused():
+  sent = Message({'a': np.float32([0.1, -0.1])}, {'a': np.True_})
+  with pytest.raises(InputError, match='step'):
+    wire.encode(wire.levels(1, stepped=True), sent, ENVELOPE)
 
 
 def test_a_code_is_never_longer_than_packing():
