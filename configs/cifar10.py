@@ -33,6 +33,7 @@ def sweep():
   return cross(
     grid({'seed': [0, 1, 2]}),
     grid({'algorithm': ['fedavg', 'local', 'signsgd']})
-    + grid({'upload': ['signs', 'change', 'ternary']})
+    + grid({'upload': ['signs', 'change']})
+    + grid({'upload': ['ternary'], 'hidenseek.learning_rate': [0.02]})
     + grid({'upload': ['change'], 'download_bits': [1]}),
   )
