@@ -4,8 +4,8 @@
 
 3 minutes on one core. Round 40, seeds 0 to 2, mean and sd, 105 writers to draw
 from: personalised 0.738 ± 0.021, global 0.738 ± 0.033; 6.1 MB up, 20.5 MB down.
-LeNet at density 0.2 sends fewer weights than the `cnn` at density 1, and is four
-points better (launch/results/search.md).
+LeNet at density 0.2 sends fewer weights than the `cnn` at density 1, and is
+four points better (launch/results/search.md).
 
 TFDS has no FEMNIST: python -m hns.femnist --json=FOLDER prepares it from LEAF's
 files. Any dataset of that name prepared as array_record will do that has the

@@ -38,7 +38,8 @@ def sweep():
     grid({'algorithm': ['fedavg', 'local']})
     + grid({'algorithm': ['signsgd'], 'signsgd.pruned': [False, True]})
     + cross(
-      DENSITIES[:1], grid({'upload': ['signs', 'ternary'], 'download_bits': [4]})
+      DENSITIES[:1],
+      grid({'upload': ['signs', 'ternary'], 'download_bits': [4]}),
     )
     + cross(DENSITIES, grid({'upload': ['change'], 'download_bits': [4, 1]})),
   )
