@@ -159,7 +159,14 @@ def _fingerprint(variables: dict[str, Any]) -> int:
 
 
 def from_run(folder: pathlib.Path, client: int | None) -> bytes:
-  """The file of a run's personal model, or with None of its global one.
+  """The file of `trained`."""
+  return dump(*trained(folder, client))
+
+
+def trained(
+  folder: pathlib.Path, client: int | None
+) -> tuple[Spec, dict[str, Any]]:
+  """A run's personal model, or with None its global one: `dump` takes it.
 
   Raises `InputError` if the run is not finished or its models are not signs.
   """
@@ -179,7 +186,7 @@ def from_run(folder: pathlib.Path, client: int | None) -> bytes:
   names = ('seed', 'density', 'pruning', 'pruning_steps')
   fields = {name: config[name] for name in names}
   spec = Spec(config.model, classes, tuple(image), **fields)
-  return dump(spec, variables)
+  return spec, variables
 
 
 def evaluate(folder: pathlib.Path, content: bytes, client: int | None) -> float:

@@ -42,8 +42,8 @@ def test_a_file_loads_bit_for_bit(run):
       np.testing.assert_array_equal, fresh[name], model.variables[name]
     )
   x = jax.random.normal(jax.random.key(0), (3, *model.spec.image))
-  again = export.load(content)
-  logits = [m.net.apply(m.variables, x) for m in (model, again)]
+  _, trained = export.trained(run, 1)
+  logits = [model.net.apply(v, x) for v in (model.variables, trained)]
   np.testing.assert_array_equal(*logits)
   assert logits[0].shape == (3, 10)
 
