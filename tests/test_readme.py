@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from hns import runs, versus
+from hns import report, runs, versus
 
 TEXT = (ROOT / 'README.md').read_text()
 BLOCKS = re.findall(r'```python\n(.*?)```', TEXT, re.S)
@@ -53,6 +53,13 @@ def test_tables_are_what_the_stored_results_give(name, accuracy):
   assert len(tables) == 6
   for table in tables:
     assert table in TEXT
+
+
+def test_the_ablation_is_what_is_stored():
+  folder = ROOT / 'launch' / 'results'
+  found, _ = runs.load([str(folder / 'ablation.jsonl.gz')])
+  table = report.compare(runs.group(found))
+  assert table in (folder / 'ablation.md').read_text()
 
 
 def test_the_convolution_benchmark_runs():
