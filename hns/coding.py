@@ -3,10 +3,11 @@
 Symbols of b bits are coded bit by bit, the most significant first. Every bit
 has a probability of its own for each value of the bits before it (a node of
 the binary tree of symbols), so the code reaches the entropy of the symbols'
-distribution. Each probability travels as one byte, so symbols of 6 to 8 bits
-cost a layer 63 to 255; a range coder (constriction) does the rest. Its output
-is padded to a length that depends on nothing but how often each symbol occurs,
-which a device can count without coding anything.
+distribution. Each probability travels as one byte; where a layer is too small
+for the whole tree to pay, only so many of its upper levels do, and the bits
+below are even. A range coder (constriction) does the rest. Its output is padded
+to a length that depends on nothing but how often each symbol occurs, which a
+device can count without coding anything.
 """
 
 import constriction
@@ -17,16 +18,12 @@ import numpy as np
 _SPARE = 8  # bytes that a range coder may need beyond its symbols' information
 _FINE = 4096  # costs are counted in such parts of a bit
 _ODDS = np.linspace(-14, 14, 255)  # log odds that one byte can name
+_EVEN = 127
 _PROBABILITY = 1 / (1 + np.exp(-_ODDS))
 # The middle of two neighbours, in float32: equal on host and device.
 _BORDERS = (1 / (1 + np.exp(-(_ODDS[1:] + _ODDS[:-1]) / 2))).astype(np.float32)
 # One part more than it says: a range coder loses about half a part each time.
 _COST = np.ceil(-np.log2(_PROBABILITY) * _FINE).astype(np.int32) + 1
-
-
-def nodes(bits: int) -> int:
-  """Bytes of probabilities for symbols of so many bits."""
-  return 2**bits - 1
 
 
 def histogram(symbols: jax.Array, counted: jax.Array, bits: int) -> jax.Array:
@@ -49,19 +46,15 @@ def histogram(symbols: jax.Array, counted: jax.Array, bits: int) -> jax.Array:
 
 
 def length(counts: jax.Array) -> jax.Array:
-  """Bits that symbols with these counts take, int32 []; can be jitted.
+  """Bits that a layer with these counts takes, int32 []; can be jitted.
 
-  The probabilities and the spare bytes of the whole are not in it. Exact for
-  fewer than 2^24 symbols.
+  The spare bytes of the whole are not in it. Exact for fewer than 2^24 symbols.
   """
-  zeros, ones = _branches(counts)
-  chosen = jnp.searchsorted(_BORDERS, _share(zeros, ones), side='right')
-  cost = jnp.asarray(_COST)
-  return jnp.sum(_times(ones, cost[chosen]) + _times(zeros, cost[254 - chosen]))
+  return _plan(counts)[0]
 
 
 def total(bits: jax.Array) -> jax.Array:
-  """Bytes of a whole code, of its symbols' bits in all."""
+  """Bytes of a whole code, of its layers' bits in all."""
   return (bits + 7) // 8 + _SPARE
 
 
@@ -76,30 +69,35 @@ def encode(parts: list[np.ndarray], bits: int) -> bytes:
   table, used = bytearray(), 0
   for symbols in parts:
     counts = np.bincount(symbols, minlength=2**bits).astype(np.int32)
-    used += int(length(counts))
-    chosen = np.searchsorted(_BORDERS, _share(*_branches(counts)), 'right')
-    table += bytes(chosen.astype(np.uint8))
+    spent, depth, odds = _plan(counts)
+    used += int(spent)
+    told = odds[: 2**depth - 1].astype(np.uint8)
+    table += bytes([depth]) + told.tobytes()
+    chosen = _whole(told, bits)
     for plane in range(bits):
       bit = (symbols >> (bits - 1 - plane)) & 1
       for place, model in _plane(symbols >> (bits - plane), plane, chosen):
         coder.encode(bit[place].astype(np.int32), model)
   words = coder.get_compressed().astype('<u4').tobytes()
-  return bytes(table) + words.ljust(int(total(used)), b'\0')
+  return (bytes(table) + words).ljust(int(total(used)), b'\0')
 
 
 def decode(code: bytes, counts: list[int], bits: int) -> list[np.ndarray]:
   """The arrays of `counts` symbols; the inverse of `encode`.
 
-  A damaged code gives other symbols or an `IndexError`: check it first.
+  A damaged code gives other symbols, an `IndexError` or a `ValueError`: check
+  it first.
   """
-  width = nodes(bits)
-  table = np.frombuffer(code, np.uint8, width * len(counts))
-  words = code[table.size : table.size + (len(code) - table.size) // 4 * 4]
+  tables, rest = [], np.frombuffer(code, np.uint8)
+  for _ in counts:
+    told, rest = np.split(rest, [2 ** int(rest[0])])
+    tables.append(_whole(told[1:], bits))
+  words = rest[: len(rest) // 4 * 4].tobytes()
   coder = constriction.stream.queue.RangeDecoder(
     np.frombuffer(words, '<u4').astype(np.uint32)
   )
   parts = []
-  for count, chosen in zip(counts, table.reshape(-1, width)):
+  for count, chosen in zip(counts, tables):
     symbols = np.zeros(count, np.uint8)
     for plane in range(bits):
       bit = np.zeros(count, np.uint8)
@@ -118,6 +116,32 @@ def _plane(prefix: np.ndarray, plane: int, chosen: np.ndarray):
       index = min(int(chosen[2**plane - 1 + value]), 254)
       model = constriction.stream.model.Bernoulli
       yield place, model(_PROBABILITY[index], perfect=False)
+
+
+def _plan(counts):
+  """What a layer takes in bits, the levels told of its tree, and their odds.
+
+  Told are as many levels as make it shortest: a byte says how many, and each
+  node costs another, index of `_ODDS`.
+  """
+  join = _numpy(counts)
+  zeros, ones = _branches(counts)
+  chosen = join.searchsorted(_BORDERS, _share(zeros, ones), side='right')
+  cost = join.asarray(_COST)
+  own = _times(ones, cost[chosen]) + _times(zeros, cost[254 - chosen])
+  even = _times(zeros + ones, cost[_EVEN])
+  levels = counts.shape[0].bit_length() - 1
+  saved = join.cumsum(even - own - 8)[2 ** np.arange(1, levels + 1) - 2]
+  saved = join.concatenate([join.zeros(1, saved.dtype), saved])
+  depth = join.argmax(saved)
+  return 8 + join.sum(even) - saved[depth], depth, chosen
+
+
+def _whole(told: np.ndarray, bits: int) -> np.ndarray:
+  """The odds of all nodes, even where none are told."""
+  chosen = np.full(2**bits - 1, _EVEN, np.uint8)
+  chosen[: len(told)] = told
+  return chosen
 
 
 def _branches(counts):

@@ -68,7 +68,7 @@ def _assemble(config, mesh, dataset) -> Experiment:
     asked,
     config.eval_split,
     layers,
-    Envelope(0, config.seed, config.density),
+    Envelope(0, 0, config.seed, config.density),
   )
 
 

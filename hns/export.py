@@ -44,7 +44,7 @@ from hns.supermask import Supermask
 from hns.training import correct
 
 _MAGIC = b'HNSM'
-_VERSION = 1
+_VERSION = 2
 _HEAD = struct.Struct('<4sBI')
 _TAIL = struct.Struct('<I')
 

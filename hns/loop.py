@@ -244,13 +244,12 @@ def check_payloads(experiment: Experiment) -> None:
     return [(m, wire.size(codec, m)) for m, codec in zip(sent, codecs)]
 
   codecs = method.down, method.up, federated.PLACES
-  ways = 'download', 'upload', 'choice of places'
-  for way, codec, (message, size) in zip(
-    ways, codecs, first(key, birth, federation)
-  ):
+  told = zip(codecs, first(key, birth, federation))
+  for way, (codec, (message, size)) in enumerate(told):
     if not jax.tree.leaves(message.value):
       continue
+    envelope = envelope._replace(way=way)
     payload = wire.encode(codec, message, envelope)
     got = wire.decode(codec, payload, message, envelope)
     if len(payload) != size or wire.encode(codec, got, envelope) != payload:
-      raise RuntimeError(f'the bytes of the {way} are counted wrongly')
+      raise RuntimeError(f'bytes of the {wire.WAYS[way]} are counted wrongly')

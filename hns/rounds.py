@@ -168,15 +168,20 @@ def run_round(
   """
   method = engine.method
   opening = open_round(engine, key, birth, federation, state)
+  common = method.news is federated.everything  # then counted once for all
+  whole = wire.size(method.down, opening.message) if common else None
 
-  def client(opening, index, own):
-    news = method.news(opening.birth.fixed, opening.message, own)
+  def client(given, index, own):
+    opening, heard = given
+    if not common:
+      news = method.news(opening.birth.fixed, opening.message, own)
+      heard = wire.size(method.down, news)
     part = participate(engine, opening, index, own)
     right, signs = _tried(engine, opening, index, part.model)
     told = (
       wire.size(method.up, part.upload)
       + federated.news_of_places(method, own, part.own),
-      wire.size(method.down, news),
+      heard,
       wire.coordinates(part.upload),
       steps_of(engine.plan, part.examples)[0],
       client_rows(federation.validation, index).size,
@@ -187,7 +192,7 @@ def run_round(
     return summed, (part.own, told)
 
   totals, (own, told) = each_client(
-    client, opening, ids, own, engine.width, engine.mesh
+    client, (opening, whole), ids, own, engine.width, engine.mesh
   )
   sums, weights, loss, examples, votes = totals
   mean = federated.mean(sums, weights)

@@ -21,11 +21,11 @@ from hns import coding, tree
 from hns.errors import InputError, invalid
 
 _MAGIC = b'HNS'
-_VERSION = 3
+_VERSION = 4
 # magic, version, symbols of the codec (0: floats), coding (0: packed, 1:
-# entropy), whether leaves have a step, round, seed, density, coordinates,
+# entropy), whether leaves have a step, round, way, seed, density, coordinates,
 # CRC-32 of the leaves and of which coordinates travel, CRC-32 of all the rest.
-_HEADER = struct.Struct('<3sBHBBIQdIII')
+_HEADER = struct.Struct('<3sBHBBIBQdIII')
 HEADER_BYTES = _HEADER.size
 
 
@@ -67,6 +67,7 @@ class Codec(NamedTuple):
 
 
 FLOATS = Codec(0)
+WAYS = 'download', 'upload', 'choice of places'
 
 
 def levels(bits: int, stepped: bool = False, coded: bool = False) -> Codec:
@@ -79,9 +80,10 @@ def levels(bits: int, stepped: bool = False, coded: bool = False) -> Codec:
 
 
 class Envelope(NamedTuple):
-  """What a header says of its payload: the round and the network it is for."""
+  """What a header says of its payload: its round, its way and its network."""
 
   round: int
+  way: int  # an index of `WAYS`
   seed: int
   density: float
 
@@ -129,8 +131,7 @@ def size(codec: Codec, message: Message) -> jax.Array:
     for value, weight in zip(values, jax.tree.leaves(message.weight)):
       symbols = symbols_of(codec, value, _step(codec, value, weight))
       used += coding.length(coding.histogram(symbols, weight != 0, bits))
-    code = coding.nodes(bits) * len(values) + coding.total(used)
-    body = jnp.minimum(body, code)
+    body = jnp.minimum(body, coding.total(used))
   return (HEADER_BYTES + steps + body).astype(jnp.int32)
 
 
@@ -178,11 +179,11 @@ def decode(
     payload: the bytes.
     like: a message of the expected shapes and weights; its values are not
       read.
-    envelope: the round and network that the receiver expects.
+    envelope: the round, way and network that the receiver expects.
 
   Raises:
     WireError: damaged, cut, foreign, of the wrong length, or for another
-      round or network. Nothing is decoded then.
+      round, way or network. Nothing is decoded then.
   """
   value, weight = _host(like)
   if not jax.tree.leaves(value):
@@ -205,7 +206,7 @@ def decode(
 
 def open_header(payload: bytes) -> Envelope:
   """The envelope of a payload, its checksum verified."""
-  return Envelope(*_fields(payload)[5:8])
+  return Envelope(*_fields(payload)[5:9])
 
 
 def _pack(codec: Codec, parts: list[np.ndarray]) -> tuple[bool, bytes]:
@@ -286,7 +287,7 @@ def _check(codec, payload, counts, places, envelope) -> bool:
       raise WireError(f'{name} is {got}, expected {value}')
   length = HEADER_BYTES + 2 * len(counts) * codec.stepped
   packed = length + (sum(counts) * codec.bits + 7) // 8
-  least = length + coding.nodes(codec.bits) * len(counts) if coded else packed
+  least = length + len(counts) if coded else packed
   if not least <= len(payload) <= packed:
     raise WireError(f'{len(payload)} bytes, expected {least} to {packed}')
   return coded

@@ -7,7 +7,8 @@ Each side is a process of its own with the same cores, one at work at a time,
 in turn. All start from the same weights and take the same batches; a side
 whose answer differs from ours is reported as wrong and not timed. A side whose
 package is missing is named and skipped. `plain_vmap` and `vmap_steps` play 10
-clients of the round and are charged in proportion.
+clients of the round and are charged in proportion. --sides=packed is ours
+without the entropy code: what it costs to count a code's bytes.
 """
 
 import contextlib
@@ -112,7 +113,7 @@ def prepare(side: str, task: str, folder: pathlib.Path):
     from engine import jax_sides
 
     return jax_sides.peak()
-  if side.startswith('ours'):
+  if side.startswith('ours') or side == 'packed':
     return prepare_ours(side, workload, method, folder)
   if side.startswith('torch'):
     from engine import torch_sides as sides
@@ -127,8 +128,9 @@ def prepare_ours(side, workload, method, folder):
   from engine import jax_sides
 
   width = int(side.partition('@')[2] or 0)
-  problem, play, about = jax_sides.ours(workload, method, width)
-  if not width:
+  coded = side != 'packed'
+  problem, play, about = jax_sides.ours(workload, method, width, coded)
+  if side == 'ours':
     np.savez(folder / 'problem.npz', **problem)
     np.save(folder / 'few.npy', play(some=True))
     net, params = workloads.plain(workload), workloads.tree_of(problem, 'start')

@@ -58,7 +58,7 @@ def test_a_client_tells_the_places_it_pruned_once():
   mask = jax.tree.map(lambda x: x[int(played.ids[0])], played.own.kept)
   levels = jax.tree.map(lambda m: (2 * m - 1).astype(np.int8), mask)
   ones = jax.tree.map(np.ones_like, mask)
-  codec, envelope = wire.levels(1, coded=True), wire.Envelope(0, 0, 1.0)
+  codec, envelope = wire.levels(1, coded=True), wire.Envelope(0, 0, 0, 1.0)
   places = wire.encode(codec, wire.Message(levels, ones), envelope)
   weights = wire.HEADER_BYTES + 4 * kept
   assert int(played.report.uplink[0]) == weights + len(places)

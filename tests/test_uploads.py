@@ -11,7 +11,7 @@ from hns import explore, tree, uploads, wire
 from hns.federated import Server
 from hns.wire import Envelope, Message
 
-KEY, ENVELOPE = jax.random.key(0), Envelope(1, 0, 1.0)
+KEY, ENVELOPE = jax.random.key(0), Envelope(1, 0, 0, 1.0)
 COMPRESSIONS = {
   'one bit': uploads.one_bit(),
   'ternary': uploads.ternary(1.5),
