@@ -1,14 +1,14 @@
 """Our method against each rival: what accuracy, and at what cost.
 
 Accuracy is that of the model as held, the one a client ended its last round
-with, if not another of `ACCURACIES` is asked for. Costs are those of the first
+with, if not another of `ACCURACIES` is asked for; groups are `judged` by it
+before they are compared. Costs are those of the first
 evaluated round in which the mean over seeds reaches the common target, the
 lower of the two accuracies at the end. Runs are compared that share dataset,
 clients and model.
 """
 
 import collections
-import functools
 from typing import Any
 
 import numpy as np
@@ -25,14 +25,28 @@ COSTS = {
 }
 
 
+def judged(group: Any, accuracy: str = 'held') -> Any:
+  """A group whose rows call that accuracy `accuracy`, its worst tenth `p10`."""
+  field = f'{accuracy}_accuracy'
+  more = lambda row: {
+    **row,
+    'accuracy': row[field],
+    'p10': row.get(f'{field}_p10'),
+  }
+  return group._replace(
+    rows=tuple([more(row) for row in rows] for rows in group.rows)
+  )
+
+
 def settings(groups: list[Any], accuracy: str = 'held') -> dict[str, list[Any]]:
-  """Groups that tell an accuracy, by dataset, clients and model."""
+  """Groups that tell an accuracy, `judged`, by dataset, clients and model."""
   found = collections.defaultdict(list)
   for group in groups:
-    if all(_field(accuracy) in row for rows in group.rows for row in rows):
+    rows = [row for rows in group.rows for row in rows]
+    if all(f'{accuracy}_accuracy' in row for row in rows):
       config = group.config
       name = f'{config["dataset"]}, {config["num_clients"]} clients'
-      found[f'{name}, {config["model"]}'].append(group)
+      found[f'{name}, {config["model"]}'].append(judged(group, accuracy))
   return dict(found)
 
 
@@ -51,33 +65,20 @@ def claims(groups: list[Any], accuracy: str = 'held') -> str:
   is less; '' where the rival's is 0.
   """
   parts = []
-  end = functools.partial(final, accuracy=accuracy)
   for setting, chosen in settings(groups, accuracy).items():
-    ours = max(filter(is_ours, chosen), key=end, default=None)
+    ours = max(filter(is_ours, chosen), key=final, default=None)
     if ours is None or len(chosen) < 2:
       continue
     lines = [
-      [f'**{group.label}**', *told(group, accuracy), *[''] * (1 + len(COSTS))]
+      [f'**{group.label}**', *told(group), *[''] * (1 + len(COSTS))]
       if group is ours
-      else [
-        group.label,
-        *told(group, accuracy),
-        *compared(ours, group, accuracy),
-      ]
-      for group in sorted(chosen, key=end, reverse=True)
+      else [group.label, *told(group), *compared(ours, group)]
+      for group in sorted(chosen, key=final, reverse=True)
     ]
-    parts += [f'**{setting}**', markdown(_titles(accuracy), lines)]
+    titles = ['method', accuracy, 'its worst tenth', 'global', 'up', 'down']
+    titles += [f'ours: {name}' for name in ['accuracy', *COSTS.values()]]
+    parts += [f'**{setting}**', markdown(titles, lines)]
   return '\n\n'.join(parts)
-
-
-def _titles(accuracy):
-  ours = [f'ours: {name}' for name in ['accuracy', *COSTS.values()]]
-  told = ['its worst tenth', 'global', 'up', 'down']
-  return ['method', accuracy, *told, *ours]
-
-
-def _field(accuracy: str) -> str:
-  return f'{accuracy}_accuracy'
 
 
 def markdown(titles: list[str], lines: list[list[str]]) -> str:
@@ -86,11 +87,11 @@ def markdown(titles: list[str], lines: list[list[str]]) -> str:
   return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
 
 
-def told(group: Any, accuracy: str = 'held') -> list[str]:
+def told(group: Any) -> list[str]:
   """What a method ends with, over seeds."""
   last = _ends(group)
-  pick = lambda name: [row[name] for row in last if name in row]
-  names = _field(accuracy), f'{_field(accuracy)}_p10', _field('global')
+  pick = lambda name: [row[name] for row in last if row.get(name) is not None]
+  names = 'accuracy', 'p10', 'global_accuracy'
   sent = 'uplink_bytes', 'downlink_bytes'
   return [
     *(mean_sd(pick(name)) for name in names),
@@ -98,7 +99,7 @@ def told(group: Any, accuracy: str = 'held') -> list[str]:
   ]
 
 
-def compared(ours: Any, rival: Any, accuracy: str = 'held') -> list[str]:
+def compared(ours: Any, rival: Any) -> list[str]:
   """Our accuracy and our costs to the common target, relative to a rival's.
 
   Over the seeds that both ran; '' without any.
@@ -107,9 +108,8 @@ def compared(ours: Any, rival: Any, accuracy: str = 'held') -> list[str]:
   if not seeds:
     return [''] * (1 + len(COSTS))
   ours, rival = _with(ours, seeds), _with(rival, seeds)
-  mine, theirs = final(ours, accuracy), final(rival, accuracy)
-  target = min(mine, theirs)
-  mine_at, theirs_at = (at(group, target, accuracy) for group in (ours, rival))
+  mine, theirs = final(ours), final(rival)
+  mine_at, theirs_at = (at(g, min(mine, theirs)) for g in (ours, rival))
   costs = [percent(mine_at[name], theirs_at[name]) for name in COSTS]
   return [percent(mine, theirs), *costs]
 
@@ -124,9 +124,9 @@ def percent(value: float, base: float) -> str:
   return f'{100 * (value / base - 1):+.1f} %' if base else ''
 
 
-def final(group: Any, accuracy: str = 'held') -> float:
+def final(group: Any) -> float:
   """Accuracy in the end, mean over seeds."""
-  return float(np.mean([row[_field(accuracy)] for row in _ends(group)]))
+  return float(np.mean([row['accuracy'] for row in _ends(group)]))
 
 
 def _ends(group: Any) -> list[dict[str, Any]]:
@@ -135,7 +135,7 @@ def _ends(group: Any) -> list[dict[str, Any]]:
   return [rows[last] for rows in group.rows]
 
 
-def at(group: Any, target: float, accuracy: str = 'held') -> dict[str, float]:
+def at(group: Any, target: float) -> dict[str, float]:
   """Means over seeds of the first row whose mean accuracy is the target's.
 
   Args:
@@ -145,9 +145,9 @@ def at(group: Any, target: float, accuracy: str = 'held') -> dict[str, float]:
   for rows in zip(*group.rows):
     mean = {
       name: float(np.mean([row[name] for row in rows]))
-      for name in (_field(accuracy), *COSTS)
+      for name in ('accuracy', *COSTS)
     }
-    if mean[_field(accuracy)] >= target - 1e-9:
+    if mean['accuracy'] >= target - 1e-9:
       return mean
   raise ValueError(f'{group.label} never reaches {target}')
 

@@ -28,7 +28,8 @@ def group(name, held, each, **table):
   config = {'algorithm': name, 'dataset': 'mnist', 'num_clients': 100}
   config |= {'model': 'cnn', name: table}
   folders = pathlib.Path('a'), pathlib.Path('b')
-  return Group(name, config, (0, 1), folders, (1, 1), ({}, {}), tuple(rows))
+  found = Group(name, config, (0, 1), folders, (1, 1), ({}, {}), tuple(rows))
+  return versus.judged(found)
 
 
 OURS = group('hidenseek', [0.5, 0.7, 0.8], 10, gate='sign')
