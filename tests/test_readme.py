@@ -1,13 +1,14 @@
 """The README's Python runs as written."""
 
 import re
+import shlex
 import subprocess
 import sys
 
 import pytest
 from conftest import ROOT
 
-from hns import report, runs, versus
+from hns import report
 
 TEXT = (ROOT / 'README.md').read_text()
 BLOCKS = re.findall(r'```python\n(.*?)```', TEXT, re.S)
@@ -43,23 +44,24 @@ def test_linked_files_exist():
     assert target.startswith('https://') or (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize(
-  'name, accuracy', [('moderate', 'personal'), ('scarce', 'held')]
-)
-def test_tables_are_what_the_stored_results_give(name, accuracy):
-  stored = ROOT / 'launch' / 'results' / f'{name}.jsonl.gz'
-  found, _ = runs.load([str(stored)])
-  tables = versus.claims(runs.group(found), accuracy).split('\n\n')
-  assert len(tables) == 6
-  for table in tables:
-    assert table in TEXT
+PAGES = [ROOT / 'README.md', *(ROOT / 'launch' / 'results').glob('*.md')]
+STORED = re.compile(r'python -m hns\.report (launch/results/\S+\.gz[^`\n#]*)')
 
 
-def test_the_ablation_is_what_is_stored():
-  folder = ROOT / 'launch' / 'results'
-  found, _ = runs.load([str(folder / 'ablation.jsonl.gz')])
-  table = report.compare(runs.group(found))
-  assert table in (folder / 'ablation.md').read_text()
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_tables_are_what_their_commands_print(page, monkeypatch, capsys):
+  """A command that reads stored results; its page holds some of its tables."""
+  monkeypatch.chdir(ROOT)
+  text = page.read_text()
+  held = set(re.findall(r'(?:^\|.*\n)+', text, re.M))
+  printed = ''
+  for words in STORED.findall(text):
+    monkeypatch.setattr(sys, 'argv', ['report', *shlex.split(words)])
+    report.main()
+    printed += capsys.readouterr().out
+  accurate = {table for table in held if ' ± ' in table}
+  assert bool(accurate) == bool(printed)
+  assert all(table in printed for table in accurate)
 
 
 def test_the_convolution_benchmark_runs():

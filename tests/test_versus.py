@@ -20,6 +20,7 @@ def group(name, held, each, **table):
         'uplink_bytes': each * (n + 1),
         'downlink_bytes': 2 * each * (n + 1),
         'client_flops': 1e9 * each * (n + 1),
+        'client_steps': each * (n + 1),
       }
       for n, accuracy in enumerate(held)
     ]
@@ -42,7 +43,7 @@ def test_costs_are_those_of_the_first_row_at_the_target():
   """The rival ends at 0.5, where we are after a row of 10 and it after 3."""
   found = versus.compared(OURS, RIVAL)
   assert found == [
-    *('+60.0 %', '-83.3 %', '-83.3 %', '-83.3 %', '-66.7 %'),
+    *('+60.0 %', '-83.3 %', '-83.3 %', '-83.3 %', '-83.3 %', '-66.7 %'),
   ]
   assert versus.compared(OURS, BETTER)[0] == '-11.1 %'
   assert versus.compared(OURS, SILENT)[1:3] == ['', '']
@@ -81,7 +82,7 @@ def test_seeds_are_compared_with_themselves():
   alone = RIVAL._replace(rows=RIVAL.rows[1:], seeds=(1,))
   assert versus.compared(OURS, alone)[0] == versus.percent(0.9, 0.6)
   other = RIVAL._replace(seeds=(2, 3))
-  assert versus.compared(OURS, other) == [''] * 5
+  assert versus.compared(OURS, other) == [''] * 6
 
 
 def test_seeds_that_are_behind_do_not_count_twice():
