@@ -2,11 +2,10 @@
 
 Accuracy is that of the model as held, the one a client ended its last round
 with, if not another of `ACCURACIES` is asked for; groups are `judged` by it
-before they are compared. Costs are those of the first
-evaluated round in which the mean over seeds reaches the common target, the
-lower of the two accuracies at the end. Seconds are not compared: they are of
-simulations that may have shared a machine. Runs are compared that share dataset,
-clients and model.
+before they are compared. Costs are those of the first evaluated round in which
+the mean over seeds reaches the common target, the lower of the two accuracies
+at the end. Seconds are not compared: they are of simulations that may have
+shared a machine. Runs are compared that share dataset, clients and model.
 """
 
 import collections
