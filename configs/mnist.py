@@ -55,4 +55,24 @@ def ablation():
   )
 
 
-SWEEPS = {'ablation': ablation}
+def rivals():
+  """FedAvg in few bits, on the whole and on the pruned network."""
+  signsgd = grid({'algorithm': ['signsgd'], 'signsgd.feedback': [True, False]})
+  quantised = grid({'algorithm': ['fedavg_quantized']})
+  local = lambda name, **rates: cross(
+    zipped(
+      {
+        f'{name}.optimizer': list(rates),
+        f'{name}.learning_rate': list(rates.values()),
+      }
+    ),
+    grid({f'{name}.pruned': [False, True]}),
+  )
+  return cross(
+    grid({'seed': [0, 1, 2]}),
+    cross(signsgd, local('signsgd', adam=0.003, sgd=0.1))
+    + cross(quantised, local('fedavg_quantized', adam=0.001, sgd=0.05)),
+  )
+
+
+SWEEPS = {'ablation': ablation, 'rivals': rivals}
