@@ -57,21 +57,25 @@ def ablation():
 
 def rivals():
   """FedAvg in few bits, on the whole and on the pruned network."""
-  signsgd = grid({'algorithm': ['signsgd'], 'signsgd.feedback': [True, False]})
-  quantised = grid({'algorithm': ['fedavg_quantized']})
-  local = lambda name, **rates: cross(
-    zipped(
-      {
-        f'{name}.optimizer': list(rates),
-        f'{name}.learning_rate': list(rates.values()),
-      }
-    ),
-    grid({f'{name}.pruned': [False, True]}),
-  )
   return cross(
     grid({'seed': [0, 1, 2]}),
-    cross(signsgd, local('signsgd', adam=0.003, sgd=0.1))
-    + cross(quantised, local('fedavg_quantized', adam=0.001, sgd=0.05)),
+    cross(
+      grid({'algorithm': ['signsgd'], 'signsgd.feedback': [True, False]}),
+      _local('signsgd', adam=0.003, sgd=0.1),
+    )
+    + cross(
+      grid({'algorithm': ['fedavg_quantized']}),
+      _local('fedavg_quantized', adam=0.001, sgd=0.05),
+    ),
+  )
+
+
+def _local(name, **rates):
+  """Each optimizer at its rate, whole and pruned."""
+  rate = f'{name}.learning_rate'
+  return cross(
+    zipped({f'{name}.optimizer': list(rates), rate: list(rates.values())}),
+    grid({f'{name}.pruned': [False, True]}),
   )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 _SPARE = 8  # bytes that a range coder may need beyond its symbols' information
 _FINE = 4096  # costs are counted in such parts of a bit
 _ODDS = np.linspace(-14, 14, 255)  # log odds that one byte can name
-_EVEN = 127
+_EVEN = 127  # the index of even odds
 _PROBABILITY = 1 / (1 + np.exp(-_ODDS))
 # The middle of two neighbours, in float32: equal on host and device.
 _BORDERS = (1 / (1 + np.exp(-(_ODDS[1:] + _ODDS[:-1]) / 2))).astype(np.float32)

@@ -243,7 +243,7 @@ def check_payloads(experiment: Experiment) -> None:
     sent = down, up, federated.told_places(method, own)
     return [(m, wire.size(codec, m)) for m, codec in zip(sent, codecs)]
 
-  codecs = method.down, method.up, federated.PLACES
+  codecs = method.down, method.up, federated.PLACES  # in order of wire.WAYS
   told = zip(codecs, first(key, birth, federation))
   for way, (codec, (message, size)) in enumerate(told):
     if not jax.tree.leaves(message.value):

@@ -5,6 +5,7 @@ cohort, so how clients are spread over devices (`hns.parallel`) changes no
 result.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -170,27 +171,7 @@ def run_round(
   opening = open_round(engine, key, birth, federation, state)
   common = method.news is federated.everything  # then counted once for all
   whole = wire.size(method.down, opening.message) if common else None
-
-  def client(given, index, own):
-    opening, heard = given
-    if not common:
-      news = method.news(opening.birth.fixed, opening.message, own)
-      heard = wire.size(method.down, news)
-    part = participate(engine, opening, index, own)
-    right, signs = _tried(engine, opening, index, part.model)
-    told = (
-      wire.size(method.up, part.upload)
-      + federated.news_of_places(method, own, part.own),
-      heard,
-      wire.coordinates(part.upload),
-      steps_of(engine.plan, part.examples)[0],
-      client_rows(federation.validation, index).size,
-      right,
-    )
-    terms = federated.weigh(part.upload, part.examples)
-    summed = (*terms, part.loss * part.examples, part.examples, signs)
-    return summed, (part.own, told)
-
+  client = functools.partial(_client, engine)
   totals, (own, told) = each_client(
     client, (opening, whole), ids, own, engine.width, engine.mesh
   )
@@ -206,6 +187,31 @@ def run_round(
     votes,
   )
   return after, own, report
+
+
+def _client(engine, given, index, own) -> tuple[Any, Any]:
+  """What a round sums over clients, and what it lists of each.
+
+  `given`: the opening, and the bytes of a download that all share or None.
+  """
+  (opening, heard), method = given, engine.method
+  if heard is None:
+    news = method.news(opening.birth.fixed, opening.message, own)
+    heard = wire.size(method.down, news)
+  part = participate(engine, opening, index, own)
+  right, signs = _tried(engine, opening, index, part.model)
+  told = (
+    wire.size(method.up, part.upload)
+    + federated.news_of_places(method, own, part.own),
+    heard,
+    wire.coordinates(part.upload),
+    steps_of(engine.plan, part.examples)[0],
+    client_rows(opening.federation.validation, index).size,
+    right,
+  )
+  terms = federated.weigh(part.upload, part.examples)
+  summed = (*terms, part.loss * part.examples, part.examples, signs)
+  return summed, (part.own, told)
 
 
 class Part(NamedTuple):

@@ -7,8 +7,8 @@ Each side is a process of its own with the same cores, one at work at a time,
 in turn. All start from the same weights and take the same batches; a side
 whose answer differs from ours is reported as wrong and not timed. A side whose
 package is missing is named and skipped. `plain_vmap` and `vmap_steps` play 10
-clients of the round and are charged in proportion. --sides=packed is ours
-without the entropy code: what it costs to count a code's bytes.
+clients of the round and are charged in proportion. --sides=ours_packed is
+ours without the entropy code: what it costs to count a code's bytes.
 """
 
 import contextlib
@@ -113,7 +113,7 @@ def prepare(side: str, task: str, folder: pathlib.Path):
     from engine import jax_sides
 
     return jax_sides.peak()
-  if side.startswith('ours') or side == 'packed':
+  if side.startswith('ours'):
     return prepare_ours(side, workload, method, folder)
   if side.startswith('torch'):
     from engine import torch_sides as sides
@@ -128,7 +128,7 @@ def prepare_ours(side, workload, method, folder):
   from engine import jax_sides
 
   width = int(side.partition('@')[2] or 0)
-  coded = side != 'packed'
+  coded = side != 'ours_packed'
   problem, play, about = jax_sides.ours(workload, method, width, coded)
   if side == 'ours':
     np.savez(folder / 'problem.npz', **problem)

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from hns import coding
 
+LENGTH = jax.jit(coding.length)
+
 
 def entropy(symbols):
   counts = np.bincount(symbols)
@@ -15,13 +17,10 @@ def entropy(symbols):
   return float(-(counts * np.log2(counts / counts.sum())).sum()) / 8
 
 
-_length = jax.jit(coding.length)
-
-
 def told(parts, bits):
   """Bytes of the code, as a device counts them."""
   counts = [np.bincount(p, minlength=2**bits).astype(np.int32) for p in parts]
-  used = sum(_length(c) for c in counts)
+  used = sum(LENGTH(c) for c in counts)
   return int(coding.total(used))
 
 

@@ -29,7 +29,7 @@ METHODS = {
   'local': {'algorithm': 'local'},  # keeps everything
   'lotteryfl': {'algorithm': 'lotteryfl'},  # prunes on the client
 }
-# So many runs at once, so often, of two methods: 16 are killed.
+# So many runs at once, so often, of every method: 24 are killed.
 RUNS, LIVES = 4, 2
 
 
@@ -56,7 +56,7 @@ def share(patch, built, programs):
   patch.setattr(workdir, 'draw', lambda title, folder: None)
 
 
-@pytest.fixture(scope='module', params=['hidenseek', 'lotteryfl'])
+@pytest.fixture(scope='module', params=METHODS)
 def whole(request, tmp_path_factory):
   config = config_of(request.param)
   folder = tmp_path_factory.mktemp('whole')
