@@ -2,13 +2,13 @@
 
   python -m hns.report RUN... [--out=FOLDER] [--tensorboard=FOLDER]
 
-prints a line for every group of runs that differ in their seed alone, and ours
-against each rival (`hns.versus`), by the accuracy that `--accuracy` names, of
-methods in whose label `--filter` is found. The first folder gets it as
-`report.md`, with pictures (`hns.pictures`), and `table.csv`, a line for every
-run; the second, event files of every run. RUN is a run's folder, a folder of
-such, or a file of runs that `--pack=FILE` has written, without what each client
-did.
+prints a line for every group of runs that differ in their seed alone, methods
+by settings, and ours against each rival (`hns.versus`), by the accuracy that
+`--accuracy` names, of methods in whose label `--filter` is found. The first
+folder gets it as `report.md`, with pictures (`hns.pictures`), and `table.csv`,
+a line for every run; the second, event files of every run. RUN is a run's
+folder, a folder of such, or a file of runs that `--pack=FILE` has written,
+without what each client did.
 """
 
 import argparse
@@ -202,8 +202,9 @@ def _report(flags: argparse.Namespace) -> None:
   text = '\n'.join(skipped)
   if not groups:
     raise InputError(f'nothing to compare\n{text}')
-  parts = compare(groups), versus.claims(groups, flags.accuracy), text
-  text = '\n\n'.join(part for part in parts if part)
+  tables = versus.overview, versus.claims
+  parts = [compare(groups), *(t(groups, flags.accuracy) for t in tables), text]
+  text = '\n\n'.join(filter(None, parts))
   print(text)
   if flags.out:
     write(groups, text, flags.out)

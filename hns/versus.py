@@ -58,6 +58,32 @@ def is_ours(group: Any) -> bool:
   return config['algorithm'] == 'hidenseek' and table.get('gate') == 'sign'
 
 
+def overview(groups: list[Any], accuracy: str = 'held') -> str:
+  """Markdown: methods by settings, '' with fewer than two of these.
+
+  In each the accuracy, the best one bold, and bytes up / down. The first method
+  is that which on average is closest to the best.
+  """
+  found = settings(groups, accuracy)
+  if len(found) < 2:
+    return ''
+  best = {name: max(map(final, chosen)) for name, chosen in found.items()}
+  lines, behind = collections.defaultdict(dict), collections.defaultdict(list)
+  for name, chosen in found.items():
+    for group in chosen:
+      shown, *_, up, down = told(group)
+      mark = '**' * (final(group) == best[name])
+      lines[group.label][name] = [f'{mark}{shown}{mark}', f'{up} / {down}']
+      behind[group.label].append(best[name] - final(group))
+  order = sorted(lines, key=lambda label: np.mean(behind[label]))
+  titles = [title for name in found for title in (name, 'up / down')]
+  cells = [
+    [label, *(x for name in found for x in lines[label].get(name, ['', '']))]
+    for label in order
+  ]
+  return markdown(['method', *titles], cells)
+
+
 def claims(groups: list[Any], accuracy: str = 'held') -> str:
   """Markdown: a table a setting, the best first.
 
