@@ -46,9 +46,12 @@ def histogram(symbols: jax.Array, counted: jax.Array, bits: int) -> jax.Array:
 
 
 def length(counts: jax.Array) -> jax.Array:
-  """Bits that a layer with these counts takes, int32 []; can be jitted.
+  """Bits that layers with these counts take, int32 [...]; can be jitted.
 
   The spare bytes of the whole are not in it. Exact for fewer than 2^24 symbols.
+
+  Args:
+    counts: int32 [..., 2^bits].
   """
   return _plan(counts)[0]
 
@@ -119,22 +122,24 @@ def _plane(prefix: np.ndarray, plane: int, chosen: np.ndarray):
 
 
 def _plan(counts):
-  """What a layer takes in bits, the levels told of its tree, and their odds.
+  """What layers take in bits, the levels told of their trees, and the odds.
 
   Told are as many levels as make it shortest: a byte says how many, and each
   node costs another, index of `_ODDS`.
   """
   join = _numpy(counts)
   zeros, ones = _branches(counts)
-  chosen = join.searchsorted(_BORDERS, _share(zeros, ones), side='right')
+  chosen = join.sum(_share(zeros, ones)[..., None] >= _BORDERS, -1)
   cost = join.asarray(_COST)
   own = _times(ones, cost[chosen]) + _times(zeros, cost[254 - chosen])
   even = _times(zeros + ones, cost[_EVEN])
-  levels = counts.shape[0].bit_length() - 1
-  saved = join.cumsum(even - own - 8)[2 ** np.arange(1, levels + 1) - 2]
-  saved = join.concatenate([join.zeros(1, saved.dtype), saved])
-  depth = join.argmax(saved)
-  return 8 + join.sum(even) - saved[depth], depth, chosen
+  levels = counts.shape[-1].bit_length() - 1
+  gain = even - own - 8
+  saved = join.stack(
+    [join.sum(gain[..., : 2**told - 1], -1) for told in range(levels + 1)], -1
+  )
+  bits = 8 + join.sum(even, -1) - join.max(saved, -1)
+  return bits, join.argmax(saved, -1), chosen
 
 
 def _whole(told: np.ndarray, bits: int) -> np.ndarray:
@@ -145,15 +150,15 @@ def _whole(told: np.ndarray, bits: int) -> np.ndarray:
 
 
 def _branches(counts):
-  """How often each node's bit is 0, and 1; int32 [nodes], level by level."""
+  """How often a node's bit is 0, and 1; int32 [..., nodes], level by level."""
   zeros, ones, width = [], [], 1
-  while width < counts.shape[0]:
-    halves = counts.reshape(width, 2, -1).sum(-1)
-    zeros.append(halves[:, 0])
-    ones.append(halves[:, 1])
+  while width < counts.shape[-1]:
+    halves = counts.reshape(*counts.shape[:-1], width, 2, -1).sum(-1)
+    zeros.append(halves[..., 0])
+    ones.append(halves[..., 1])
     width *= 2
   join = _numpy(counts)
-  return join.concatenate(zeros), join.concatenate(ones)
+  return join.concatenate(zeros, -1), join.concatenate(ones, -1)
 
 
 def _share(zeros, ones):

@@ -127,10 +127,11 @@ def size(codec: Codec, message: Message) -> jax.Array:
   bits, steps = codec.bits, 2 * len(values) * codec.stepped
   body = (coordinates(message) * bits + 7) // 8
   if codec.coded:
-    used = jnp.int32(0)
+    counts = []
     for value, weight in zip(values, jax.tree.leaves(message.weight)):
       symbols = symbols_of(codec, value, _step(codec, value, weight))
-      used += coding.length(coding.histogram(symbols, weight != 0, bits))
+      counts.append(coding.histogram(symbols, weight != 0, bits))
+    used = jnp.sum(coding.length(jnp.stack(counts)))
     body = jnp.minimum(body, coding.total(used))
   return (HEADER_BYTES + steps + body).astype(jnp.int32)
 
