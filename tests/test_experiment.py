@@ -3,10 +3,8 @@
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import jax
 import pytest
@@ -109,30 +107,6 @@ def test_rows_that_were_lost_after_the_last_checkpoint_come_back(tmp_path):
   assert [row['round'] for row in runs.read(tmp_path)] == [1]
   again = experiment.run(small_config(), tmp_path)
   assert steady(again) == steady(whole) == steady(runs.read(tmp_path))
-
-
-def test_a_killed_run_leaves_whole_lines(tmp_path):
-  run = subprocess.Popen(
-    command(
-      f'--config={ROOT / "configs" / "test.py"}',
-      f'--workdir={tmp_path}',
-      '--config.rounds=100000',
-    ),
-    stderr=subprocess.DEVNULL,
-  )
-  path = tmp_path / 'metrics.jsonl'
-  deadline = time.monotonic() + 120
-  while time.monotonic() < deadline:
-    if path.exists() and path.read_text().count('\n') >= 3:
-      break
-    time.sleep(0.05)
-  run.send_signal(signal.SIGKILL)
-  run.wait()
-  lines = path.read_text().split('\n')
-  assert lines[-1] == '' and len(lines) > 3
-  assert [json.loads(line)['round'] for line in lines[:-1]] == list(
-    range(1, len(lines))
-  )
 
 
 def test_metrics_count_rounds_between_evaluations(tmp_path):

@@ -138,7 +138,7 @@ def test_engine_equals_a_plain_loop(x64):
 
 def test_the_loop_test_can_fail(x64):
   """Another learning rate, in the engine alone, changes many signs."""
-  fields = dict(cohort=4, local_epochs=3, **SIZES)
+  fields = dict(cohort=5, local_epochs=3, **SIZES)
   experiment = in_double(small(**fields))
   state = rounds.begin(experiment.birth)
   expected = loop_round(experiment, state)

@@ -310,7 +310,7 @@ def test_a_sweep_goes_on_after_failure_interruption_and_kill(tmp_path):
 def test_the_command(tmp_path):
   flags = [
     *(f'--config={ROOT}/configs/test.py', f'--workdir={tmp_path}'),
-    *('--filter=local.*[01]$', '--config.rounds=1', '--jobs=1'),
+    *('--filter=local.*0$', '--config.rounds=1', '--jobs=1'),
   ]
 
   def run(*more):
@@ -322,22 +322,15 @@ def test_the_command(tmp_path):
 
   result = run()
   assert result.returncode == 0, result.stdout + result.stderr
-  assert '2 runs (0-1)' in result.stdout and '2 left' in result.stdout
+  assert '1 runs (0-0)' in result.stdout and '1 left' in result.stdout
   assert 'known when the first run is done' in result.stdout
   assert (
-    '| digits | 6 | local | 0 | 1 | 0 1 |' in result.stdout
+    '| digits | 6 | local | 0 | 1 | 0 |' in result.stdout
     and result.stderr == ''
   )
   with open(tmp_path / 'table.csv') as file:
     lines = list(csv.DictReader(file))
-  assert [line['status'] for line in lines] == [
-    'left',
-    'done',
-    'left',
-    'done',
-    'left',
-    'left',
-  ]
+  assert [line['status'] for line in lines] == ['left', 'done', *4 * ['left']]
   assert [line['algorithm'] for line in lines] == 3 * ['hidenseek', 'local']
   assert float(lines[1]['personal_accuracy']) > 0.5
   planned = run('--dry_run', '--filter=', '--index=2')
