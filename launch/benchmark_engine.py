@@ -8,7 +8,9 @@ in turn. All start from the same weights and take the same batches; a side
 whose answer differs from ours is reported as wrong and not timed. A side whose
 package is missing is named and skipped. `plain_vmap` and `vmap_steps` play 10
 clients of the round and are charged in proportion. --sides=ours_packed is
-ours without the entropy code: what it costs to count a code's bytes.
+ours without the entropy code: what it costs to count a code's bytes;
+--sides=ours_core is ours on one CPU core; --tasks=lenet_1000:fedavg has ten
+times the clients, to compare memory.
 """
 
 import contextlib
@@ -127,6 +129,8 @@ def prepare_ours(side, workload, method, folder):
   """Ours; the first of them writes the problem and the answer of a few."""
   from engine import jax_sides
 
+  if side == 'ours_core':
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
   width = int(side.partition('@')[2] or 0)
   coded = side != 'ours_packed'
   problem, play, about = jax_sides.ours(workload, method, width, coded)
