@@ -211,7 +211,8 @@ PICTURES: dict[str, tuple[Callable[[list[Any]], Figure | None], str]] = {
   'front': (
     versus.front,
     'Accuracy as held (the model a client ended its last round with) against '
-    'bytes; nothing is both cheaper and better than what is filled.',
+    'bytes, methods by their ranks; none is both cheaper and better than those '
+    'in colour.',
   ),
   'clients': (
     clients,

@@ -180,7 +180,10 @@ def at(group: Any, target: float) -> dict[str, float]:
 
 
 def front(groups: list[Any]) -> Figure | None:
-  """Accuracy as held against all bytes, with what nobody beats in both."""
+  """Accuracy as held against all bytes: the ranks of methods, by accuracy.
+
+  In colour those that no other beats in both.
+  """
   found = settings(groups)
   if not found:
     return None
@@ -189,16 +192,15 @@ def front(groups: list[Any]) -> Figure | None:
   panels = figure.subplots(len(found), squeeze=False)[:, 0]
   for axes, (setting, chosen) in zip(panels, found.items()):
     points = [(sent(group), final(group), group.label) for group in chosen]
+    points.sort(key=lambda point: -point[1])
     best = pareto([point[:2] for point in points])
-    for number, (x, y, label) in enumerate(points):
-      mark = 'o*s^vDPX<>hd'[number % 12]
+    for rank, (x, y, label) in enumerate(points, 1):
       name = f'{label}: {y:.3f}, {size(x)}'
-      fill = 'C0' if (x, y) in best else 'white'
-      axes.plot(
-        max(x, 1), y, mark, markersize=9, mfc=fill, mec='black', label=name
-      )
+      color = 'C0' if (x, y) in best else '0.5'
+      mark = dict(marker=f'${rank}$', markersize=6 + 3 * (rank > 9))
+      axes.plot(max(x, 1), y, color=color, ls='', **mark, label=name)
     axes.step(
-      *zip(*((max(x, 1), y) for x, y in best)), where='post', color='C0'
+      *zip(*((max(x, 1), y) for x, y in best)), where='post', color='C0', lw=0.8
     )
     axes.set_xscale('symlog', linthresh=1e4)
     axes.xaxis.set_major_formatter(lambda x, _: size(x))
