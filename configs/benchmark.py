@@ -9,8 +9,8 @@ A case is SETTING-DATASET-VARIANT. `scarce` is LotteryFL's setting made smaller:
 `large` is `scarce` for an accelerator: 400 clients, LeNet or Conv4, 400 rounds;
 its sweep is --sweep=large. --sweep=ablation tells what each choice in HideNseek
 is worth. On two cores `scarce` takes two to three and a half hours (a run has
-taken 70 to 130 s of a core), the tuning one to two; `moderate` has not been
-timed. --filter=REGEX plays a part.
+taken 70 to 130 s of a core), `moderate` about one and a half (45 to 55 s), the
+tuning one to two. --filter=REGEX plays a part.
 
 What configs/tuned.json holds was chosen on validation examples in `scarce`, for
 all settings, by
