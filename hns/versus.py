@@ -62,19 +62,20 @@ def overview(groups: list[Any], accuracy: str = 'held') -> str:
   """Markdown: methods by settings, '' with fewer than two of these.
 
   In each the accuracy, the best one bold, and bytes up / down. The first method
-  is that which on average is closest to the best.
+  is that which on average is closest to the best, in the settings it has.
   """
   found = settings(groups, accuracy)
   if len(found) < 2:
     return ''
-  best = {name: max(map(final, chosen)) for name, chosen in found.items()}
   lines, behind = collections.defaultdict(dict), collections.defaultdict(list)
   for name, chosen in found.items():
+    best = max(map(final, chosen))
     for group in chosen:
       shown, *_, up, down = told(group)
-      mark = '**' * (final(group) == best[name])
-      lines[group.label][name] = [f'{mark}{shown}{mark}', f'{up} / {down}']
-      behind[group.label].append(best[name] - final(group))
+      gap = best - final(group)
+      bold = shown if gap else f'**{shown}**'
+      lines[group.label][name] = [bold, f'{up} / {down}']
+      behind[group.label].append(gap)
   order = sorted(lines, key=lambda label: np.mean(behind[label]))
   titles = [title for name in found for title in (name, 'up / down')]
   cells = [

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The README's results: the sweeps of three datasets, then all side by side.
+# What launch/results/results.md holds: three sweeps, then all side by side.
 #
 #   bash launch/results.sh runs/results
 #
