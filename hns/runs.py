@@ -92,6 +92,7 @@ class Group(NamedTuple):
 
   Attributes:
     label: the method and its variant.
+    variant: the label without what tuning chooses.
     config: what they have in common.
     seeds: one a run.
     folders: one a run.
@@ -101,6 +102,7 @@ class Group(NamedTuple):
   """
 
   label: str
+  variant: str
   config: dict[str, Any]
   seeds: tuple[int, ...]
   folders: tuple[pathlib.Path, ...]
@@ -122,7 +124,8 @@ def group(runs: list[Saved]) -> list[Group]:
   for key, alike in found.items():
     config = json.loads(key)
     ordered = zip(*sorted(alike, key=lambda run: run[:2]))
-    groups.append(Group(label(config), config, *ordered))
+    names = label(config), label(config, tuned=False)
+    groups.append(Group(*names, config, *ordered))
   return _told_apart(groups)
 
 
@@ -137,8 +140,8 @@ def _told_apart(groups: list[Group]) -> list[Group]:
     own = [
       name for name in mine if any(p.get(name) != mine[name] for p in peers)
     ]
-    words = [f'{name}={mine[name]}' for name in own]
-    return g._replace(label=', '.join([g.label, *words]))
+    words = ''.join(f', {name}={mine[name]}' for name in own)
+    return g._replace(label=g.label + words, variant=g.variant + words)
 
   return [renamed(g) for g in groups]
 
@@ -154,18 +157,23 @@ def leaves(held: dict, prefix: str = '') -> dict[str, Any]:
   return found
 
 
-def label(config: dict[str, Any]) -> str:
-  """A method and its variant, in a few words."""
+def label(config: dict[str, Any], tuned: bool = True) -> str:
+  """A method and its variant, in a few words.
+
+  Args:
+    config: of a run.
+    tuned: whether the optimiser and the kept share are said too.
+  """
   name = config['algorithm']
   table = config.get(name, {})
   upload = table.get('upload')
   words = ['paper' if upload == 'signs' else upload] if upload else []
   words += ['{0, 1}'] if table.get('gate') == 'binary' else []
-  words += ['adam'] if table.get('optimizer') == 'adam' else []
+  words += ['adam'] if tuned and table.get('optimizer') == 'adam' else []
   words += [f'{b} bits up' for b in [table.get('upload_bits')] if b]
   words += [w for w in ('carry', 'feedback', 'pruned') if table.get(w)]
   words += [f'{b} down' for b in [table.get('download_bits')] if b]
-  words += [f'keeps {t:g}' for t in [table.get('target')] if t]
+  words += [f'keeps {t:g}' for t in [table.get('target')] if t and tuned]
   if name.startswith('hidenseek') or table.get('pruned'):
     words.append(f'density {config["density"]:g}')
     words += [p for p in [config.get('pruning')] if p not in (None, 'synflow')]

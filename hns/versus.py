@@ -9,6 +9,7 @@ shared a machine. Runs are compared that share dataset, clients and model.
 """
 
 import collections
+import re
 from typing import Any
 
 import numpy as np
@@ -61,28 +62,57 @@ def is_ours(group: Any) -> bool:
 def overview(groups: list[Any], accuracy: str = 'held') -> str:
   """Markdown: methods by settings, '' with fewer than two of these.
 
-  In each the accuracy, the best one bold, and bytes up / down. The first method
-  is that which on average is closest to the best, in the settings it has.
+  In each the accuracy, the best one bold, and bytes up / down; in brackets what
+  tuning chose, where it chose differently. The first method is that which on
+  average is closest to the best, in the settings it has.
   """
   found = settings(groups, accuracy)
   if len(found) < 2:
     return ''
-  lines, behind = collections.defaultdict(dict), collections.defaultdict(list)
-  for name, chosen in found.items():
-    best = max(map(final, chosen))
-    for group in chosen:
-      shown, *_, up, down = told(group)
-      gap = best - final(group)
-      bold = shown if gap else f'**{shown}**'
-      lines[group.label][name] = [bold, f'{up} / {down}']
-      behind[group.label].append(gap)
-  order = sorted(lines, key=lambda label: np.mean(behind[label]))
+  lines = _rows(found)
+  best = {name: max(map(final, chosen)) for name, chosen in found.items()}
+  behind = lambda row: np.mean([best[s] - final(g) for s, g in row.items()])
+
+  def cell(row, label, name):
+    if name not in row:
+      return ['', '']
+    shown, *_, up, down = told(row[name])
+    bold = f'**{shown}**' if final(row[name]) == best[name] else shown
+    notes = [f'({word})' for word in _words(row[name].label, label)]
+    return [' '.join([bold, *notes]), f'{up} / {down}']
+
   titles = [title for name in found for title in (name, 'up / down')]
   cells = [
-    [label, *(x for name in found for x in lines[label].get(name, ['', '']))]
-    for label in order
+    [label, *(x for name in found for x in cell(row, label, name))]
+    for label, row in sorted(lines.items(), key=lambda item: behind(item[1]))
   ]
   return markdown(['method', *titles], cells)
+
+
+def _rows(found: dict[str, list[Any]]) -> dict[str, dict[str, Any]]:
+  """By name a method's groups, by setting: of a variant, unless two meet."""
+  alike = collections.Counter(
+    (setting, group.variant)
+    for setting, chosen in found.items()
+    for group in chosen
+  )
+  meet = {variant for (_, variant), number in alike.items() if number > 1}
+  rows = collections.defaultdict(dict)
+  for setting, chosen in found.items():
+    for group in chosen:
+      name = group.label if group.variant in meet else group.variant
+      rows[name][setting] = group
+  labels = {name: {g.label for g in row.values()} for name, row in rows.items()}
+  return {
+    labels[name].pop() if len(labels[name]) == 1 else name: row
+    for name, row in rows.items()
+  }
+
+
+def _words(label: str, name: str) -> list[str]:
+  """What a label says in its brackets and a name does not."""
+  words = lambda text: re.split(r' \(|, |\)', text)
+  return [word for word in words(label) if word and word not in words(name)]
 
 
 def claims(groups: list[Any], accuracy: str = 'held') -> str:

@@ -29,8 +29,8 @@ def group(name, held, each, **table):
   config = {'algorithm': name, 'dataset': 'mnist', 'num_clients': 100}
   config |= {'model': 'cnn', name: table}
   folders = pathlib.Path('a'), pathlib.Path('b')
-  found = Group(name, config, (0, 1), folders, (1, 1), ({}, {}), tuple(rows))
-  return versus.judged(found)
+  about = config, (0, 1), folders, (1, 1), ({}, {})
+  return versus.judged(Group(name, name, *about, tuple(rows)))
 
 
 OURS = group('hidenseek', [0.5, 0.7, 0.8], 10, gate='sign')
@@ -76,6 +76,22 @@ def test_methods_by_settings_with_the_closest_to_the_best_first():
     '| fedavg |  |  | **0.900 ± 0.141** | 1.8 kB / 3.6 kB |',
     f'| hidenseek | **{mine[0]}** | {mine[1]} | {mine[0]} | {mine[1]} |',
     '| fedmask | 0.500 ± 0.141 | 60 B / 120 B |  |  |',
+  ]
+
+
+def test_what_was_tuned_apart_is_one_row_unless_it_meets():
+  femnist = {**BETTER.config, 'dataset': 'femnist'}
+  kept = RIVAL._replace(label='fedmask (keeps 0.8)')
+  adam = BETTER._replace(label='fedavg (adam)', config=femnist)
+  other = kept._replace(config=femnist)
+  text = versus.overview([kept, RIVAL, BETTER, adam, other]).splitlines()
+  best = '**0.900 ± 0.141**'
+  assert text[2] == (
+    f'| fedavg | {best} | 1.8 kB / 3.6 kB | {best} (adam) | 1.8 kB / 3.6 kB |'
+  )
+  assert sorted(line.split(' | ')[0] for line in text[3:]) == [
+    '| fedmask',
+    '| fedmask (keeps 0.8)',
   ]
 
 
