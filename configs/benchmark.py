@@ -93,30 +93,27 @@ VARIANTS = {
   'fedmask_change': ('fedmask', dict(target=0.2, upload='change')),
   'fedpm': ('fedpm', {}),
 }
-# Of each variant, the same number of trials.
-_SGD = [dict(learning_rate=rate) for rate in (0.02, 0.05, 0.1, 0.2)]
+# Of each variant, the same number of trials; of float weights, both optimisers.
 _SIGNS = [dict(learning_rate=rate) for rate in (0.01, 0.02, 0.03, 0.06)]
-_PULLED = [
-  dict(learning_rate=rate, pull=pull)
-  for rate in (0.05, 0.1)
-  for pull in (0.01, 0.3)
-]
-_BITS = [
+_FLOATS = [
   dict(learning_rate=rate, optimizer=name)
-  for name, rates in (('adam', (0.003, 0.01)), ('sgd', (0.05, 0.1)))
+  for name, rates in (('adam', (0.001, 0.003)), ('sgd', (0.05, 0.1)))
   for rate in rates
 ]
-_CUT = [
-  dict(learning_rate=rate, threshold=threshold)
-  for rate in (0.1, 0.2)
-  for threshold in (0.2, 0.5)
+_BOTH = [
+  dict(learning_rate=0.003, optimizer='adam'),
+  dict(learning_rate=0.1, optimizer='sgd'),
 ]
-_SPARSE = [dict(learning_rate=rate) for rate in (0.03, 0.06, 0.1, 0.2)]
+_PULLED = [trial | dict(pull=pull) for trial in _BOTH for pull in (0.01, 0.3)]
+_CUT = [
+  trial | dict(threshold=share) for trial in _BOTH for share in (0.2, 0.5)
+]
+_SPARSE = [dict(learning_rate=rate) for rate in (0.06, 0.1, 0.2, 0.4)]
 TRIALS = {
   **dict.fromkeys(VARIANTS, _SIGNS),
-  **dict.fromkeys(['fedavg_finetuned', 'fedper', 'local'], _SGD),
+  **dict.fromkeys(['fedavg_finetuned', 'fedper', 'local'], _FLOATS),
+  **dict.fromkeys(['fedavg_quantized', 'signsgd', 'signsgd_pruned'], _FLOATS),
   **dict.fromkeys(['fedprox', 'ditto'], _PULLED),
-  **dict.fromkeys(['fedavg_quantized', 'signsgd', 'signsgd_pruned'], _BITS),
   **dict.fromkeys(['lotteryfl', 'hermes'], _CUT),
   **dict.fromkeys(['fedmask_sparse', 'fedmask_change'], _SPARSE),
   'fedmask': [
@@ -161,14 +158,13 @@ def runs(*settings):
 
 
 def tuning():
-  """30 rounds, judged on validation examples."""
+  """Whole runs, judged at their end on validation examples."""
   datasets = [name for name in DATASETS if name not in _LIKE]
   return [
     {
       'config': case,
       'eval_split': 'validation',
-      'rounds': 30,
-      'eval_every': 30,
+      'eval_every': _SCARCE['rounds'],
       **{f'{algorithm}.{name}': value for name, value in trial.items()},
     }
     for case in cases(['scarce'], datasets)
