@@ -8,9 +8,9 @@ A case is SETTING-DATASET-VARIANT. `scarce` is LotteryFL's setting made smaller:
 `moderate` has the 30 clients of configs/mnist.py, cifar10.py and femnist.py.
 `large` is `scarce` for an accelerator: 400 clients, LeNet or Conv4, 400 rounds;
 its sweep is --sweep=large. --sweep=ablation tells what each choice in HideNseek
-is worth. On two cores `scarce` takes one and a half to three and a half hours (a
-run has taken 55 to 130 s of a core), `moderate` about one (20 to 55 s), the tuning
-one and a half. --filter=REGEX plays a part.
+is worth. On two cores `scarce` takes one and a half to three and a half hours
+(a run has taken 55 to 130 s of a core), `moderate` about one (20 to 55 s), the
+tuning one and a half. --filter=REGEX plays a part.
 
 What configs/tuned.json holds was chosen on validation examples in `scarce`, for
 all settings (launch/results/tuning.md), by
