@@ -8,9 +8,10 @@ A case is SETTING-DATASET-VARIANT. `scarce` is LotteryFL's setting made smaller:
 `moderate` has the 30 clients of configs/mnist.py, cifar10.py and femnist.py.
 `large` is `scarce` for an accelerator: 400 clients, LeNet or Conv4, 400 rounds;
 its sweep is --sweep=large. --sweep=ablation tells what each choice in HideNseek
-is worth. On two cores `scarce` takes one and a half to three and a half hours
-(a run has taken 55 to 130 s of a core), `moderate` about one (20 to 55 s), the
-tuning one and a half. --filter=REGEX plays a part.
+is worth. A run has taken 55 to 130 s of a core in `scarce` and 25 to 55 s in
+`moderate`: on two cores one and a half to three and a half hours for the one,
+about one for the other, about as long as for `scarce` for the tuning.
+--filter=REGEX plays a part.
 
 What configs/tuned.json holds was chosen on validation examples in `scarce`, for
 all settings (launch/results/tuning.md), by
@@ -100,10 +101,7 @@ _FLOATS = [
   for name, rates in (('adam', (0.001, 0.003)), ('sgd', (0.05, 0.1)))
   for rate in rates
 ]
-_BOTH = [
-  dict(learning_rate=0.003, optimizer='adam'),
-  dict(learning_rate=0.1, optimizer='sgd'),
-]
+_BOTH = _FLOATS[1::2]  # the higher rate of each
 _PULLED = [trial | dict(pull=pull) for trial in _BOTH for pull in (0.01, 0.3)]
 _CUT = [
   trial | dict(threshold=share) for trial in _BOTH for share in (0.2, 0.5)

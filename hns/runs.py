@@ -93,6 +93,7 @@ class Group(NamedTuple):
   Attributes:
     label: the method and its variant.
     variant: the label without what tuning chooses.
+    chosen: the words of that.
     config: what they have in common.
     seeds: one a run.
     folders: one a run.
@@ -103,6 +104,7 @@ class Group(NamedTuple):
 
   label: str
   variant: str
+  chosen: tuple[str, ...]
   config: dict[str, Any]
   seeds: tuple[int, ...]
   folders: tuple[pathlib.Path, ...]
@@ -124,8 +126,10 @@ def group(runs: list[Saved]) -> list[Group]:
   for key, alike in found.items():
     config = json.loads(key)
     ordered = zip(*sorted(alike, key=lambda run: run[:2]))
+    fixed = _words(config, tuned=False)
+    chosen = tuple(word for word in _words(config) if word not in fixed)
     names = label(config), label(config, tuned=False)
-    groups.append(Group(*names, config, *ordered))
+    groups.append(Group(*names, chosen, config, *ordered))
   return _told_apart(groups)
 
 
@@ -164,6 +168,11 @@ def label(config: dict[str, Any], tuned: bool = True) -> str:
     config: of a run.
     tuned: whether the optimiser and the kept share are said too.
   """
+  name, words = config['algorithm'], _words(config, tuned)
+  return f'{name} ({", ".join(words)})' if words else name
+
+
+def _words(config: dict[str, Any], tuned: bool = True) -> list[str]:
   name = config['algorithm']
   table = config.get(name, {})
   upload = table.get('upload')
@@ -178,4 +187,4 @@ def label(config: dict[str, Any], tuned: bool = True) -> str:
     words.append(f'density {config["density"]:g}')
     words += [p for p in [config.get('pruning')] if p not in (None, 'synflow')]
     words += ['single-shot'] * (config.get('pruning_steps') == 1)
-  return f'{name} ({", ".join(words)})' if words else name
+  return words

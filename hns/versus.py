@@ -9,7 +9,6 @@ shared a machine. Runs are compared that share dataset, clients and model.
 """
 
 import collections
-import re
 from typing import Any
 
 import numpy as np
@@ -78,7 +77,8 @@ def overview(groups: list[Any], accuracy: str = 'held') -> str:
       return ['', '']
     shown, *_, up, down = told(row[name])
     bold = f'**{shown}**' if final(row[name]) == best[name] else shown
-    notes = [f'({word})' for word in _words(row[name].label, label)]
+    chosen = row[name].chosen if label != row[name].label else ()
+    notes = [f'({word})' for word in chosen]
     return [' '.join([bold, *notes]), f'{up} / {down}']
 
   titles = [title for name in found for title in (name, 'up / down')]
@@ -91,28 +91,16 @@ def overview(groups: list[Any], accuracy: str = 'held') -> str:
 
 def _rows(found: dict[str, list[Any]]) -> dict[str, dict[str, Any]]:
   """By name a method's groups, by setting: of a variant, unless two meet."""
-  alike = collections.Counter(
-    (setting, group.variant)
-    for setting, chosen in found.items()
-    for group in chosen
-  )
-  meet = {variant for (_, variant), number in alike.items() if number > 1}
-  rows = collections.defaultdict(dict)
+  alike, rows = collections.defaultdict(list), collections.defaultdict(dict)
   for setting, chosen in found.items():
     for group in chosen:
-      name = group.label if group.variant in meet else group.variant
-      rows[name][setting] = group
-  labels = {name: {g.label for g in row.values()} for name, row in rows.items()}
-  return {
-    labels[name].pop() if len(labels[name]) == 1 else name: row
-    for name, row in rows.items()
-  }
-
-
-def _words(label: str, name: str) -> list[str]:
-  """What a label says in its brackets and a name does not."""
-  words = lambda text: re.split(r' \(|, |\)', text)
-  return [word for word in words(label) if word and word not in words(name)]
+      alike[group.variant].append((setting, group))
+  for variant, pairs in alike.items():
+    labels = {group.label for _, group in pairs}
+    apart = len(labels) > 1 and len(dict(pairs)) == len(pairs)
+    for setting, group in pairs:
+      rows[variant if apart else group.label][setting] = group
+  return rows
 
 
 def claims(groups: list[Any], accuracy: str = 'held') -> str:

@@ -30,7 +30,7 @@ def group(name, held, each, **table):
   config |= {'model': 'cnn', name: table}
   folders = pathlib.Path('a'), pathlib.Path('b')
   about = config, (0, 1), folders, (1, 1), ({}, {})
-  return versus.judged(Group(name, name, *about, tuple(rows)))
+  return versus.judged(Group(name, name, (), *about, tuple(rows)))
 
 
 OURS = group('hidenseek', [0.5, 0.7, 0.8], 10, gate='sign')
@@ -82,7 +82,8 @@ def test_methods_by_settings_with_the_closest_to_the_best_first():
 def test_what_was_tuned_apart_is_one_row_unless_it_meets():
   femnist = {**BETTER.config, 'dataset': 'femnist'}
   kept = RIVAL._replace(label='fedmask (keeps 0.8)')
-  adam = BETTER._replace(label='fedavg (adam)', config=femnist)
+  adam = BETTER._replace(label='fedavg (adam)', chosen=('adam',))
+  adam = adam._replace(config=femnist)
   other = kept._replace(config=femnist)
   text = versus.overview([kept, RIVAL, BETTER, adam, other]).splitlines()
   best = '**0.900 ± 0.141**'
