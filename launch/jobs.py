@@ -137,6 +137,8 @@ def start(job: Job, slot: Slot) -> Going | None:
         stdout=log,
         stderr=subprocess.STDOUT,
         env=env,
+        # Else ctrl-C would reach it too, and `stop` be its second signal.
+        process_group=0,
       )
     return Going(job, process, slot, log.tell())
 

@@ -7,6 +7,7 @@
 # JAX finds the hosts of the pod by itself; clients spread over all TPU cores.
 set -euo pipefail
 : "${POD:?the name of the TPU pod}" "${ZONE:?its zone}"
-printf -v flags ' %q' "$@"
+flags=
+[ $# = 0 ] || printf -v flags ' %q' "$@"
 gcloud compute tpus tpu-vm ssh "$POD" --zone="$ZONE" --worker=all \
   --command="cd ~/hns && python -m hns.main --distributed=auto$flags"

@@ -48,7 +48,8 @@ def test_shellcheck_finds_nothing(name):
 
 
 def test_slurm_runs_the_command_on_every_task(tmp_path):
-  done = dry('slurm.sbatch', stubs(tmp_path, 'srun'), '--config=a b.py')
+  env = stubs(tmp_path, 'srun') | {'SLURM_ARRAY_TASK_ID': ''}
+  done = dry('slurm.sbatch', env, '--config=a b.py')
   assert done.returncode == 0, done.stderr
   words = done.stdout.splitlines()
   assert words[-5:] == [
@@ -76,6 +77,25 @@ def test_slurm_runs_one_run_of_a_sweep_a_task(tmp_path):
     assert f'#SBATCH --{option}' in text
 
 
+def task_of(folder, command, wait, **env):
+  """A task in which `command` takes `wait` s, or saves when it is told to."""
+  path = folder / command
+  path.write_text(
+    '#!/bin/sh\ntrap "sleep 0.3; echo saved; exit 143" TERM\necho begun\n'
+    f'for i in $(seq {10 * wait}); do sleep 0.1; done; exit 1\n'
+  )
+  path.chmod(0o755)
+  task = subprocess.Popen(
+    ['bash', ROOT / 'launch' / 'slurm.sbatch'],
+    env=stubs(folder, 'scontrol', 'scancel') | env,
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  assert task.stdout.readline() == 'begun\n'
+  return task
+
+
 @pytest.mark.parametrize(
   'number,code,again',
   [
@@ -88,28 +108,27 @@ def test_slurm_queues_a_task_again_when_its_time_is_up(
   tmp_path, number, code, again
 ):
   """The run hears of both signals, and is waited for."""
-  env = stubs(tmp_path, 'scontrol')
-  env |= {'SLURM_ARRAY_JOB_ID': '12', 'SLURM_ARRAY_TASK_ID': '3'}
-  path = tmp_path / 'python'
-  path.write_text(
-    '#!/bin/sh\ntrap "sleep 0.3; echo saved; exit 143" TERM\necho begun\n'
-    f'for i in $(seq {600 if number else 1}); do sleep 0.1; done; exit 1\n'
-  )
-  path.chmod(0o755)
-  task = subprocess.Popen(
-    ['bash', ROOT / 'launch' / 'slurm.sbatch'],
-    env=env,
-    cwd=ROOT,
-    stdout=subprocess.PIPE,
-    text=True,
-  )
-  assert task.stdout.readline() == 'begun\n'
+  env = {'SLURM_ARRAY_JOB_ID': '12', 'SLURM_ARRAY_TASK_ID': '3'}
+  task = task_of(tmp_path, 'python', 60 if number else 1, **env)
   if number:
     task.send_signal(number)
   words = task.communicate()[0].splitlines()
   assert ('saved' in words) == bool(number)
   assert (words[-2:] == ['requeue', '12_3']) == again
   assert task.returncode == code
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
+def test_slurm_asks_the_tasks_of_several_hosts_itself(tmp_path, number):
+  """An srun that hears of a signal would kill them."""
+  env = {'SLURM_JOB_ID': '12', 'SLURM_ARRAY_TASK_ID': ''}
+  task = task_of(tmp_path, 'srun', 1, **env)
+  task.send_signal(number)
+  words = task.communicate()[0].splitlines()
+  names = f'{tmp_path}/scancel', f'{tmp_path}/scontrol'
+  asked = [names[0], '--signal=TERM', '12', names[1], 'requeue', '12']
+  assert words == asked * (number == signal.SIGUSR1)
+  assert task.returncode == 1
 
 
 def test_results_are_three_sweeps_and_a_failure_is_kept(tmp_path):
@@ -144,6 +163,8 @@ def test_tpu_quotes_flags_and_wants_a_pod(tmp_path):
   assert done.returncode == 0, done.stderr
   last = done.stdout.splitlines()[-1]
   assert last.endswith(r'hns.main --distributed=auto --config=a\ b.py')
+  last = dry('tpu.sh', env).stdout.splitlines()[-1]
+  assert last.endswith('hns.main --distributed=auto')
 
 
 def test_the_engine_benchmark_compares_and_names_what_is_missing(tmp_path):
