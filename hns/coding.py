@@ -129,7 +129,11 @@ def _plan(counts):
   """
   join = _numpy(counts)
   zeros, ones = _branches(counts)
-  chosen = join.sum(_share(zeros, ones)[..., None] >= _BORDERS, -1)
+  both = (zeros + ones).astype(np.float32)[..., None]
+  # A product, not a share: some accelerators round quotients otherwise.
+  chosen = join.sum(
+    (ones.astype(np.float32)[..., None] >= _BORDERS * both) & (both > 0), -1
+  )
   cost = join.asarray(_COST)
   own = _times(ones, cost[chosen]) + _times(zeros, cost[254 - chosen])
   even = _times(zeros + ones, cost[_EVEN])
@@ -159,12 +163,6 @@ def _branches(counts):
     width *= 2
   join = _numpy(counts)
   return join.concatenate(zeros, -1), join.concatenate(ones, -1)
-
-
-def _share(zeros, ones):
-  """The share of ones, float32: a division that every backend rounds alike."""
-  both = _numpy(ones).maximum(zeros + ones, 1)
-  return ones.astype(np.float32) / both.astype(np.float32)
 
 
 def _numpy(x):

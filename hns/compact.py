@@ -61,12 +61,16 @@ def cut_out(held: Any, cut: Cut, shapes: dict[str, tuple[int, ...]]) -> Any:
 
 
 def masks_of(birth: Any) -> dict[str, np.ndarray]:
-  """By layer, the mask of its kernel; empty for a method without masks."""
+  """By layer, the mask of its kernel; empty for a method without masks.
+
+  A layer is named by its path, `Block_0/Dense_1`, and a mask of what is not a
+  kernel, such as an embedding, by its whole path.
+  """
   found = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(birth):
-    words = tree.path_name(path).split('/')
-    if len(words) > 2 and words[-3] == 'mask':
-      found[words[-2]] = np.asarray(leaf)
+    _, inside, name = f'/{tree.path_name(path)}'.partition('/mask/')
+    if inside and leaf.ndim > 1:
+      found[name.removesuffix('/kernel')] = np.asarray(leaf)
   return found
 
 

@@ -24,13 +24,13 @@ class Ticket(NamedTuple):
   Attributes:
     kept: tree of bool, leaves that broadcast against the weights': what it has
       not pruned.
-    cut: bool [], whether it pruned: in this round for `lottery`, ever for
-      `one_shot`; () for `hermes`.
+    done: bool [], whether it pruned: in this round for `lottery`, ever for
+      `one_shot`; for `hermes` whether it ever took part.
     inner: what else it keeps.
   """
 
   kept: Any
-  cut: Any = ()
+  done: jax.Array
   inner: Any = ()
 
 
@@ -72,7 +72,7 @@ def lottery(
     return Ticket(mask, tree.differ(own.kept, mask))
 
   def join(key, fixed, message, own):
-    start = choose(own.cut, fixed['first'], message.value)
+    start = choose(own.done, fixed['first'], message.value)
     return _masked(start, own.kept)
 
   return base._replace(
@@ -105,8 +105,10 @@ def hermes(
   hidden layer, those of the smallest L1 norm, and rewinds nothing. The server
   averages the coordinates that every client of the cohort keeps. Ours: with
   clients drawn anew every round, a client takes from the download what the
-  last cohort had in common, and the rest from itself; weights that lead from a
-  cut unit are still sent, so its bytes are an upper bound.
+  last cohort had in common, at first everything, and the rest from itself.
+  Weights that lead from a cut unit are still sent and computed with, so its
+  bytes and FLOPs are upper bounds; a bit for each unit, whether the last cohort
+  had it in common, is not counted.
 
   Args:
     optimizer: of the weights.
@@ -120,12 +122,14 @@ def hermes(
   def init(key, params):
     units = jax.tree.map(lambda w: jnp.ones(w.shape[-1:], bool), params)
     shared = Server(params, units)
-    return Birth((), shared, Ticket(units, inner=params))
+    return Birth((), shared, Ticket(units, jnp.zeros((), bool), params))
+
+  def taken(message, own):
+    return jax.tree.map(lambda common: common | ~own.done, message.weight)
 
   def join(key, fixed, message, own):
     value = jax.tree.map(
-      lambda w, v, common: jnp.where(common, v, w),
-      *(own.inner, message.value, message.weight),
+      jnp.where, taken(message, own), message.value, own.inner
     )
     return _masked(value, own.kept)
 
@@ -136,7 +140,8 @@ def hermes(
     return own._replace(kept=choose(good, smaller, own.kept))
 
   def split(key, fixed, message, own, start, trained):
-    return Message(trained, own.kept), own._replace(inner=trained)
+    after = Ticket(own.kept, jnp.ones((), bool), trained)
+    return Message(trained, own.kept), after
 
   return base._replace(
     init=init,
@@ -147,7 +152,7 @@ def hermes(
     merge=_what_all_keep,
     objective=zeros_stay,
     news=lambda fixed, message, own: Message(
-      message.value, jax.tree.map(jnp.logical_and, message.weight, own.kept)
+      message.value, _masked(taken(message, own), own.kept)
     ),
     places=lambda own: own.kept,
   )
@@ -194,7 +199,7 @@ def one_shot(base: Method, target: float) -> Method:
     smaller = jax.tree.map(
       lambda s, m: largest(s, m, 1 - target, target), trained, own.kept
     )
-    mask = choose(own.cut, own.kept, smaller)
+    mask = choose(own.done, own.kept, smaller)
     upload, inner = base.split(
       key, {**fixed, 'mask': mask}, message, own.inner, start, trained
     )

@@ -152,7 +152,7 @@ def traffic(tally: Tally, cost: Any) -> dict[str, float]:
 def size(count: float) -> str:
   """A number of bytes for people: 1.5 MB."""
   for unit in ('B', 'kB', 'MB', 'GB'):
-    if count < 1000:
+    if count < 999.5:  # which three digits would round up
       return f'{count:.3g} {unit}'
     count /= 1000
   return f'{count:.3g} TB'

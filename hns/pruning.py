@@ -138,7 +138,8 @@ def top_k(scores: jax.Array, order: jax.Array, k: jax.Array) -> jax.Array:
     order: uint32 [n], a permutation.
     k: int32 [], at most n.
   """
-  bits = jax.lax.bitcast_convert_type(scores + 0.0, jnp.uint32)
+  bits = jax.lax.bitcast_convert_type(scores, jnp.uint32)
+  bits = jnp.where(bits == jnp.uint32(1 << 31), 0, bits)  # -0.0 is 0.0
   # Makes unsigned order the order of floats: flip all bits of the negative.
   negative = bits >> 31 == 1
   rank = jnp.where(negative, ~bits, bits | jnp.uint32(1 << 31))

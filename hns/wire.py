@@ -125,7 +125,10 @@ def size(codec: Codec, message: Message) -> jax.Array:
   if not values:
     return jnp.int32(0)
   bits, steps = codec.bits, 2 * len(values) * codec.stepped
-  body = (coordinates(message) * bits + 7) // 8
+  # Whole bytes apart: the bits of a large network would pass 31 bits.
+  whole, rest = divmod(bits, 8)
+  count = coordinates(message)
+  body = count * whole + (count * rest + 7) // 8
   if codec.coded:
     counts = []
     for value, weight in zip(values, jax.tree.leaves(message.weight)):

@@ -1,9 +1,9 @@
 """The best trial of every case, from a sweep's table to a config's values.
 
-  python launch/choose.py runs/benchmark-tuning/table.csv configs/tuned.json
+  python launch/choose.py launch/results/tuning.csv configs/tuned.json
 
 The best is that of the highest accuracy as held, on whatever examples the
-sweep evaluated; of equal ones the first.
+sweep evaluated; of equal ones the first. Prints all that was tried.
 """
 
 import csv
@@ -11,31 +11,43 @@ import json
 import pathlib
 import sys
 
+from hns import versus
+
+Trial = dict[str, str]  # a line of the table
+
 
 def main() -> None:
   table, target = map(pathlib.Path, sys.argv[1:])
-  chosen = json.loads(target.read_text()) if target.exists() else {}
-  with table.open() as file:
-    rows = [row for row in csv.DictReader(file) if row['status'] == 'done']
+  cases = read(table)
+  held = json.loads(target.read_text()) if target.exists() else {}
+  held |= {case: values(best(trials)) for case, trials in cases.items()}
+  target.write_text(json.dumps(held, indent=2, sort_keys=True) + '\n')
+  print(tried(cases))
+
+
+def read(table: pathlib.Path) -> dict[str, list[Trial]]:
+  """The trials that are done, by case."""
   cases = {}
-  for row in rows:
-    cases.setdefault(row['config'], []).append(row)
-  for case, trials in cases.items():
-    best = max(trials, key=held)
-    chosen[case] = values(best)
-    print(f'{case}: {chosen[case]} {held(best):.3f}')
-  target.write_text(json.dumps(chosen, indent=2, sort_keys=True) + '\n')
+  with table.open() as file:
+    for row in csv.DictReader(file):
+      if row['status'] == 'done':
+        cases.setdefault(row['config'], []).append(row)
+  return cases
 
 
-def held(row: dict[str, str]) -> float:
+def best(trials: list[Trial]) -> Trial:
+  return max(trials, key=accuracy)
+
+
+def accuracy(trial: Trial) -> float:
   """What a trial is judged by."""
-  return float(row['held_accuracy'])
+  return float(trial['held_accuracy'])
 
 
-def values(row: dict[str, str]) -> dict[str, float | str]:
+def values(trial: Trial) -> dict[str, float | str]:
   """What the trial sets in the method's table: fields named METHOD.FIELD."""
   found = {}
-  for field, value in row.items():
+  for field, value in trial.items():
     _, dot, name = field.partition('.')
     if dot and value:
       try:
@@ -43,6 +55,19 @@ def values(row: dict[str, str]) -> dict[str, float | str]:
       except ValueError:
         found[name] = value
   return found
+
+
+def tried(cases: dict[str, list[Trial]]) -> str:
+  """A Markdown table of the trials and their accuracy, the best in bold."""
+  lines = []
+  for case, trials in cases.items():
+    cells = []
+    for trial in trials:
+      words = ' '.join(map(str, values(trial).values()))
+      mark = '**' * (trial is best(trials))
+      cells.append(f'{mark}{words}: {accuracy(trial):.3f}{mark}')
+    lines.append([case, ', '.join(values(trials[0])), '; '.join(cells)])
+  return versus.markdown(['case', 'of', 'accuracy as held'], lines)
 
 
 if __name__ == '__main__':

@@ -197,6 +197,13 @@ def test_jobs_are_pinned_and_say_what_they_died_of(tmp_path):
   assert jobs.cores() == before
 
 
+def test_a_signal_to_the_group_reaches_a_job_once(tmp_path):
+  """By `stop`: two end a run before it has saved."""
+  one = jobs.start(job(tmp_path, ''), jobs.Slot((jobs.cores()[0],), {}))
+  assert os.getpgid(one.process.pid) == one.process.pid != os.getpgid(0)
+  jobs.stop([one])
+
+
 def test_a_job_that_another_process_has_is_waited_for(tmp_path):
   """As one whose sweep was killed alone, or that another sweep began."""
   one = job(tmp_path, 'raise SystemExit("run twice")')
@@ -225,13 +232,14 @@ command = lambda run: [
 slots = jobs.share(3, 12, jobs.cores(), [])
 sys.exit(sweep.carry_out(runs, runs, command, slots))
 """
-# Writes what a run writes.
+# Writes what a run writes, once its seed is allowed to.
 STUB = """
-import json, pathlib, sys, time
+import json, os, pathlib, sys, time
 folder, config = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2])
 with open(folder / 'begun', 'a') as file:
   file.write('x')
-time.sleep(0.3)
+while config['seed'] >= max(map(int, os.listdir(folder.parent / 'until'))):
+  time.sleep(0.02)
 if config['seed'] == 5:
   sys.exit('OSError: no space left')
 about = {'config': config, 'weights_downloaded': 1}
@@ -264,6 +272,12 @@ def begun(folder):
   }
 
 
+def until(folder, seed):
+  """Allows runs below this seed to end."""
+  (folder / 'until').mkdir(exist_ok=True)
+  (folder / 'until' / str(seed)).touch()
+
+
 def wait_for(folder, count):
   deadline = time.monotonic() + 300
   while len(begun(folder)) < count and time.monotonic() < deadline:
@@ -272,23 +286,26 @@ def wait_for(folder, count):
 
 
 def test_a_sweep_goes_on_after_failure_interruption_and_kill(tmp_path):
+  until(tmp_path, 3)
   first = sweep_of_twelve(tmp_path)
-  wait_for(tmp_path, 2)
+  wait_for(tmp_path, 3)
   first.send_signal(signal.SIGTERM)
   said, warned = first.communicate()
   assert first.returncode == 128 + signal.SIGTERM
-  assert re.search(r'\d of 12 runs done', said)
+  assert '3 of 12 runs done' in said
   assert warned.endswith('hns: stopped; the same command goes on\n')
   earlier = begun(tmp_path)
-  assert set(earlier.values()) == {1}
+  assert earlier == {f'seed={i}': 1 for i in range(3)}
 
+  until(tmp_path, 8)
   second = sweep_of_twelve(tmp_path)
-  wait_for(tmp_path, len(earlier) + 3)
-  os.killpg(second.pid, signal.SIGKILL)
-  second.communicate()
+  wait_for(tmp_path, 7)
+  second.kill()
+  second.wait()
   killed = begun(tmp_path)
-  assert len(killed) < 11 and earlier.items() <= killed.items()
+  assert len(killed) == 7 and earlier.items() <= killed.items()
 
+  until(tmp_path, 12)  # runs that the sweep left alone go on
   last = sweep_of_twelve(tmp_path)
   said, warned = last.communicate()
   assert last.returncode == 1 and warned == ''
@@ -381,7 +398,7 @@ def test_bad_words_end_in_one_line(word, said):
     sweep.main(['sweep', word])
 
 
-def test_the_best_trial_is_chosen(tmp_path, monkeypatch):
+def test_the_best_trial_is_chosen(tmp_path, monkeypatch, capsys):
   table = tmp_path / 'table.csv'
   rows = [
     'config,fedper.learning_rate,fedper.optimizer,ditto.pull,status,held_accuracy',
@@ -401,3 +418,15 @@ def test_the_best_trial_is_chosen(tmp_path, monkeypatch):
     'scarce-mnist-fedper': {'learning_rate': 0.1, 'optimizer': 'sgd'},
     'scarce-mnist-ditto': {'pull': 0.3},
   }
+  told = capsys.readouterr().out.splitlines()
+  row = '| scarce-mnist-fedper | learning_rate, optimizer | '
+  assert told[2] == row + '**0.1 sgd: 0.900**; 0.2 adam: 0.800 |'
+  assert told[3] == '| scarce-mnist-ditto | pull | **0.3: 0.700**; 0.5: 0.700 |'
+
+
+def test_tuned_values_are_the_best_of_those_tried():
+  results = ROOT / 'launch' / 'results'
+  cases = choose.read(results / 'tuning.csv')
+  best = {case: choose.values(choose.best(cases[case])) for case in cases}
+  assert json.loads((ROOT / 'configs' / 'tuned.json').read_text()) == best
+  assert choose.tried(cases) in (results / 'tuning.md').read_text()
