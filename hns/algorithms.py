@@ -25,7 +25,6 @@ from hns.bases import (
   supermask,
   wide,
 )
-from hns.errors import invalid
 from hns.federated import Method
 from hns.wrappers import carrying, personal, proximal, remembering
 
@@ -71,8 +70,6 @@ def hidenseek(
   remember: bool,
 ) -> Method:
   """HideNseek (arXiv 2206.04385): signs on the survivors of one pruning."""
-  _known('upload', upload, UPLOADS)
-  _known('gate', gate, GATES)
   sent, spread = UPLOADS[upload]
   optimizer = optax.adam(learning_rate)
   method = supermask(
@@ -90,7 +87,7 @@ def hidenseek_personal(given: Given, **table: Any) -> Method:
 def fedavg(given: Given, learning_rate: float, optimizer: str) -> Method:
   """FedAvg: McMahan et al. 2017 (arXiv 1602.05629)."""
   del given
-  return dense(_optimizer(optimizer, learning_rate), uploads.whole())
+  return dense(OPTIMIZERS[optimizer](learning_rate), uploads.whole())
 
 
 def fedprox(
@@ -122,7 +119,7 @@ def fedavg_quantized(
 ) -> Method:
   """FedAvg of changes in `upload_bits`, stochastic and uniform: QSGD."""
   return dense(
-    _optimizer(optimizer, learning_rate),
+    OPTIMIZERS[optimizer](learning_rate),
     uploads.change(uploads.uniform(upload_bits)),
     download_bits,
     given.prune if pruned else None,
@@ -140,7 +137,7 @@ def signsgd(
 ) -> Method:
   """FedAvg of changes in one bit and a scale a layer, with error feedback."""
   return dense(
-    _optimizer(optimizer, learning_rate),
+    OPTIMIZERS[optimizer](learning_rate),
     uploads.change(uploads.one_bit(), server_rate, feedback=feedback),
     download_bits,
     given.prune if pruned else None,
@@ -158,14 +155,14 @@ def lotteryfl(
 ) -> Method:
   """LotteryFL: Li et al. 2020 (arXiv 2008.03371)."""
   del given
-  return lottery.lottery(_optimizer(optimizer, learning_rate), **pruning)
+  return lottery.lottery(OPTIMIZERS[optimizer](learning_rate), **pruning)
 
 
 def hermes(
   given: Given, learning_rate: float, optimizer: str, **pruning: float
 ) -> Method:
   """Hermes: Li et al. 2021 (MobiCom)."""
-  moved = _optimizer(optimizer, learning_rate)
+  moved = OPTIMIZERS[optimizer](learning_rate)
   return lottery.hermes(moved, **pruning, head=given.head)
 
 
@@ -181,7 +178,6 @@ def fedmask(
   Ours: scores start as HideNseek's do, spread around the server's mean; all
   layers are masked.
   """
-  _known('upload', upload, UPLOADS)
   sent, spread = UPLOADS[upload]
   optimizer = optax.adam(learning_rate)
   base = supermask(optimizer, sent, download_bits, _everything, spread, masked)
@@ -215,16 +211,6 @@ def _everything(key: jax.Array, variables: Any) -> Any:
 
 def _is_head(given: Given):
   return lambda path, leaf: path.startswith(f'{given.head}/')
-
-
-def _optimizer(name: str, learning_rate: float) -> optax.GradientTransformation:
-  _known('optimizer', name, OPTIMIZERS)
-  return OPTIMIZERS[name](learning_rate)
-
-
-def _known(field: str, name: str, names: Any) -> None:
-  if name not in names:
-    raise invalid(field, name, f'choose one of {", ".join(names)}')
 
 
 RECIPES = {

@@ -205,7 +205,7 @@ def texts() -> dict[str, str]:
       name = match and match[1]
     if name and text:
       found[name] = f'{found.get(name, "")} {text}'.strip()
-  for name, names in _CHOICES.items():
+  for name, names in NAMES.items():
     found[name] += f': {", ".join(names)}'
   return found
 
@@ -216,8 +216,10 @@ NAMES = {
   'model': MODELS,
   'pruning': SCORES,
   'eval_split': ('test', 'validation'),
+  'upload': UPLOADS,
+  'optimizer': OPTIMIZERS,
+  'gate': GATES,
 }
-_CHOICES = {**NAMES, 'upload': UPLOADS, 'optimizer': OPTIMIZERS, 'gate': GATES}
 
 
 def differences(there: dict, here: dict, prefix: str = '') -> list[str]:

@@ -49,16 +49,25 @@ def load(name: str, group: str = '') -> Dataset:
     InputError: not prepared (it says how to), or not image classification.
   """
   if name in SOURCES:
-    return SOURCES[name]()
+    return _checked(name, SOURCES[name]())
   home = _prepared(name)
   key = zlib.crc32(f'{home.resolve()} {_stamp(home)} {group}'.encode())
   cached = cache_dir() / f'{name.replace("/", "-")}-{key:08x}.npz'
   if not cached.exists():
     _write(cached, _decode(name, home, group))
   with np.load(cached) as arrays:
-    return Dataset(**{k: arrays[k] for k in arrays})._replace(
-      classes=int(arrays['classes'])
-    )
+    found = Dataset(**{k: arrays[k] for k in arrays})
+  return _checked(name, found._replace(classes=int(found.classes)))
+
+
+def _checked(name: str, dataset: Dataset) -> Dataset:
+  for images in (dataset.train_images, dataset.test_images):
+    if images.dtype != np.uint8 or images.ndim != 4:
+      is_ = f'not {images.dtype} {list(images.shape)}'
+      raise invalid(
+        'dataset', name, f'images must be uint8 [n, h, w, c], {is_}'
+      )
+  return dataset
 
 
 def data_dir() -> pathlib.Path:

@@ -26,6 +26,7 @@ _AT_LEAST = {
 }
 # Of fields and of a method's own: (least, most), and which of them count.
 _WITHIN = {
+  'alpha': (0, math.inf, '()'),
   'density': (0, 1, '(]'),
   'validation_fraction': (0, 1, '[)'),
   'learning_rate': (0, math.inf, '()'),
@@ -35,13 +36,12 @@ _WITHIN = {
   'threshold': (-math.inf, 1, '()'),
   'target': (0, 1, '(]'),
 }
+_WIDTHS = (*range(1, 9), 32)
 
 
 def validate(config: Any) -> None:
   """Raises `InputError` for a field that no data could make right."""
-  for field, names in NAMES.items():
-    if config[field] not in names:
-      raise invalid(field, config[field], f'choose one of {", ".join(names)}')
+  _check_choices(config)
   for field, least in _AT_LEAST.items():
     if config[field] < least:
       raise invalid(field, config[field], f'must be at least {least}')
@@ -63,6 +63,7 @@ def validate(config: Any) -> None:
     )
   table = config[config.algorithm]
   _check_ranges(config)
+  _check_choices(table, f'{config.algorithm}.')
   _check_ranges(table, f'{config.algorithm}.')
   asking = {
     'eval_split=validation': config.eval_split == 'validation',
@@ -71,6 +72,17 @@ def validate(config: Any) -> None:
   for name, asks in asking.items():
     if asks and not config.validation_fraction:
       raise invalid('validation_fraction', 0, f'{name} needs some examples')
+
+
+def _check_choices(config: Any, prefix: str = '') -> None:
+  for field, names in NAMES.items():
+    if field in config and config[field] not in names:
+      remedy = f'choose one of {", ".join(names)}'
+      raise invalid(prefix + field, config[field], remedy)
+  for field in ('upload_bits', 'download_bits'):
+    if field in config and config[field] not in _WIDTHS:
+      remedy = 'must be 1 to 8, or 32 for floats'
+      raise invalid(prefix + field, config[field], remedy)
 
 
 def _check_ranges(config: Any, prefix: str = '') -> None:

@@ -1,5 +1,6 @@
 """Units cut off by pruning leave the program and change no prediction."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,6 +62,27 @@ def test_nothing_dead_and_nothing_masked_stay():
   assert small.dense == net.dense
   jax.tree.map(np.testing.assert_array_equal, cut['fixed'], fixed)
   assert compact.compact(net, {'params': fixed['weights']})[0] is net
+
+
+def test_layers_within_layers_are_named_by_their_path():
+  class Block(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      return nn.Embed(3, 2)(nn.Dense(4)(x).argmax(-1))
+
+  class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      return nn.Dense(5)(Block()(x))
+
+  net = Net()
+  fixed = hide(net.init(jax.random.key(0), jnp.ones((1, 6)))['params'])
+  masks = compact.masks_of({'fixed': fixed})
+  assert {name: mask.shape for name, mask in masks.items()} == {
+    'Block_0/Dense_0': (6, 4),
+    'Block_0/Embed_0/embedding': (3, 2),
+    'Dense_0': (2, 5),
+  }
 
 
 def test_a_layer_of_few_units_is_not_stretched():

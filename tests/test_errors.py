@@ -144,8 +144,8 @@ def test_texts_are_the_comments_of_the_defaults():
 
 
 def allocate():
-  """Asks the device for 16 TB."""
-  jnp.zeros(2**44, jnp.int8).block_until_ready()
+  """Asks the device for more than a process can address."""
+  jnp.zeros(2**50, jnp.int8).block_until_ready()
 
 
 def test_too_little_memory_names_the_width_and_keeps_what_is_written(

@@ -139,7 +139,18 @@ def test_metrics_count_rounds_between_evaluations(tmp_path):
     (dict(num_clients=2000, examples_per_client=0), 'num_clients=2000'),
     (dict(partition='natural'), "group=''"),
     (dict(model='lenet'), r"model='lenet': images of digits, \(8, 8, 1\)"),
-    (dict(hidenseek={'download_bits': 9}), 'bits=9: must be 1 to 8'),
+    (dict(hidenseek={'download_bits': 9}), 'download_bits=9: must be 1 to 8'),
+    (
+      dict(algorithm='fedavg_quantized', fedavg_quantized={'upload_bits': 16}),
+      'fedavg_quantized.upload_bits=16: must be 1 to 8, or 32',
+    ),
+    (dict(upload='vote'), "upload='vote': choose one of signs, dithered"),
+    (dict(hidenseek={'gate': 'x'}), "hidenseek.gate='x': choose one of sign"),
+    (
+      dict(algorithm='local', local={'optimizer': 'rmsprop'}),
+      "local.optimizer='rmsprop': choose one of adam, sgd",
+    ),
+    (dict(alpha=-1.0), r'alpha=-1.0: must be in \(0, inf\)'),
     (
       dict(algorithm='fedavg', fedavg={'learning_rate': 0.0}),
       'fedavg.learning_rate=0.0',

@@ -109,6 +109,15 @@ def test_top_k_equals_sorting():
     np.testing.assert_array_equal(got, expected)
 
 
+def test_zeros_of_either_sign_tie():
+  scores, order = (
+    jnp.array([-0.0, 0, -1, -0.0]),
+    jnp.arange(4, dtype=jnp.uint32),
+  )
+  got = jax.jit(pruning.top_k)(scores, order, 2)
+  np.testing.assert_array_equal(got, [True, True, False, False])
+
+
 def test_schedule_is_exponential_and_masks_nest():
   keep = pruning.schedule(10_000, 0.01, 4)
   assert keep.tolist() == [3162, 1000, 316, 100]

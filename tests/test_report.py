@@ -64,6 +64,7 @@ def test_words_and_numbers():
   assert label(rival) == 'signsgd (feedback, pruned, density 0.5)'
   assert metrics.mean_sd([0.5, 0.7]) == '0.600 ± 0.141'
   assert report.size(1_500_000) == '1.5 MB'
+  assert report.size(999_600) == '1 MB' and report.size(999.4) == '999 B'
 
 
 def test_the_command_writes_what_it_prints(runs, tmp_path):

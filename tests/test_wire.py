@@ -65,6 +65,13 @@ def test_nothing_to_say_costs_nothing():
     wire.decode(wire.FLOATS, b'x', empty, ENVELOPE)
 
 
+def test_bytes_of_a_large_network_do_not_overflow():
+  """Its bits are more than an int32 holds."""
+  large = Message([jnp.zeros(2**27, bool)], [jnp.ones((), bool)])
+  size = jax.jit(lambda message: wire.size(wire.FLOATS, message))(large)
+  assert int(size) == wire.HEADER_BYTES + 4 * 2**27
+
+
 def damaged(payload):
   """Payloads that must never decode."""
   for cut in (0, 1, wire.HEADER_BYTES - 1, wire.HEADER_BYTES, len(payload) - 1):
