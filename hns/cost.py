@@ -1,5 +1,8 @@
-"""What a client computes: floating point operations, as XLA counts them.
+"""What a client computes: operations on arrays, as XLA counts them.
 
+An operation on integers counts too, such as those that draw random bits. Work
+that a method's pruning on the client could save is not taken off: units that
+`hermes` has cut are computed with.
 Left out is what a client does once: it draws the network, and with a supermask
 prunes it, `pruning_steps` forward and backward passes over one picture.
 """

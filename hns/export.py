@@ -9,7 +9,8 @@ client's test pictures.
 
 A file is `HNSM`, the format's version, the length of a JSON text, the text, the
 signs (`hns.coding`) and a CRC-32. The text holds the network's name and shape,
-the seed, how it was pruned, and a fingerprint of the weights that survived:
+what its pictures were, the seed, how it was pruned, and a fingerprint of the
+weights that survived:
 `load` redraws them and refuses if they differ, as with another version of JAX's
 generator. Predictions are those of the model exported, bit for bit, on the same
 backend.
@@ -44,18 +45,20 @@ from hns.supermask import Supermask
 from hns.training import correct
 
 _MAGIC = b'HNSM'
-_VERSION = 2
+_VERSION = 3
 _HEAD = struct.Struct('<4sBI')
 _TAIL = struct.Struct('<I')
 
 
 class Spec(NamedTuple):
-  """All that a network of random weights is made from.
+  """What a network of random weights is made from, and what it is fed.
 
   Attributes:
     model: a name of `hns.models.MODELS`.
     classes: number of logits.
     image: height, width and channels.
+    dataset: the name of the pictures it was trained on.
+    scale: a pixel x enters the network as (x - scale[0]) / scale[1].
     seed: of the run.
     density, pruning, pruning_steps: as in the run's config.
   """
@@ -63,10 +66,16 @@ class Spec(NamedTuple):
   model: str
   classes: int
   image: tuple[int, int, int]
+  dataset: str
+  scale: tuple[float, float]
   seed: int
   density: float
   pruning: str
   pruning_steps: int
+
+
+# Fields of a run's config from which its network is drawn.
+_DRAWN = 'model', 'seed', 'density', 'pruning', 'pruning_steps'
 
 
 class Model(NamedTuple):
@@ -82,12 +91,11 @@ def redraw(spec: Spec) -> Model:
 
   Raises `InputError` for a model or a score that is not there.
   """
-  fields = spec._asdict()
-  classes, image = fields.pop('classes'), fields.pop('image')
+  fields = {name: getattr(spec, name) for name in _DRAWN}
   config = configs.base(algorithm='hidenseek', **fields)
   limits.validate(config)
-  net = models.create(spec.model, classes)
-  born = experiment.conceive(config, net, jnp.zeros((1, *image)))
+  net = models.create(spec.model, spec.classes)
+  born = experiment.conceive(config, net, jnp.zeros((1, *spec.image)))
   fixed = born.birth.fixed
   signs = jax.tree.map(lambda w: np.ones(w.shape, np.float32), fixed['weights'])
   return Model(Supermask(born.net), {**fixed, 'signs': signs}, spec)
@@ -120,7 +128,7 @@ def load(content: bytes) -> Model:
     raise InputError(f'model format {version}: this hns reads {_VERSION}')
   about = json.loads(body[_HEAD.size : _HEAD.size + length])
   expected = about.pop('weights')
-  about['image'] = tuple(about['image'])
+  about |= {name: tuple(about[name]) for name in ('image', 'scale')}
   model = redraw(Spec(**about))
   if _fingerprint(model.variables) != expected:
     raise InputError(
@@ -183,27 +191,28 @@ def trained(
   image = federation.examples.images.shape[1:]
   picture = jnp.zeros((1, *image))
   classes = jax.eval_shape(engine.apply, variables, picture).shape[-1]
-  names = ('seed', 'density', 'pruning', 'pruning_steps')
-  fields = {name: config[name] for name in names}
-  spec = Spec(config.model, classes, tuple(image), **fields)
+  # The shortest decimals that are these float32.
+  scale = tuple(float(str(x)) for x in np.asarray(federation.examples.scale))
+  fields = {name: config[name] for name in ('dataset', *_DRAWN)}
+  spec = Spec(classes=classes, image=image, scale=scale, **fields)
   return spec, variables
 
 
 def evaluate(folder: pathlib.Path, content: bytes, client: int | None) -> float:
   """A file's accuracy on a client's, or with None all, test pictures."""
   net, variables, spec = load(content)
-  federation = _opened(folder, client)[1].federation
-  image = federation.examples.images.shape[1:]
-  if tuple(image) != spec.image:
-    remedy = (
-      f'the run has pictures of {image}: evaluate it on a run like its own'
-    )
-    raise invalid('image', spec.image, remedy)
+  config, run = _opened(folder, client)
+  if config.dataset != spec.dataset:
+    remedy = f'the run has {config.dataset}: evaluate it on a run like its own'
+    raise invalid('dataset', spec.dataset, remedy)
+  federation = run.federation
+  scale = jnp.asarray(spec.scale, jnp.float32)
+  examples = federation.examples._replace(scale=scale)
   chosen = jnp.arange(federation.test.size.shape[0])
   chosen = chosen if client is None else chosen[client : client + 1]
   rows = jax.tree.map(lambda x: x[chosen], federation.test)
   right = jax.lax.map(
-    lambda r: correct(net.apply, variables, federation.examples, r), rows
+    lambda r: correct(net.apply, variables, examples, r), rows
   )
   return float(jnp.sum(right) / jnp.sum(rows.size))
 

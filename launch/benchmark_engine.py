@@ -183,6 +183,8 @@ def launch(side: str, task: str, folder: str):
       stdout=subprocess.PIPE,
       stderr=log,
       text=True,
+      # On a GPU all sides have their memory at once.
+      env={**os.environ, 'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'},
     )
   line = process.stdout.readline()
   if not line:

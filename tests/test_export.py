@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import small_config
 
-from hns import devices, experiment, export
+from hns import data, devices, experiment, export
 from hns.errors import InputError
 
 
@@ -49,10 +49,27 @@ def test_a_file_loads_bit_for_bit(run):
 
 
 def test_a_model_of_other_pictures_is_refused(run):
-  spec = export.Spec('mlp', 10, (4, 4, 1), 0, 0.5, 'synflow', 1)
-  content = export.dump(spec, export.redraw(spec).variables)
-  with pytest.raises(InputError, match=r'image=\(4, 4, 1\): the run has'):
+  model = export.load(export.from_run(run, None))
+  other = model.spec._replace(dataset='mnist')
+  content = export.dump(other, model.variables)
+  with pytest.raises(InputError, match="dataset='mnist': the run has digits"):
     export.evaluate(run, content, None)
+
+
+def test_a_file_says_what_its_pixels_are_divided_by(run):
+  model = export.load(export.from_run(run, None))
+  scale = np.float32(model.spec.scale)
+  pixels = data.digits().train_images.astype(np.float64)
+  np.testing.assert_array_equal(
+    scale, np.float32([pixels.mean(), pixels.std()])
+  )
+  darker = model.spec._replace(scale=(255.0, model.spec.scale[1]))
+  content = export.dump(darker, model.variables)
+  known, blind = (
+    export.evaluate(run, file, None)
+    for file in (export.from_run(run, None), content)
+  )
+  assert blind < known
 
 
 def test_damaged_and_foreign_files_are_refused(run):

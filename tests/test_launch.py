@@ -169,7 +169,9 @@ def test_tpu_quotes_flags_and_wants_a_pod(tmp_path):
 
 def test_the_engine_benchmark_compares_and_names_what_is_missing(tmp_path):
   """A side whose answer is not ours would be named wrong and have no ratio."""
-  flags = ('--tasks=trial:hidenseek', '--sides=jit_loop,nobody', '--repeats=2')
+  sides = 'plain_vmap', 'vmap_steps', 'jit_loop'
+  flags = '--tasks=trial:hidenseek', '--repeats=2'
+  flags += (f'--sides={",".join(sides)},nobody',)
   done = subprocess.run(
     [
       *(sys.executable, ROOT / 'launch' / 'benchmark_engine.py', *flags),
@@ -181,5 +183,5 @@ def test_the_engine_benchmark_compares_and_names_what_is_missing(tmp_path):
   assert done.returncode == 0, done.stderr
   assert 'nobody' in done.stdout and 'wrong' not in done.stdout
   told = json.loads((tmp_path / 'a.json').read_text())
-  assert told['hidenseek']['trial']['jit_loop'] > 0
+  assert all(told['hidenseek']['trial'][side] > 0 for side in sides)
   assert (tmp_path / 'a.png').exists()

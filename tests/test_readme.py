@@ -1,14 +1,19 @@
 """The README's Python runs as written."""
 
+import json
 import re
 import shlex
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import pytest
 from conftest import ROOT
 
-from hns import report
+from hns import models, report
+
+sys.path.append(str(ROOT / 'launch'))
+import dead_units  # noqa: E402
 
 TEXT = (ROOT / 'README.md').read_text()
 BLOCKS = re.findall(r'```python\n(.*?)```', TEXT, re.S)
@@ -62,6 +67,36 @@ def test_tables_are_what_their_commands_print(page, monkeypatch, capsys):
   accurate = {table for table in held if ' ± ' in table}
   assert bool(accurate) == bool(printed)
   assert all(table in printed for table in accurate)
+
+
+def test_ratios_of_speed_are_those_stored():
+  """One line a peer, one column a task, first machine · second."""
+  results = ROOT / 'launch' / 'results'
+  names = 'benchmark_engine.json', 'benchmark_engine_avx2.json'
+  found = [json.loads((results / name).read_text()) for name in names]
+  brief = lambda x: f'{x:.1f}' if x >= 10 else f'{x:.2f}'
+  tasks = [(m, w) for w in ('lenet', 'mlp') for m in ('ratio', 'hidenseek')]
+  tasks.append(('ratio', 'pfl_cifar10'))
+  lines = [
+    ' | '.join(
+      ' · '.join(brief(told[method][workload][peer]) for told in found)
+      for method, workload in tasks
+    )
+    for peer in found[0]['ratio']['lenet']
+  ]
+  table = re.search(r'\| seconds of a round .*\n(?:\|.*\n)+', TEXT)[0]
+  assert table.splitlines()[2:] == [
+    f'| {row.split(" | ")[0][2:]} | {line} |'
+    for row, line in zip(table.splitlines()[2:], lines, strict=True)
+  ]
+
+
+def test_dead_units_are_shares_and_removing_them_changes_nothing():
+  """`measure` compares logits."""
+  net, inputs = models.create('mlp', 10), jnp.zeros((1, 8, 8, 1))
+  *dead, left, exact = dead_units.measure(net, inputs, 0.05, 0)
+  assert len(dead) == 2 and 0.3 < dead[0] < 1
+  assert 0 < left <= exact < 1
 
 
 def test_the_convolution_benchmark_runs():

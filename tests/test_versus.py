@@ -102,6 +102,13 @@ def test_the_best_of_ours_is_compared():
   assert '| **hidenseek** | 0.800' in text and '| worse | 0.300' in text
 
 
+def test_the_default_of_ours_is_compared_though_another_is_better():
+  table = dict(gate='sign', upload='change')
+  default = group('hidenseek', [0.1, 0.2, 0.3], 10, **table)
+  text = versus.claims([default._replace(label='default'), OURS, RIVAL])
+  assert '| **default** | 0.300' in text and '| hidenseek | 0.800' in text
+
+
 def test_another_accuracy_can_be_asked_for():
   """By what is 1 minus that as held, the order is the reverse."""
   text = versus.claims([OURS, RIVAL], 'personal').splitlines()

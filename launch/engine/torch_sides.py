@@ -9,6 +9,8 @@ from engine import workloads
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+# As JAX does, and as PyTorch's convolutions do.
+torch.backends.cuda.matmul.allow_tf32 = True
 _DEVICE = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
 
