@@ -129,11 +129,9 @@ def _plan(counts):
   """
   join = _numpy(counts)
   zeros, ones = _branches(counts)
-  both = (zeros + ones).astype(np.float32)[..., None]
   # A product, not a share: some accelerators round quotients otherwise.
-  chosen = join.sum(
-    (ones.astype(np.float32)[..., None] >= _BORDERS * both) & (both > 0), -1
-  )
+  both = join.maximum(zeros + ones, 1).astype(np.float32)[..., None]
+  chosen = join.sum(ones.astype(np.float32)[..., None] >= _BORDERS * both, -1)
   cost = join.asarray(_COST)
   own = _times(ones, cost[chosen]) + _times(zeros, cost[254 - chosen])
   even = _times(zeros + ones, cost[_EVEN])

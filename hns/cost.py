@@ -3,6 +3,7 @@
 An operation on integers counts too, such as those that draw random bits. Work
 that a method's pruning on the client could save is not taken off: units that
 `hermes` has cut are computed with.
+
 Left out is what a client does once: it draws the network, and with a supermask
 prunes it, `pruning_steps` forward and backward passes over one picture.
 """

@@ -63,10 +63,9 @@ def load(name: str, group: str = '') -> Dataset:
 def _checked(name: str, dataset: Dataset) -> Dataset:
   for images in (dataset.train_images, dataset.test_images):
     if images.dtype != np.uint8 or images.ndim != 4:
-      is_ = f'not {images.dtype} {list(images.shape)}'
-      raise invalid(
-        'dataset', name, f'images must be uint8 [n, h, w, c], {is_}'
-      )
+      found = f'{images.dtype} {list(images.shape)}'
+      remedy = f'images must be uint8 [n, h, w, c], not {found}'
+      raise invalid('dataset', name, remedy)
   return dataset
 
 

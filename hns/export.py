@@ -10,10 +10,9 @@ client's test pictures.
 A file is `HNSM`, the format's version, the length of a JSON text, the text, the
 signs (`hns.coding`) and a CRC-32. The text holds the network's name and shape,
 what its pictures were, the seed, how it was pruned, and a fingerprint of the
-weights that survived:
-`load` redraws them and refuses if they differ, as with another version of JAX's
-generator. Predictions are those of the model exported, bit for bit, on the same
-backend.
+weights that survived: `load` redraws them and refuses if they differ, as with
+another version of JAX's generator. Predictions are those of the model exported,
+bit for bit, on the same backend.
 """
 
 import argparse

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from hns import wire
 from hns.config import NAMES
 from hns.errors import invalid
 
@@ -36,12 +37,11 @@ _WITHIN = {
   'threshold': (-math.inf, 1, '()'),
   'target': (0, 1, '(]'),
 }
-_WIDTHS = (*range(1, 9), 32)
 
 
 def validate(config: Any) -> None:
   """Raises `InputError` for a field that no data could make right."""
-  _check_choices(config)
+  _check(config)
   for field, least in _AT_LEAST.items():
     if config[field] < least:
       raise invalid(field, config[field], f'must be at least {least}')
@@ -62,9 +62,7 @@ def validate(config: Any) -> None:
       f'the config needs a table config.{config.algorithm} of its parameters',
     )
   table = config[config.algorithm]
-  _check_ranges(config)
-  _check_choices(table, f'{config.algorithm}.')
-  _check_ranges(table, f'{config.algorithm}.')
+  _check(table, f'{config.algorithm}.')
   asking = {
     'eval_split=validation': config.eval_split == 'validation',
     f'{config.algorithm}.threshold': table.get('threshold', -1) >= 0,
@@ -74,18 +72,15 @@ def validate(config: Any) -> None:
       raise invalid('validation_fraction', 0, f'{name} needs some examples')
 
 
-def _check_choices(config: Any, prefix: str = '') -> None:
+def _check(config: Any, prefix: str = '') -> None:
+  """Checks what has a name of `NAMES` or `_WITHIN`, and widths."""
   for field, names in NAMES.items():
     if field in config and config[field] not in names:
       remedy = f'choose one of {", ".join(names)}'
       raise invalid(prefix + field, config[field], remedy)
   for field in ('upload_bits', 'download_bits'):
-    if field in config and config[field] not in _WIDTHS:
-      remedy = 'must be 1 to 8, or 32 for floats'
-      raise invalid(prefix + field, config[field], remedy)
-
-
-def _check_ranges(config: Any, prefix: str = '') -> None:
+    if field in config:
+      wire.check_bits(config[field], prefix + field)
   for field in sorted(_WITHIN.keys() & config.keys()):
     (least, most, (left, right)), value = _WITHIN[field], config[field]
     above = value > least or (left == '[' and value == least)

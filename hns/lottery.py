@@ -14,6 +14,7 @@ from hns import pruning, tree, uploads
 from hns.bases import dense
 from hns.federated import Birth, Method, Server, keep_unvoted
 from hns.wire import Message
+from hns.wrappers import Mine
 
 _OFF = -1e9  # a score so far below 0 that no step moves it
 
@@ -24,13 +25,13 @@ class Ticket(NamedTuple):
   Attributes:
     kept: tree of bool, leaves that broadcast against the weights': what it has
       not pruned.
-    done: bool [], whether it pruned: in this round for `lottery`, ever for
-      `one_shot`; for `hermes` whether it ever took part.
+    cut: bool [], whether it pruned: in this round for `lottery`, ever for
+      `one_shot`; () for `hermes`.
     inner: what else it keeps.
   """
 
   kept: Any
-  done: jax.Array
+  cut: Any = ()
   inner: Any = ()
 
 
@@ -72,7 +73,7 @@ def lottery(
     return Ticket(mask, tree.differ(own.kept, mask))
 
   def join(key, fixed, message, own):
-    start = choose(own.done, fixed['first'], message.value)
+    start = choose(own.cut, fixed['first'], message.value)
     return _masked(start, own.kept)
 
   return base._replace(
@@ -122,16 +123,12 @@ def hermes(
   def init(key, params):
     units = jax.tree.map(lambda w: jnp.ones(w.shape[-1:], bool), params)
     shared = Server(params, units)
-    return Birth((), shared, Ticket(units, jnp.zeros((), bool), params))
-
-  def taken(message, own):
-    return jax.tree.map(lambda common: common | ~own.done, message.weight)
+    own = Ticket(units, inner=Mine(params, jnp.zeros((), bool)))
+    return Birth((), shared, own)
 
   def join(key, fixed, message, own):
-    value = jax.tree.map(
-      jnp.where, taken(message, own), message.value, own.inner
-    )
-    return _masked(value, own.kept)
+    taken = _taken(message, own), message.value, own.inner.model
+    return _masked(jax.tree.map(jnp.where, *taken), own.kept)
 
   def prepare(key, fixed, message, own, score):
     model = join(key, fixed, message, own)
@@ -140,8 +137,8 @@ def hermes(
     return own._replace(kept=choose(good, smaller, own.kept))
 
   def split(key, fixed, message, own, start, trained):
-    after = Ticket(own.kept, jnp.ones((), bool), trained)
-    return Message(trained, own.kept), after
+    mine = Mine(trained, jnp.ones((), bool))
+    return Message(trained, own.kept), own._replace(inner=mine)
 
   return base._replace(
     init=init,
@@ -151,11 +148,16 @@ def hermes(
     split=split,
     merge=_what_all_keep,
     objective=zeros_stay,
-    news=lambda fixed, message, own: Message(
-      message.value, _masked(taken(message, own), own.kept)
+    news=lambda fixed, message, own: message._replace(
+      weight=_masked(_taken(message, own), own.kept)
     ),
     places=lambda own: own.kept,
   )
+
+
+def _taken(message, own) -> Any:
+  """Where a client of `hermes` takes the download, if it keeps the unit."""
+  return jax.tree.map(lambda common: common | ~own.inner.begun, message.weight)
 
 
 def _fewer_units(model, kept, share, target, head) -> Any:
@@ -199,7 +201,7 @@ def one_shot(base: Method, target: float) -> Method:
     smaller = jax.tree.map(
       lambda s, m: largest(s, m, 1 - target, target), trained, own.kept
     )
-    mask = choose(own.done, own.kept, smaller)
+    mask = choose(own.cut, own.kept, smaller)
     upload, inner = base.split(
       key, {**fixed, 'mask': mask}, message, own.inner, start, trained
     )

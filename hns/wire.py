@@ -72,11 +72,14 @@ WAYS = 'download', 'upload', 'choice of places'
 
 def levels(bits: int, stepped: bool = False, coded: bool = False) -> Codec:
   """2^bits symbols, or floats for 32 bits; `InputError` for other widths."""
-  if bits == 32:
-    return FLOATS
-  if not 1 <= bits <= 8:
-    raise invalid('bits', bits, 'must be 1 to 8, or 32 for floats')
-  return Codec(2**bits, stepped, coded)
+  check_bits(bits)
+  return FLOATS if bits == 32 else Codec(2**bits, stepped, coded)
+
+
+def check_bits(bits: int, field: str = 'bits') -> None:
+  """Raises `InputError`, which names the field, for a width without codec."""
+  if not (1 <= bits <= 8 or bits == 32):
+    raise invalid(field, bits, 'must be 1 to 8, or 32 for floats')
 
 
 class Envelope(NamedTuple):

@@ -182,7 +182,7 @@ class Pair(NamedTuple):
 
 
 class Mine(NamedTuple):
-  """What a client of Ditto keeps beside what the base keeps.
+  """A model that a client goes on from, as Ditto's and Hermes' do.
 
   Attributes:
     model: its own model, once it has one.

@@ -8,7 +8,7 @@ import optax
 import pytest
 from conftest import compiled, opened, play, small
 
-from hns import cost, lottery, rounds, tree, uploads, wire
+from hns import cost, lottery, rounds, tree, uploads, wire, wrappers
 from hns.bases import odds
 from hns.federated import Server
 from hns.supermask import bernoulli, binary
@@ -37,15 +37,15 @@ def test_lotteryfl_cuts_a_fifth_and_rewinds():
     own = method.prepare(KEY, fixed, message, own, lambda variables: 0.6)
     mask = np.asarray(own.kept['Dense_0']['kernel'])
     start = method.join(KEY, fixed, message, own)['Dense_0']['kernel']
-    sign = 1 if own.done else -1  # the first weights, or the server's
+    sign = 1 if own.cut else -1  # the first weights, or the server's
     expected = sign * mask * first['Dense_0']['kernel']
     np.testing.assert_array_equal(start, expected)
-    kept.append((int(mask.sum()), bool(own.done)))
+    kept.append((int(mask.sum()), bool(own.cut)))
   assert kept == [(16, True), (13, True), (10, True), (10, False)]
   np.testing.assert_array_equal(mask.ravel(), np.arange(20) >= 10)
   _, _, new = method.init(KEY, first)
   same = method.prepare(KEY, fixed, message, new, lambda variables: 0.5)
-  assert np.all(same.kept['Dense_0']['kernel']) and not same.done
+  assert np.all(same.kept['Dense_0']['kernel']) and not same.cut
 
 
 def test_a_client_tells_the_places_it_pruned_once():
@@ -103,7 +103,7 @@ def test_hermes_cuts_units_and_averages_what_all_keep():
     (True, [0, 0, 0, 7, 0], [0, 1, 0, 0, 1]),  # where cut, 0; else its own
     (False, [0, 0, 0, 4, 0], [0, 1, 0, 1, 1]),  # or, at first, the server's
   ):
-    mine = own._replace(done=jnp.bool_(begun), inner=sevens)
+    mine = own._replace(inner=wrappers.Mine(sevens, jnp.bool_(begun)))
     joined = method.join(KEY, fixed, message, mine)
     np.testing.assert_array_equal(joined['Dense_0']['kernel'][0], expected)
     told = method.news(fixed, message, mine).weight

@@ -238,8 +238,10 @@ import json, os, pathlib, sys, time
 folder, config = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2])
 with open(folder / 'begun', 'a') as file:
   file.write('x')
+end = time.monotonic() + 300
 while config['seed'] >= max(map(int, os.listdir(folder.parent / 'until'))):
   time.sleep(0.02)
+  assert time.monotonic() < end
 if config['seed'] == 5:
   sys.exit('OSError: no space left')
 about = {'config': config, 'weights_downloaded': 1}
