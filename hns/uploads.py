@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from hns import tree, wire
 from hns.federated import Server, keep_unvoted
-from hns.supermask import sign
+from hns.supermask import bernoulli, sign
 from hns.wire import Codec
 
 
@@ -79,8 +79,8 @@ def dithered(share: float = 0.5) -> Upload:
   """
 
   def send(key, mask, start, trained, own):
-    draw = _each(key, lambda k, t: jax.random.uniform(k, t.shape, minval=-1.0))
-    noisy = jax.tree.map(jnp.add, trained, draw(trained))
+    draw = lambda n: jax.random.uniform(key, n, minval=-1.0)
+    noisy = jax.tree.map(jnp.add, trained, tree.drawn(draw, trained))
     return _turned(start, noisy), own
 
   return Upload(wire.levels(1, coded=True), send, _vote(share))
@@ -94,12 +94,12 @@ def samples(clip: float = 0.01) -> Upload:
   is the mean of the draws; it stays within `clip` of 0 and 1.
   """
 
-  def leaf(key, score):
-    one = jax.random.bernoulli(key, jax.nn.sigmoid(score))
-    return jnp.where(one, 1, -1).astype(jnp.int8)
+  def leaf(draw, score):
+    return jnp.where(bernoulli(score, draw) > 0, 1, -1).astype(jnp.int8)
 
   def send(key, mask, start, trained, own):
-    return _each(key, leaf)(trained), own
+    draws = tree.drawn(lambda n: jax.random.uniform(key, n), trained)
+    return jax.tree.map(leaf, draws, trained), own
 
   def take(server, mean, total):
     new = jax.tree.map(lambda m: jnp.clip(m, 2 * clip - 1, 1 - 2 * clip), mean)
@@ -166,7 +166,6 @@ def one_bit() -> Compress:
     return jnp.where(up, 1.0, -1.0) * _brief(_mean(abs(x), mask))
 
   def function(key, values, mask):
-    # One draw, not one a leaf: that compiles faster.
     coins = tree.drawn(lambda n: jax.random.bernoulli(key, 0.5, n), values)
     return jax.tree.map(leaf, coins, values, mask)
 
@@ -180,12 +179,15 @@ def ternary(threshold: float) -> Compress:
   once coded.
   """
 
-  def leaf(key, x, mask):
+  def leaf(x, mask):
     size = abs(x)
     loud = (size > threshold * _mean(size, mask)) & (mask != 0)
     return jnp.sign(x) * loud * _brief(_mean(size, loud))
 
-  return Compress(Codec(3, stepped=True, coded=True), _leaves(leaf))
+  return Compress(
+    Codec(3, stepped=True, coded=True),
+    lambda key, values, mask: jax.tree.map(leaf, values, mask),
+  )
 
 
 def uniform(bits: int) -> Compress:
@@ -200,17 +202,21 @@ def uniform(bits: int) -> Compress:
     return Compress(codec, lambda key, values, mask: values)
   top = codec.symbols - 1
 
-  def leaf(key, x, mask):
+  def leaf(draw, x, mask):
     largest = jnp.max(abs(x) * mask)
     step = _brief(largest / top)
     place = (jnp.clip(x / step, -top, top) + top) / 2
-    place = jnp.floor(place + jax.random.uniform(key, x.shape))
+    place = jnp.floor(place + draw)
     # The largest level must occur, or the receiver cannot know the step.
     ends = jnp.where(x > 0, top, 0)
     place = jnp.where(abs(x) == largest, ends, jnp.clip(place, 0, top))
     return (2 * place - top) * step
 
-  return Compress(codec, _leaves(leaf))
+  def function(key, values, mask):
+    draws = tree.drawn(lambda n: jax.random.uniform(key, n), values)
+    return jax.tree.map(leaf, draws, values, mask)
+
+  return Compress(codec, function)
 
 
 def _vote(share: float):
@@ -241,17 +247,3 @@ def _brief(scale: jax.Array) -> jax.Array:
   """A scale as it travels: rounded to bfloat16, above 0."""
   # A cast to bfloat16 and back may be optimised away on an accelerator.
   return jax.lax.reduce_precision(jnp.maximum(scale, 1e-30), 8, 7)
-
-
-def _leaves(leaf):
-  """A function of a key, a leaf and its mask, for trees of them."""
-  return lambda key, values, mask: _each(key, leaf)(values, mask)
-
-
-def _each(key, function):
-  def over(first, *rest):
-    keys = jax.random.split(key, len(jax.tree.leaves(first)))
-    keys = jax.tree.unflatten(jax.tree.structure(first), list(keys))
-    return jax.tree.map(function, keys, first, *rest)
-
-  return over

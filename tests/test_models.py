@@ -29,11 +29,13 @@ def test_sizes_and_no_biases(name, shape, size):
 
 
 @pytest.mark.parametrize('size', [(4, 4), (5, 7), (2, 3)])
-def test_max_pool_equals_linens(size):
-  x = jax.random.normal(jax.random.key(0), (2, *size, 3))
-  np.testing.assert_array_equal(
-    models.max_pool(x), nn.max_pool(x, (2, 2), (2, 2))
-  )
+def test_max_pool_equals_linens_and_so_does_its_gradient(size):
+  x = jax.random.randint(jax.random.key(0), (9, *size, 3), -2, 3) * 1.0  # ties
+  linens, back = jax.vjp(lambda x: nn.max_pool(x, (2, 2), (2, 2)), x)
+  ours, our_back = jax.vjp(models.max_pool, x)
+  grad = jax.random.normal(jax.random.key(1), ours.shape)
+  np.testing.assert_array_equal(ours, linens)
+  np.testing.assert_array_equal(our_back(grad)[0], back(grad)[0])
 
 
 def test_norm_has_no_parameters_and_unit_rms():
