@@ -5,7 +5,8 @@ gradients that autodiff derives for a convolution run many times slower inside
 a loop body than outside, so both are written here by hand. And a vmapped
 kernel turns the convolution into a grouped one, so under `vmap` the forward
 pass and the kernel's gradient become batched matrix products over patches.
-`launch/benchmark_conv.py` measures both.
+On a CPU a convolution of stride 1 goes to `hns.winograd` instead, where that
+takes fewer products. `launch/benchmark_conv.py` measures it.
 
 Shapes: images [n, h, w, c], kernels [kh, kw, c, o] (NHWC, HWIO).
 """
@@ -17,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
+
+from hns import winograd
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
@@ -52,8 +55,20 @@ def conv(lhs, rhs, window_strides, padding, **options) -> jax.Array:
       lhs.shape[1:3], rhs.shape[:2], window_strides, padding
     )
   pads = tuple((int(low), int(high)) for low, high in padding)
+  if _fewer_products(lhs, rhs, window_strides, pads):
+    return winograd.conv(lhs, rhs, pads, options.get('precision'))
   window = Window(tuple(window_strides), pads, options.get('precision'))
   return _conv(window, lhs, rhs)
+
+
+def _fewer_products(lhs, rhs, strides, pads) -> bool:
+  """Whether `hns.winograd` takes over; accelerators round products too much."""
+  return (
+    jax.default_backend() == 'cpu'
+    and lhs.dtype in (jnp.float32, jnp.float64)
+    and tuple(strides) == (1, 1)
+    and winograd.pays(lhs.shape, rhs.shape, pads)
+  )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

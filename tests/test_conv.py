@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from hns import winograd
 from hns.conv import conv
 
 CASES = [
@@ -63,3 +64,62 @@ def test_other_convolutions_are_left_to_lax():
     x, jnp.ones((3, 3, 4, 1)), (1, 1), 'VALID', rhs_dilation=(2, 2), **LAYOUT
   )
   assert got.shape == (1, 4, 4, 1)
+
+
+WINOGRAD = [
+  ((5, 5), 'VALID', (12, 12)),
+  ((3, 3), 'SAME', (8, 9)),
+  ((2, 4), ((0, 1), (2, 0)), (7, 11)),
+]
+
+
+def both(kernel, padding, size, dtype):
+  """Outputs and gradients of Winograd's way, and of lax's."""
+  keys = jax.random.split(jax.random.key(0), 3)
+  x = jax.random.normal(keys[0], (3, *size, 32), dtype)
+  w = jax.random.normal(keys[1], (*kernel, 32, 64), dtype)
+  pads = padding
+  if isinstance(padding, str):
+    pads = lax.padtype_to_pads(size, kernel, (1, 1), padding)
+  plain, back = jax.vjp(lambda x, w: reference(x, w, (1, 1), padding), x, w)
+  ours, our_back = jax.vjp(lambda x, w: winograd.conv(x, w, pads), x, w)
+  grad = jax.random.normal(keys[2], plain.shape, dtype)
+  return (ours, *our_back(grad)), (plain, *back(grad))
+
+
+@pytest.mark.parametrize('kernel,padding,size', WINOGRAD)
+def test_winograds_way_equals_lax_with_its_gradients(
+  x64, kernel, padding, size
+):
+  for a, b in zip(*both(kernel, padding, size, jnp.float64)):
+    np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize('kernel,padding,size', WINOGRAD)
+def test_winograds_way_rounds_to_a_hundred_thousandth(kernel, padding, size):
+  for a, b in zip(*both(kernel, padding, size, jnp.float32)):
+    assert abs(a - b).max() < 1e-5 * abs(b).max()
+
+
+def test_winograds_way_is_taken_where_it_takes_fewer_products():
+  valid, same = ((0, 0), (0, 0)), ((1, 1), (1, 1))
+  assert winograd.pays((20, 12, 12, 32), (5, 5, 32, 64), valid)  # of lenet
+  assert winograd.pays((20, 16, 16, 128), (3, 3, 128, 128), same)  # of conv4
+  assert not winograd.pays((20, 28, 28, 1), (5, 5, 1, 32), valid)
+  assert not winograd.pays((20, 5, 5, 32), (3, 3, 32, 32), same)  # tiles of 8
+  assert not winograd.pays((20, 30, 30, 32), (7, 7, 32, 32), valid)
+  assert not winograd.pays((1, 32, 32, 64), (3, 3, 64, 64), same)  # a saliency
+
+
+def matrix_products(x, w, strides):
+  run = lambda x, w: conv(x, w, strides, 'SAME', **LAYOUT)
+  return str(jax.make_jaxpr(run)(x, w)).count('dot_general')
+
+
+def test_conv_goes_winograds_way_on_a_cpu_for_float32():
+  x, w = jnp.ones((9, 16, 16, 64)), jnp.ones((3, 3, 64, 64))
+  on_a_cpu = jax.default_backend() == 'cpu'
+  assert matrix_products(x, w, (1, 1)) == 4 * on_a_cpu
+  assert matrix_products(x, w, (2, 2)) == 0
+  short = [a.astype(jnp.bfloat16) for a in (x, w)]
+  assert matrix_products(*short, (1, 1)) == 0
