@@ -1,6 +1,7 @@
 """What a client computes: operations on arrays, as XLA counts them.
 
-An operation on integers counts too, such as those that draw random bits. Work
+An operation on integers counts too, such as those that draw random bits, and a
+convolution as the backend computes it, on a CPU maybe by `hns.winograd`. Work
 that a method's pruning on the client could save is not taken off: units that
 `hermes` has cut are computed with.
 
