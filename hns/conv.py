@@ -6,7 +6,9 @@ a loop body than outside, so both are written here by hand. And a vmapped
 kernel turns the convolution into a grouped one, so under `vmap` the forward
 pass and the kernel's gradient become batched matrix products over patches.
 On a CPU a convolution of stride 1 goes to `hns.winograd` instead, where that
-takes fewer products. `launch/benchmark_conv.py` measures it.
+takes fewer products and no precision is asked for (the argument of `nn.Conv`,
+or JAX's own `jax_default_matmul_precision`). `launch/benchmark_conv.py`
+measures it.
 
 Shapes: images [n, h, w, c], kernels [kh, kw, c, o] (NHWC, HWIO).
 """
@@ -55,19 +57,21 @@ def conv(lhs, rhs, window_strides, padding, **options) -> jax.Array:
       lhs.shape[1:3], rhs.shape[:2], window_strides, padding
     )
   pads = tuple((int(low), int(high)) for low, high in padding)
-  if _fewer_products(lhs, rhs, window_strides, pads):
-    return winograd.conv(lhs, rhs, pads, options.get('precision'))
   window = Window(tuple(window_strides), pads, options.get('precision'))
+  if _fewer_products(window, lhs, rhs):
+    return winograd.conv(lhs, rhs, pads)
   return _conv(window, lhs, rhs)
 
 
-def _fewer_products(lhs, rhs, strides, pads) -> bool:
+def _fewer_products(window: Window, x, kernel) -> bool:
   """Whether `hns.winograd` takes over; accelerators round products too much."""
+  asked = window.precision or jax.config.jax_default_matmul_precision
   return (
-    jax.default_backend() == 'cpu'
-    and lhs.dtype in (jnp.float32, jnp.float64)
-    and tuple(strides) == (1, 1)
-    and winograd.pays(lhs.shape, rhs.shape, pads)
+    not asked
+    and jax.default_backend() == 'cpu'
+    and x.dtype in (jnp.float32, jnp.float64)
+    and window.strides == (1, 1)
+    and winograd.pays(x.shape, kernel.shape, window.padding)
   )
 
 

@@ -49,9 +49,7 @@ def pays(image: tuple[int, ...], kernel: tuple[int, ...], padding: Padding):
   return n > 1 and fits and products <= _WORTH * plain
 
 
-def conv(
-  x: jax.Array, kernel: jax.Array, padding: Padding, precision=None
-) -> jax.Array:
+def conv(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
   """x [n, h, w, c] and kernel [kh, kw, c, o] -> y [n, h', w', o]."""
   kh, kw, c, o = kernel.shape
   x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
@@ -60,7 +58,7 @@ def conv(
   def mapped(matrices, values, *shape):
     matrix = jnp.asarray(np.kron(*matrices), values.dtype)
     flat = values.reshape(matrix.shape[1], -1)
-    return jnp.matmul(matrix, flat, precision=precision).reshape(*shape)
+    return jnp.matmul(matrix, flat).reshape(*shape)
 
   outputs, taps, inputs = zip(_matrices(kh), _matrices(kw))
   places = (kh + _SIDE - 1) * (kw + _SIDE - 1)
@@ -69,7 +67,6 @@ def conv(
     'ptc,pco->pto',
     mapped(inputs, tiles, places, -1, c),
     mapped(taps, kernel, places, c, o),
-    precision=precision,
   )
   y = mapped(outputs, products, _SIDE, _SIDE, *tiles.shape[2:5], o)
   y = y.transpose(2, 3, 0, 4, 1, 5)

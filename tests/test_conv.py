@@ -111,8 +111,8 @@ def test_winograds_way_is_taken_where_it_takes_fewer_products():
   assert not winograd.pays((1, 32, 32, 64), (3, 3, 64, 64), same)  # a saliency
 
 
-def matrix_products(x, w, strides):
-  run = lambda x, w: conv(x, w, strides, 'SAME', **LAYOUT)
+def matrix_products(x, w, strides, **asked):
+  run = lambda x, w: conv(x, w, strides, 'SAME', **LAYOUT, **asked)
   return str(jax.make_jaxpr(run)(x, w)).count('dot_general')
 
 
@@ -121,5 +121,8 @@ def test_conv_goes_winograds_way_on_a_cpu_for_float32():
   on_a_cpu = jax.default_backend() == 'cpu'
   assert matrix_products(x, w, (1, 1)) == 4 * on_a_cpu
   assert matrix_products(x, w, (2, 2)) == 0
+  assert matrix_products(x, w, (1, 1), precision='highest') == 0
+  with jax.default_matmul_precision('highest'):
+    assert matrix_products(x, w, (1, 1)) == 0
   short = [a.astype(jnp.bfloat16) for a in (x, w)]
   assert matrix_products(*short, (1, 1)) == 0
