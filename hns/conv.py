@@ -30,7 +30,7 @@ class Window(NamedTuple):
   """How a kernel slides: (h, w), ((low, high), ...), and lax's precision."""
 
   strides: tuple[int, int]
-  padding: tuple[tuple[int, int], tuple[int, int]]
+  padding: winograd.Padding
   precision: object = None
 
 

@@ -11,9 +11,9 @@ clients of the round and are charged in proportion. --sides=ours_packed is
 ours without the entropy code: what it costs to count a code's bytes;
 --sides=ours_core is ours on one CPU core. A share of the matmul peak counts
 convolutions as plain sums, so that fewer products (`hns.winograd`) may pass 1.
---tasks=lenet_1000:fedavg has ten
-times the clients, lenet_long:fedavg ten times the pictures of each: memory
-grows with pictures and with the steps of a round, not with clients.
+--tasks=lenet_1000:fedavg has ten times the clients, lenet_long:fedavg ten times
+the pictures of each: memory grows with pictures and with the steps of a round,
+not with clients.
 """
 
 import contextlib
