@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hns import tree
+
 _SPARE = 8  # bytes that a range coder may need beyond its symbols' information
 _FINE = 4096  # costs are counted in such parts of a bit
 _ODDS = np.linspace(-14, 14, 255)  # log odds that one byte can name
@@ -42,7 +44,7 @@ def histogram(symbols: jax.Array, counted: jax.Array, bits: int) -> jax.Array:
   hits = (symbols.ravel() == values[:, None]) & jnp.ravel(
     jnp.broadcast_to(counted, symbols.shape)
   )
-  return jnp.sum(hits, 1, dtype=jnp.int32)
+  return jax.vmap(tree.count)(hits)
 
 
 def length(counts: jax.Array) -> jax.Array:

@@ -178,16 +178,13 @@ def programs(experiment: Experiment) -> Programs:
 
   draw = jit(functools.partial(rounds.cohort, engine))
   newcomers = jit(functools.partial(evaluation.newcomers, asking))
-  lowered = [
-    draw.lower(key, federation, given[-1].round),
-    newcomers.lower(*given, ids(len(asked))),
-    play(asking),
-    *([] if engine.held == split else [play(engine)]),
-  ]
   with concurrent.futures.ThreadPoolExecutor() as pool:
-    compiled = pool.map(lambda program: program.compile(), lowered)
-    cohort, newcomers, trial, *quiet = compiled
-  return Programs(cohort, *quiet or [trial], trial, newcomers)
+    soon = lambda lowered: pool.submit(lowered.compile)
+    trial = soon(play(asking))  # the longest first
+    quiet = trial if engine.held == split else soon(play(engine))
+    newcomers = soon(newcomers.lower(*given, ids(len(asked))))
+    cohort = soon(draw.lower(key, federation, given[-1].round))
+  return Programs(*(p.result() for p in (cohort, quiet, trial, newcomers)))
 
 
 def evaluate(

@@ -65,10 +65,8 @@ def lottery(
 
   def prepare(key, fixed, message, own, score):
     ticket = _masked(message.value, own.kept)
-    smaller = jax.tree.map(
-      lambda w, m: largest(abs(w), m, share, target) if w.ndim > 1 else m,
-      *(ticket, own.kept),
-    )
+    sizes = jax.tree.map(lambda w: abs(w) if w.ndim > 1 else None, ticket)
+    smaller = largest(sizes, own.kept, share, target)
     mask = choose(score({'params': ticket}) > threshold, smaller, own.kept)
     return Ticket(mask, tree.differ(own.kept, mask))
 
@@ -132,7 +130,7 @@ def hermes(
 
   def prepare(key, fixed, message, own, score):
     model = join(key, fixed, message, own)
-    smaller = _fewer_units(model, own.kept, share, target, head)
+    smaller = largest(_norms(model, head), own.kept, share, target)
     good = score({'params': model}) > threshold
     return own._replace(kept=choose(good, smaller, own.kept))
 
@@ -160,16 +158,15 @@ def _taken(message, own) -> Any:
   return jax.tree.map(lambda common: common | ~own.inner.begun, message.weight)
 
 
-def _fewer_units(model, kept, share, target, head) -> Any:
-  """`kept` without the units of hidden layers that have the least L1 norm."""
+def _norms(model: Any, head: str) -> Any:
+  """The L1 norms of the units of hidden layers, None for other leaves."""
 
-  def layer(path, w, m):
+  def layer(path, w):
     if tree.path_name(path).startswith(f'{head}/') or w.ndim < 2:
-      return m
-    norm = jnp.sum(abs(w), tuple(range(w.ndim - 1)))
-    return largest(norm, m, share, target)
+      return None
+    return jnp.sum(abs(w), tuple(range(w.ndim - 1)))
 
-  return jax.tree_util.tree_map_with_path(layer, model, kept)
+  return jax.tree_util.tree_map_with_path(layer, model)
 
 
 def _what_all_keep(fixed, shared, mean, total) -> Server:
@@ -198,9 +195,7 @@ def one_shot(base: Method, target: float) -> Method:
     return off(own, base.join(key, fixed, message, own.inner))
 
   def split(key, fixed, message, own, start, trained):
-    smaller = jax.tree.map(
-      lambda s, m: largest(s, m, 1 - target, target), trained, own.kept
-    )
+    smaller = largest(trained, own.kept, 1 - target, target)
     mask = choose(own.cut, own.kept, smaller)
     upload, inner = base.split(
       key, {**fixed, 'mask': mask}, message, own.inner, start, trained
@@ -222,17 +217,32 @@ def off(own: Ticket, scores: Any) -> Any:
   return jax.tree.map(lambda s, m: jnp.where(m, s, _OFF), scores, own.kept)
 
 
-def largest(scores: jax.Array, mask: jax.Array, share: float, target: float):
-  """`mask` without `share` of its coordinates, those that score least.
+def largest(scores: Any, mask: Any, share: float, target: float) -> Any:
+  """`mask` without `share` of each leaf's coordinates, those that score least.
 
-  Of n coordinates n x target stay at least, or all that are there if fewer.
+  Of n coordinates n x target stay at least, or all that are there if fewer;
+  leaves for which `scores` has None stay as they are.
   """
-  living = jnp.sum(mask)
-  keep = jnp.round(living * (1 - share)).astype(jnp.int32)
-  keep = jnp.minimum(living, jnp.maximum(keep, round(mask.size * target)))
-  ranked = jnp.where(mask, scores, -jnp.inf).ravel()
-  order = jnp.arange(mask.size, dtype=jnp.uint32)
-  return pruning.top_k(ranked, order, keep).reshape(mask.shape) & mask
+  asked = jax.tree.map(
+    lambda s, m: m if s is not None else None,
+    *(scores, mask),
+    is_leaf=lambda x: x is None,
+  )
+  masks, structure = jax.tree.flatten(asked)
+
+  def keep(m):
+    living = tree.count(m)
+    kept = jnp.round(living * (1 - share)).astype(jnp.int32)
+    return jnp.minimum(living, jnp.maximum(kept, round(m.size * target)))
+
+  ranked = jax.tree.map(lambda s, m: jnp.where(m, s, -jnp.inf), scores, asked)
+  kept = pruning.top_k(
+    [r.ravel() for r in jax.tree.leaves(ranked)],
+    [jnp.arange(m.size, dtype=jnp.uint32) for m in masks],
+    jnp.stack([keep(m) for m in masks]),
+  )
+  kept = [k.reshape(m.shape) & m for k, m in zip(kept, masks)]
+  return tree.combine(jax.tree.unflatten(structure, kept), mask)
 
 
 def choose(which: jax.Array, first: Any, second: Any) -> Any:

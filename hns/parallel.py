@@ -65,12 +65,13 @@ def each_client(
     The sum of all `summed`, and `listed` with a leading axis of ids.
   """
   plan = deal(ids.shape[0], width, mesh.size)
-  own = jax.tree.map(lambda x: x[plan], own)
-  dealt = jnp.where(plan < 0, ABSENT, ids[plan]), own
+  turns = plan.reshape(mesh.size, -1, plan.shape[-1])
+  own = jax.tree.map(lambda x: x[turns], own)
+  dealt = jnp.where(turns < 0, ABSENT, ids[turns]), own
   spread, whole = PartitionSpec(AXIS), PartitionSpec()
   total, listed = jax.jit(
     jax.shard_map(
-      functools.partial(_one_device, function, mesh.size),
+      functools.partial(_one_device, function, *plan.shape[:2]),
       mesh=mesh,
       in_specs=(whole, spread),
       out_specs=(whole, spread),
@@ -79,7 +80,7 @@ def each_client(
   )(given, dealt)
   places = np.argsort(plan, axis=None)[-ids.shape[0] :]
   listed = jax.tree.map(
-    lambda x: x.reshape(-1, *x.shape[plan.ndim :])[places], listed
+    lambda x: x.reshape(-1, *x.shape[turns.ndim :])[places], listed
   )
   return total, listed
 
@@ -105,20 +106,22 @@ def deal(count: int, width: int, devices: int) -> np.ndarray:
   return places.transpose(2, 1, 0, 3)
 
 
-def _one_device(function, devices: int, given, dealt) -> tuple[Any, Any]:
+def _one_device(function, devices: int, lanes: int, given, dealt):
   """Sums over all devices, and lists, of this device's clients.
 
-  Leaves of `dealt` are [1, lanes, steps, width, ...].
+  Leaves of `dealt` are [1, turns, width, ...], lane after lane.
   """
   function = functools.partial(function, given)
+  dealt = jax.tree.map(lambda x: x[0], dealt)
   example = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape[4:], x.dtype), dealt
+    lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), dealt
   )
   nothing = jax.tree.map(
     lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(function, *example)
   )
 
-  def step(total, chunk):
+  def turn(totals, chunk):
+    lane, chunk = chunk
     if chunk[0].shape[0] == 1:
       index, own = jax.tree.map(lambda x: x[0], chunk)
       summed, listed = jax.lax.cond(
@@ -128,7 +131,12 @@ def _one_device(function, devices: int, given, dealt) -> tuple[Any, Any]:
     else:
       summed, listed = jax.vmap(function)(*chunk)
       summed = jax.tree.map(lambda x: jnp.sum(x, 0, dtype=x.dtype), summed)
-    return jax.tree.map(jnp.add, total, summed), listed
+
+    def add(total, x):
+      x += jax.lax.dynamic_index_in_dim(total, lane, keepdims=False)
+      return jax.lax.dynamic_update_index_in_dim(total, x, lane, 0)
+
+    return jax.tree.map(add, totals, summed), listed
 
   def over_all_lanes(x):
     if x.shape[0] * devices > _LANES:
@@ -137,7 +145,10 @@ def _one_device(function, devices: int, given, dealt) -> tuple[Any, Any]:
       x = jax.lax.all_gather(x, AXIS, axis=1).reshape(-1, *x.shape[1:])
     return functools.reduce(jnp.add, x)
 
-  lane = lambda chunks: jax.lax.scan(step, nothing[0], chunks)
-  totals, listed = jax.lax.map(lane, jax.tree.map(lambda x: x[0], dealt))
+  totals = jax.tree.map(
+    lambda x: jnp.zeros((lanes, *x.shape), x.dtype), nothing[0]
+  )
+  lane = np.repeat(np.arange(lanes), dealt[0].shape[0] // lanes)
+  totals, listed = jax.lax.scan(turn, totals, (jnp.asarray(lane), dealt))
   total = jax.tree.map(over_all_lanes, totals)
   return total, jax.tree.map(lambda x: x[None], listed)

@@ -239,7 +239,7 @@ def _turned(start: Any, scores: Any) -> Any:
 
 
 def _mean(size: jax.Array, mask: jax.Array) -> jax.Array:
-  count = jnp.sum(jnp.broadcast_to(mask != 0, size.shape))
+  count = tree.count(jnp.broadcast_to(mask, size.shape))
   return jnp.sum(size * (mask != 0)) / jnp.maximum(count, 1)
 
 

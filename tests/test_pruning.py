@@ -99,14 +99,15 @@ def test_density_is_exact_under_ties():
 
 def test_top_k_equals_sorting():
   rng = np.random.RandomState(0)
-  scores = rng.choice([-1.0, 0.0, 1e-40, 0.5, 0.5, 2.0, 1e30], 200)
-  order = rng.permutation(200).astype(np.uint32)
-  ranked = np.lexsort((order, -scores.astype(np.float32)))
-  for k in (0, 1, 57, 199, 200):
-    expected = np.zeros(200, bool)
-    expected[ranked[:k]] = True
-    got = pruning.top_k(jnp.float32(scores), jnp.asarray(order), k)
-    np.testing.assert_array_equal(got, expected)
+  values = [-1.0, 0.0, 1e-40, 0.5, 0.5, 2.0, 1e30]
+  scores = [rng.choice(values, n).astype(np.float32) for n in (200, 7)]
+  order = [rng.permutation(s.size).astype(np.uint32) for s in scores]
+  for k in ((0, 7), (1, 0), (57, 3), (199, 1), (200, 6)):
+    got = pruning.top_k(scores, order, jnp.int32(k))
+    for s, o, largest, mask in zip(scores, order, k, got):
+      expected = np.zeros(s.size, bool)
+      expected[np.lexsort((o, -s))[:largest]] = True
+      np.testing.assert_array_equal(mask, expected)
 
 
 def test_zeros_of_either_sign_tie():
@@ -114,7 +115,7 @@ def test_zeros_of_either_sign_tie():
     jnp.array([-0.0, 0, -1, -0.0]),
     jnp.arange(4, dtype=jnp.uint32),
   )
-  got = jax.jit(pruning.top_k)(scores, order, 2)
+  (got,) = jax.jit(pruning.top_k)([scores], [order], jnp.int32([2]))
   np.testing.assert_array_equal(got, [True, True, False, False])
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hns import wire
+from hns import tree, wire
 from hns.errors import InputError
 from hns.wire import Codec, Envelope, Message, WireError
 
@@ -70,6 +70,15 @@ def test_bytes_of_a_large_network_do_not_overflow():
   large = Message([jnp.zeros(2**27, bool)], [jnp.ones((), bool)])
   size = jax.jit(lambda message: wire.size(wire.FLOATS, message))(large)
   assert int(size) == wire.HEADER_BYTES + 4 * 2**27
+
+
+@pytest.mark.parametrize('extra', (-1, 1))
+def test_coordinates_of_a_large_layer_are_counted_exactly(extra):
+  """A float32 counts to 2^24 and no further."""
+  layer = np.ones(2**24 + extra, bool)
+  layer[[0, -1]] = False
+  counts = jax.jit(tree.count)({'layer': layer, 'bias': np.ones(3, bool)})
+  assert counts == 2**24 + extra + 1 and counts.dtype == np.int32
 
 
 def damaged(payload):
