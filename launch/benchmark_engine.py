@@ -9,7 +9,9 @@ whose answer differs from ours is reported as wrong and not timed. A side whose
 package is missing is named and skipped. `plain_vmap` and `vmap_steps` play 10
 clients of the round and are charged in proportion. --sides=ours_packed is
 ours without the entropy code: what it costs to count a code's bytes;
---sides=ours_core is ours on one CPU core. A share of the matmul peak counts
+--sides=ours_core is ours on one CPU core; --sides=ours_spare gives XLA a thread
+more than there are cores (NPROC), to take what others have queued: the memory
+that a round's steps take, for time. A share of the matmul peak counts
 convolutions as plain sums, so that fewer products (`hns.winograd`) may pass 1.
 --tasks=lenet_1000:fedavg has ten times the clients, lenet_long:fedavg ten times
 the pictures of each: memory grows with pictures and with the steps of a round,
@@ -136,6 +138,8 @@ def prepare_ours(side, workload, method, folder):
 
   if side == 'ours_core':
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+  if side == 'ours_spare':
+    os.environ['NPROC'] = str(len(os.sched_getaffinity(0)) + 1)
   width = int(side.partition('@')[2] or 0)
   coded = side != 'ours_packed'
   problem, play, about = jax_sides.ours(workload, method, width, coded)
