@@ -177,12 +177,12 @@ def programs(experiment: Experiment) -> Programs:
     return step.lower(*given, ids(engine.cohort), kept)
 
   draw = jit(functools.partial(rounds.cohort, engine))
-  newcomers = jit(functools.partial(evaluation.newcomers, asking))
+  ask = jit(functools.partial(evaluation.newcomers, asking))
   with concurrent.futures.ThreadPoolExecutor() as pool:
     soon = lambda lowered: pool.submit(lowered.compile)
     trial = soon(play(asking))  # the longest first
     quiet = trial if engine.held == split else soon(play(engine))
-    newcomers = soon(newcomers.lower(*given, ids(len(asked))))
+    newcomers = soon(ask.lower(*given, ids(len(asked))))
     cohort = soon(draw.lower(key, federation, given[-1].round))
   return Programs(*(p.result() for p in (cohort, quiet, trial, newcomers)))
 

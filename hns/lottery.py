@@ -223,26 +223,24 @@ def largest(scores: Any, mask: Any, share: float, target: float) -> Any:
   Of n coordinates n x target stay at least, or all that are there if fewer;
   leaves for which `scores` has None stay as they are.
   """
-  asked = jax.tree.map(
-    lambda s, m: m if s is not None else None,
-    *(scores, mask),
-    is_leaf=lambda x: x is None,
-  )
+  asked = jax.tree.map(lambda m, s: None if s is None else m, mask, scores)
   masks, structure = jax.tree.flatten(asked)
-
-  def keep(m):
-    living = tree.count(m)
-    kept = jnp.round(living * (1 - share)).astype(jnp.int32)
-    return jnp.minimum(living, jnp.maximum(kept, round(m.size * target)))
-
-  ranked = jax.tree.map(lambda s, m: jnp.where(m, s, -jnp.inf), scores, asked)
   kept = pruning.top_k(
-    [r.ravel() for r in jax.tree.leaves(ranked)],
+    [
+      jnp.where(m, s, -jnp.inf).ravel()
+      for m, s in zip(masks, jax.tree.leaves(scores))
+    ],
     [jnp.arange(m.size, dtype=jnp.uint32) for m in masks],
-    jnp.stack([keep(m) for m in masks]),
+    jnp.array([_keep(m, share, target) for m in masks], jnp.int32),
   )
-  kept = [k.reshape(m.shape) & m for k, m in zip(kept, masks)]
-  return tree.combine(jax.tree.unflatten(structure, kept), mask)
+  smaller = [k.reshape(m.shape) & m for k, m in zip(kept, masks)]
+  return tree.combine(jax.tree.unflatten(structure, smaller), mask)
+
+
+def _keep(mask, share, target) -> jax.Array:
+  living = tree.count(mask)
+  keep = jnp.round(living * (1 - share)).astype(jnp.int32)
+  return jnp.minimum(living, jnp.maximum(keep, round(mask.size * target)))
 
 
 def choose(which: jax.Array, first: Any, second: Any) -> Any:

@@ -106,10 +106,13 @@ def deal(count: int, width: int, devices: int) -> np.ndarray:
   return places.transpose(2, 1, 0, 3)
 
 
-def _one_device(function, devices: int, lanes: int, given, dealt):
+def _one_device(
+  function, devices: int, lanes: int, given, dealt
+) -> tuple[Any, Any]:
   """Sums over all devices, and lists, of this device's clients.
 
-  Leaves of `dealt` are [1, turns, width, ...], lane after lane.
+  Leaves of `dealt` are [1, turns, width, ...], lane after lane; a loop over
+  lanes around one over their clients would compile slower.
   """
   function = functools.partial(function, given)
   dealt = jax.tree.map(lambda x: x[0], dealt)
@@ -120,8 +123,8 @@ def _one_device(function, devices: int, lanes: int, given, dealt):
     lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(function, *example)
   )
 
-  def turn(totals, chunk):
-    lane, chunk = chunk
+  def turn(totals, now):
+    lane, chunk = now
     if chunk[0].shape[0] == 1:
       index, own = jax.tree.map(lambda x: x[0], chunk)
       summed, listed = jax.lax.cond(
@@ -148,7 +151,7 @@ def _one_device(function, devices: int, lanes: int, given, dealt):
   totals = jax.tree.map(
     lambda x: jnp.zeros((lanes, *x.shape), x.dtype), nothing[0]
   )
-  lane = np.repeat(np.arange(lanes), dealt[0].shape[0] // lanes)
-  totals, listed = jax.lax.scan(turn, totals, (jnp.asarray(lane), dealt))
+  lane_of = jnp.repeat(jnp.arange(lanes), dealt[0].shape[0] // lanes)
+  totals, listed = jax.lax.scan(turn, totals, (lane_of, dealt))
   total = jax.tree.map(over_all_lanes, totals)
   return total, jax.tree.map(lambda x: x[None], listed)

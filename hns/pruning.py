@@ -139,8 +139,8 @@ def top_k(
   All arrays are searched at once: one loop compiles faster than one for each.
 
   Args:
-    scores: float32 [n], not NaN.
-    order: uint32 [n], permutations.
+    scores: float32 [n] each, not NaN; n may differ.
+    order: uint32 [n] each, a permutation.
     k: int32 [arrays], at most n.
 
   Returns:
@@ -150,7 +150,7 @@ def top_k(
   threshold = _kth_largest(rank, k)
   above = [r > t for r, t in zip(rank, threshold)]
   tied = [r == t for r, t in zip(rank, threshold)]
-  left = k - jnp.stack([tree.count(a) for a in above])
+  left = k - jnp.array([tree.count(a) for a in above], jnp.int32)
   last = _kth_largest([jnp.where(t, p, 0) for t, p in zip(tied, place)], left)
   first = [t & (p >= end) for t, p, end in zip(tied, place, last)]
   return [a | f for a, f in zip(above, first)]
@@ -186,7 +186,7 @@ def _kth_largest(values: list[jax.Array], k: jax.Array) -> jax.Array:
   def fix(i, found):
     trial = found | (jnp.uint32(1) << (31 - i).astype(jnp.uint32))
     counts = [tree.count(v >= t) for v, t in zip(values, trial)]
-    return jnp.where(jnp.stack(counts) >= k, trial, found)
+    return jnp.where(jnp.array(counts, jnp.int32) >= k, trial, found)
 
   return jax.lax.fori_loop(0, 32, fix, jnp.zeros(len(values), jnp.uint32))
 

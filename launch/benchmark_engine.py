@@ -9,13 +9,12 @@ whose answer differs from ours is reported as wrong and not timed. A side whose
 package is missing is named and skipped. `plain_vmap` and `vmap_steps` play 10
 clients of the round and are charged in proportion. --sides=ours_packed is
 ours without the entropy code: what it costs to count a code's bytes;
---sides=ours_core is ours on one CPU core; --sides=ours_spare gives XLA a thread
-more than there are cores (NPROC), to take what others have queued: the memory
-that a round's steps take, for time. A share of the matmul peak counts
+--sides=ours_core is ours on one CPU core; --sides=ours_spare gives XLA one
+thread more than there are cores (NPROC): slower, but queued work, and the
+memory that it holds, does not pile up. A share of the matmul peak counts
 convolutions as plain sums, so that fewer products (`hns.winograd`) may pass 1.
 --tasks=lenet_1000:fedavg has ten times the clients, lenet_long:fedavg ten times
-the pictures of each: memory grows with pictures and with the steps of a round,
-not with clients.
+the pictures of each: memory grows with pictures, not with clients.
 """
 
 import contextlib

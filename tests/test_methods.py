@@ -74,6 +74,16 @@ def test_what_lotteryfl_pruned_stays_zero():
   assert np.mean(moved[mask]) > 0.5
 
 
+def test_only_leaves_with_scores_are_cut():
+  mask = {'a': jnp.array([True, True, False, True]), 'b': jnp.ones(2, bool)}
+  scores = {'a': jnp.array([3.0, 1, 9, 1]), 'b': None}
+  cut = lottery.largest(scores, mask, share=0.5, target=0.5)
+  assert cut['a'].tolist() == [True, True, False, False]  # the first of a tie
+  assert cut['b'].tolist() == [True, True]
+  nothing = lottery.largest({'a': None, 'b': None}, mask, 0.5, 0.5)
+  chex.assert_trees_all_equal(nothing, mask)
+
+
 def test_hermes_cuts_units_and_averages_what_all_keep():
   kernel = jnp.array([[1.0, -2, 0.5, 4, 3]] * 2)
   params = {'Dense_0': {'kernel': kernel}, 'Dense_1': {'kernel': kernel.T}}
