@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap
 
@@ -184,32 +185,50 @@ def _kernel_gradient(window: Window, shape: tuple[int, ...]):
 def _input_gradient(window, shape, kernel, dy):
   """dy @ kernel^T, each column added back to the pixels it came from.
 
-  One row of the kernel at a time: its columns are still in the cache when
-  they are added.
+  On a CPU one row of the kernel at a time: its columns are still in the cache
+  when they are added. A GPU takes half the time for all rows at once.
   """
-  (n, height, width, _), (kh, kw, c, o) = shape, kernel.shape
-  (sh, sw), ((top, bottom), (left, right)), precision = window
-  height, width = height + top + bottom, width + left + right
-  zero = jnp.zeros((), dy.dtype)
-  total = jnp.zeros((n, height, width, c), dy.dtype)
-  for i in range(kh):
-    columns = jnp.einsum(
-      'nhwo,ko->nhwk', dy, kernel[i].reshape(-1, o), precision=precision
-    ).reshape(*dy.shape[:3], kw, c)
-    row = jnp.zeros((n, dy.shape[1], width, c), dy.dtype)
-    for j in range(kw):
-      last = width - j - (dy.shape[2] - 1) * sw - 1
-      pads = ((0, 0, 0), (0, 0, 0), (j, last, sw - 1), (0, 0, 0))
-      row += lax.pad(columns[:, :, :, j], zero, pads)
-    last = height - i - (dy.shape[1] - 1) * sh - 1
-    pads = ((0, 0, 0), (i, last, sh - 1), (0, 0, 0), (0, 0, 0))
-    total += lax.pad(row, zero, pads)
+  kh, kw, c, o = kernel.shape
+  size = tuple(n + sum(pads) for n, pads in zip(shape[1:3], window.padding))
+  together = 1 if jax.default_backend() == 'cpu' else kh
+  total = jnp.zeros((shape[0], *size, c), dy.dtype)
+  for first in range(0, kh, together):
+    rows = kernel[first : first + together].reshape(-1, o)
+    columns = jnp.einsum('nhwo,ko->nhwk', dy, rows, precision=window.precision)
+    columns = columns.reshape(*dy.shape[:3], together, kw, c)
+    for i in range(together):
+      total += sum(
+        _spread(window, size, (first + i, j), columns[:, :, :, i, j])
+        for j in range(kw)
+      )
+  (top, _), (left, _) = window.padding
   return total[:, top : top + shape[1], left : left + shape[2]]
 
 
+def _spread(window, size, place, column):
+  """A column on the pixels under that place of the kernel; 0 elsewhere."""
+  pads = [
+    (first, whole - first - (count - 1) * stride - 1, stride - 1)
+    for first, whole, count, stride in zip(
+      place, size, column.shape[1:3], window.strides
+    )
+  ]
+  zero = jnp.zeros((), column.dtype)
+  return lax.pad(column, zero, ((0, 0, 0), *pads, (0, 0, 0)))
+
+
 def _patches(window: Window, x: jax.Array, kernel: tuple[int, int]):
-  """Every pixel's neighbourhood, [n, h', w', kh * kw * c]."""
-  return jnp.concatenate(_shifts(window, x, kernel), axis=-1)
+  """Every pixel's neighbourhood, [n, h', w', kh * kw * c].
+
+  One gather: on a GPU up to four times as fast as slices side by side.
+  """
+  x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)))
+  rows, cols = (
+    np.arange(0, size - taps + 1, stride)[:, None] + np.arange(taps)
+    for size, taps, stride in zip(x.shape[1:3], kernel, window.strides)
+  )
+  patches = x[:, rows[:, None, :, None], cols[None, :, None, :]]
+  return patches.reshape(x.shape[0], len(rows), len(cols), -1)
 
 
 def _shifts(window: Window, x: jax.Array, kernel: tuple[int, int]):

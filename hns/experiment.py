@@ -29,7 +29,7 @@ from hns.loop import Experiment
 from hns.record import Schedule, record
 from hns.rounds import Engine
 from hns.supermask import Supermask
-from hns.training import Examples, Federation, Plan, Rows
+from hns.training import Examples, Federation, Plan, Rows, steps_of
 from hns.wire import Envelope
 
 
@@ -49,12 +49,14 @@ def _assemble(config, mesh, dataset) -> Experiment:
   inputs = jnp.zeros((1, *dataset.train_images.shape[1:]))
   _check_model(config, net, inputs)
   net, method, birth, key, layers = conceive(config, net, inputs)
+  plan = Plan(config.batch_size, config.local_epochs, config.local_steps)
   engine = Engine(
     method,
     Supermask(net).apply,
-    Plan(config.batch_size, config.local_epochs, config.local_steps),
+    plan,
     config.cohort,
-    config.clients_per_step or _width(mesh.size, config.cohort),
+    config.clients_per_step
+    or _width(net, inputs, mesh, config.cohort, plan, federation),
     mesh,
     config.eval_split if config.eval_held else '',
   )
@@ -284,11 +286,12 @@ def _check_model(config, net, inputs) -> None:
     )
 
 
-def _width(devices: int, cohort: int) -> int:
-  """Clients side by side on a device: one on a CPU core, which it fills.
-
-  On accelerators 32, not measured yet.
-  """
+def _width(net, inputs, mesh, cohort, plan, federation) -> int:
+  """Clients side by side on a device: one on a CPU core, which it fills."""
   if jax.default_backend() == 'cpu':
     return 1
-  return min(-(-cohort // devices), 32)
+  params = jax.eval_shape(net.init, jax.random.key(0), inputs)['params']
+  steps = np.sort(steps_of(plan, federation.train.size)[0])
+  typical = steps[np.linspace(0, len(steps) - 1, cohort).astype(int)]
+  weights = sum(w.size for w in jax.tree.leaves(params))
+  return parallel.best_width(typical, weights, mesh.size)

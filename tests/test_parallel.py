@@ -140,3 +140,16 @@ def test_two_processes_are_one_run(tmp_path):
   assert len(together) == len(alone) == 2
   for a, b in zip(alone, together):
     assert all(a[k] == b[k] for k in a if 'seconds' not in k)
+
+
+def test_the_width_follows_the_model_and_how_alike_clients_are():
+  alike, mixed = np.full(100, 5), np.repeat([1, 4, 9, 20], 25)
+  assert parallel.best_width(alike, 200_000, 1) == 100
+  assert parallel.best_width(alike, 200_000, 8) == 13
+  assert parallel.best_width(np.full(1000, 5), 100_000, 1) == 250
+  # 41 fit: three chunks of 34, two of them for nobody, or four of 25.
+  assert parallel.best_width(alike, 2_400_000, 1) == 25
+  assert parallel.best_width(alike, 50_000_000, 1) == 5
+  assert parallel.best_width(mixed, 600_000, 1) == 25
+  assert parallel.best_width(mixed, 10_000, 1) > 25
+  assert parallel.best_width(np.array([0, 3]), 600_000, 4) == 1
