@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from typing import NamedTuple
 
 import pytest
 from conftest import ROOT
@@ -185,3 +186,15 @@ def test_the_engine_benchmark_compares_and_names_what_is_missing(tmp_path):
   told = json.loads((tmp_path / 'a.json').read_text())
   assert all(told['hidenseek']['trial'][side] > 0 for side in sides)
   assert (tmp_path / 'a.png').exists()
+
+
+def test_kernels_that_overlap_are_busy_once(monkeypatch):
+  monkeypatch.syspath_prepend(ROOT / 'launch')
+  from engine import kernels
+
+  class Event(NamedTuple):
+    start_ns: int
+    duration_ns: int
+
+  events = [Event(30, 5), Event(0, 10), Event(8, 4), Event(2, 3)]
+  assert kernels.covered(events) == 12 + 5

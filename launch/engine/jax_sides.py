@@ -30,7 +30,7 @@ def ours(workload, method, width=0, coded=True):
   opening = jax.jit(functools.partial(rounds.open_round, engine))(
     key, birth, federation, state
   )
-  few = jax.jit(functools.partial(rounds.run_round, engine))
+  small = jax.jit(functools.partial(rounds.run_round, engine))
 
   def answer(state):
     return np.asarray(tree.flatten(state.shared.values))
@@ -39,10 +39,15 @@ def ours(workload, method, width=0, coded=True):
     fresh = rounds.begin(birth)
     args = key, birth, federation, fresh
     if some:
-      return answer(few(*args, ids[: workloads.FEW], ())[0])
+      return answer(small(*args, ids[: workloads.few(workload)], ())[0])
     return answer(jax.block_until_ready(run.round(*args, ids, ())[0]))
 
-  about = {'devices': engine.mesh.size, 'width': engine.width}
+  about = {
+    'devices': engine.mesh.size,
+    'platform': jax.default_backend(),
+    'width': engine.width,
+    'few': workloads.few(workload),
+  }
   return _problem(engine, opening, ids), play, about
 
 
@@ -127,7 +132,7 @@ def _on_device(problem, clients):
 def plain_vmap(problem, workload, method):
   """`jax.vmap` of a client's training, one program, over the first few."""
   (start, optimizer), step, upload = _local(problem, workload, method)
-  arrays = _on_device(problem, workloads.FEW)
+  arrays = _on_device(problem, workloads.few(workload))
 
   def train(start, images, labels, rows):
     def move(state, chosen):
@@ -147,7 +152,7 @@ def plain_vmap(problem, workload, method):
 def vmap_steps(problem, workload, method):
   """The same, but for the steps, which are a Python loop."""
   (start, optimizer), step, upload = _local(problem, workload, method)
-  images, labels, batches = _on_device(problem, workloads.FEW)
+  images, labels, batches = _on_device(problem, workloads.few(workload))
 
   @functools.partial(jax.jit, donate_argnums=0)
   def move(state, images, labels, chosen):
@@ -241,8 +246,8 @@ def fedjax(problem, workload, method):
 def peak():
   """Square matrix products on all cores at once: (play, about)."""
   devices.start()
-  size, times = 1024, 20
-  x = jnp.full((size, size), 1e-3)
+  size, times = 1024 if jax.default_backend() == 'cpu' else 8192, 20
+  x = jax.random.normal(jax.random.key(0), (size, size)) / size**0.5
 
   @jax.jit
   def product(x):
@@ -252,6 +257,12 @@ def peak():
     jax.block_until_ready(product(x))
 
   return play, {'flops': 2 * size**3 * times}
+
+
+def device_bytes() -> int:
+  """The most memory of an accelerator that this process had; 0 on a CPU."""
+  stats = jax.local_devices()[0].memory_stats() or {}
+  return stats.get('peak_bytes_in_use', 0)
 
 
 SIDES = {

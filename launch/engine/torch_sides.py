@@ -1,6 +1,7 @@
 """Sides on PyTorch: one written leanly, one as PFLlib's clients are."""
 
 import copy
+import os
 
 import numpy as np
 import torch
@@ -9,8 +10,11 @@ from engine import workloads
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-# As JAX does, and as PyTorch's convolutions do.
-torch.backends.cuda.matmul.allow_tf32 = True
+# As JAX does.
+_TF32 = os.environ.get('JAX_DEFAULT_MATMUL_PRECISION') != 'highest'
+torch.backends.cuda.matmul.allow_tf32 = _TF32
+torch.backends.cudnn.allow_tf32 = _TF32
+torch.backends.cudnn.benchmark = True
 _DEVICE = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
 
@@ -196,6 +200,11 @@ def torch_pfllib(problem, workload, method):
     return _answer(problem, net, total)
 
   return play
+
+
+def device_bytes() -> int:
+  """The most memory of a GPU that this process had; 0 without one."""
+  return torch.cuda.max_memory_allocated() if _DEVICE.type == 'cuda' else 0
 
 
 SIDES = {'torch_lean': torch_lean, 'torch_pfllib': torch_pfllib}
