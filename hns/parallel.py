@@ -142,14 +142,11 @@ def _one_device(
   lanes around one over their clients would compile slower, and on a CPU let
   XLA keep more memory for every step.
   """
-  function = functools.partial(function, given)
+  # Asked for its shapes with arrays, it is traced once for them and the loop.
+  function = jax.jit(functools.partial(function, given), inline=True)
   dealt = jax.tree.map(lambda x: x[0], dealt)
-  example = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), dealt
-  )
-  nothing = jax.tree.map(
-    lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(function, *example)
-  )
+  shapes = jax.eval_shape(function, *jax.tree.map(lambda x: x[0, 0], dealt))
+  nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
   def turn(totals, now):
     lane, chunk = now
