@@ -63,7 +63,7 @@ def _fields() -> ml_collections.ConfigDict:
   config.local_steps = 0  # steps a round, instead; 0: as local_epochs says
   config.batch_size = 10  # examples a step
   config.clients_per_step = 0  # clients side by side on a device, the width of
-  # the vmap: memory grows with it; 0: 1 on a CPU, else what is fastest
+  # the vmap: memory grows with it; 0: 1 on a CPU, else estimated
   config.devices = 0  # devices that clients are spread over; 0: all there are
   config.eval_every = 5  # rounds between evaluations
   config.eval_clients = 0  # so many, always the same, are evaluated; 0: all

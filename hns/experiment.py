@@ -287,7 +287,11 @@ def _check_model(config, net, inputs) -> None:
 
 
 def _width(net, inputs, mesh, cohort, plan, federation) -> int:
-  """Clients side by side on a device: one on a CPU core, which it fills."""
+  """Clients side by side on a device: one on a CPU core, which it fills.
+
+  Elsewhere an estimate for a cohort of all sizes alike. With `local_steps`
+  clients of unlike sizes also wait for each other after every epoch.
+  """
   if jax.default_backend() == 'cpu':
     return 1
   params = jax.eval_shape(net.init, jax.random.key(0), inputs)['params']

@@ -149,7 +149,27 @@ def test_the_width_follows_the_model_and_how_alike_clients_are():
   assert parallel.best_width(np.full(1000, 5), 100_000, 1) == 250
   # 41 fit: three chunks of 34, two of them for nobody, or four of 25.
   assert parallel.best_width(alike, 2_400_000, 1) == 25
-  assert parallel.best_width(alike, 50_000_000, 1) == 5
+  assert parallel.best_width(alike, 50_000_000, 1) == 2
   assert parallel.best_width(mixed, 600_000, 1) == 25
   assert parallel.best_width(mixed, 10_000, 1) > 25
   assert parallel.best_width(np.array([0, 3]), 600_000, 4) == 1
+
+
+def test_idle_steps_are_those_spent_on_waiting():
+  steps = np.array([1, 2, 3, 10])
+  assert parallel.idle_share(steps, 2, 1) == 1 - 16 / (2 * 2 + 2 * 10)
+  assert parallel.idle_share(steps, 4, 1) == 1 - 16 / 40
+
+
+@pytest.mark.parametrize('width', [1, 2])
+def test_a_client_is_traced_once(width):
+  """Tracing is a tenth of what compiling takes."""
+  traced = []
+
+  def client(given, index, own):
+    traced.append(index)
+    return given, own
+
+  ids = jnp.arange(4)
+  parallel.each_client(client, jnp.float32(1), ids, {'x': ids}, width, mesh(2))
+  assert len(traced) == 1

@@ -27,6 +27,7 @@ def ours(workload, method, width=0, coded=True):
   engine, key, birth, federation, *_ = built
   run, state = loop.programs(built), rounds.begin(birth)
   ids = np.asarray(run.cohort(key, federation, state.round))
+  few = workloads.few(workload)
   opening = jax.jit(functools.partial(rounds.open_round, engine))(
     key, birth, federation, state
   )
@@ -38,15 +39,15 @@ def ours(workload, method, width=0, coded=True):
   def play(some=False):
     fresh = rounds.begin(birth)
     args = key, birth, federation, fresh
-    if some:
-      return answer(small(*args, ids[: workloads.few(workload)], ())[0])
+    if some and few < len(ids):
+      return answer(small(*args, ids[:few], ())[0])
     return answer(jax.block_until_ready(run.round(*args, ids, ())[0]))
 
   about = {
     'devices': engine.mesh.size,
     'platform': jax.default_backend(),
     'width': engine.width,
-    'few': workloads.few(workload),
+    'few': few,
   }
   return _problem(engine, opening, ids), play, about
 
@@ -244,7 +245,7 @@ def fedjax(problem, workload, method):
 
 
 def peak():
-  """Square matrix products on all cores at once: (play, about)."""
+  """Square matrix products on all cores, or one GPU: (play, about)."""
   devices.start()
   size, times = 1024 if jax.default_backend() == 'cpu' else 8192, 20
   x = jax.random.normal(jax.random.key(0), (size, size)) / size**0.5

@@ -26,7 +26,7 @@ def table(task: str, found: dict) -> str:
   lines = [
     f'{task}, {ours["devices"]} devices, width {ours["width"]}, matmul peak '
     f'{best:.0f} GFLOP/s, {os.cpu_count()} cores',
-    f'{"side":14}{"ms a client-step":>30}{"steps/s":>9}{"of peak":>9}'
+    f'{"side":14}{"ms a client-step":>33}{"steps/s":>9}{"of peak":>9}'
     f'{"memory":>9}{"first":>8}{"off":>8}{"time/ours":>11}',
   ]
   for side, about in found.items():
@@ -34,8 +34,8 @@ def table(task: str, found: dict) -> str:
       lines.append(f'{side:14}{about["skipped"]}')
     elif side != 'peak':
       lines.append(row(task, side, found, best))
-  if 'kernels' in ours:
-    count, busy, products = ours['kernels']
+  count, busy, products = ours.get('kernels', (0, 0, 0))
+  if count:
     share = busy / statistics.median(ours['times'])
     lines.append(
       f'{count} kernels run in {share:.0%} of our round, '
@@ -50,7 +50,7 @@ def row(task, side, found, best) -> str:
   share = found['ours']['step_flops'] / median / 1e9 / best
   spread = f'({1e3 * min(each):.4f} to {1e3 * max(each):.4f})'
   return (
-    f'{side:14}{1e3 * median:9.4f} {spread:>20}{1 / median:9.0f}{share:9.1%}'
+    f'{side:14}{1e3 * median:9.4f} {spread:>23}{1 / median:9.0f}{share:9.1%}'
     f'{about["bytes"] / 1e6:6.0f} MB{about["first"]:6.1f} s{about["off"]:8.3f}'
     f'{ratio(task, side, found):11.2f}'
   )
