@@ -1,8 +1,9 @@
 """Checkpoints: all that a run needs to go on, on disk.
 
 A checkpoint is a folder named after its round. Orbax writes it beside its
-place; with the digests of its files it moves there at once, so that it is whole
-or absent, and what a disk damages later is noticed.
+place, but for what clients keep, which it would hold in memory twice more; with
+the digests of its files it moves there at once, so that it is whole or absent,
+and what a disk damages later is noticed.
 """
 
 import concurrent.futures
@@ -117,6 +118,7 @@ def write(folder: pathlib.Path, progress: Progress) -> float:
   try:
     with _quiet(), _orbax() as orbax:
       orbax.save(part.absolute(), args=ocp.args.PyTreeSave(_arrays(progress)))
+    own.write(progress.store, part)
     (part / _DIGESTS).write_text(json.dumps(_digests(part)))
     os.replace(part, path)
   # Orbax raises ValueError for what the disk says.
@@ -182,17 +184,17 @@ def _read(path: pathlib.Path, like: Progress) -> Progress:
   got = fill(state=like.state, tally=like.tally, held=like.held)
   store = like.store
   if 'ids' in arrays:
-    held = fill(own=store.birth)['own']
-    store = own.unpack(store, arrays['ids'], held)
+    store = own.read(store.birth, arrays['ids'], path)
   tally = jax.tree.map(lambda x: x.item(), got['tally'])
   return Progress(got['state'], store, tally, np.array(got['held']))
 
 
 def _arrays(progress: Progress) -> dict[str, Any]:
-  """Every leaf by its path, as dicts of dicts."""
-  ids, held = own.pack(progress.store)
-  parts = progress._asdict() | {'store': None, 'unread': None, 'own': held}
-  leaves = jax.tree_util.tree_leaves_with_path(parts | {'ids': ids})
+  """Every leaf by its path, as dicts of dicts; of clients' states the ids."""
+  ids = np.array(list(progress.store.held), np.int64)
+  parts = progress._asdict() | {'store': None, 'unread': None}
+  parts['ids'] = ids if len(ids) else None
+  leaves = jax.tree_util.tree_leaves_with_path(parts)
   named = {tree.path_name(path): np.asarray(leaf) for path, leaf in leaves}
   return unflatten_dict(named, sep='/')
 

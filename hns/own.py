@@ -4,6 +4,8 @@ Only the states of the clients that take part travel to the devices, and only
 clients that ever took part cost memory.
 """
 
+import contextlib
+import pathlib
 from typing import Any, NamedTuple
 
 import jax
@@ -50,20 +52,31 @@ def bytes_each(birth: Any) -> int:
   return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(birth))
 
 
-def pack(store: Store) -> tuple[Any, Any]:
-  """The ids of the states held, and these stacked; `None`s without any.
+def write(store: Store, folder: pathlib.Path) -> None:
+  """Writes the states held, a file a leaf, client after client.
 
-  The one copy of the store that a checkpoint costs.
+  They are never in memory twice; `read` needs the ids, in the order of `held`.
   """
-  if not store.held:
-    return None, None
-  stack = lambda *leaves: np.stack(leaves)
-  ids = np.array(list(store.held), np.int64)
-  return ids, jax.tree.map(stack, *store.held.values())
+  for place in range(len(jax.tree.leaves(store.birth))):
+    with open(folder / f'own-{place}', 'wb') as file:
+      for state in store.held.values():
+        file.write(jax.tree.leaves(state)[place].tobytes())
 
 
-def unpack(store: Store, ids: Any, own: Any) -> Store:
-  """The store that was packed; `store` gives what clients start with."""
-  full = create(store.birth)
-  keep(full, ids, own)
-  return full
+def read(birth: Any, ids: Any, folder: pathlib.Path) -> Store:
+  """The store that was written, of these ids."""
+  leaves, structure = jax.tree.flatten(birth)
+  with contextlib.ExitStack() as opened:
+    files = [
+      opened.enter_context(open(folder / f'own-{place}', 'rb'))
+      for place in range(len(leaves))
+    ]
+
+    def state():
+      parts = zip(files, leaves)
+      read = [
+        np.fromfile(f, x.dtype, x.size).reshape(x.shape) for f, x in parts
+      ]
+      return jax.tree.unflatten(structure, read)
+
+    return Store(birth, {int(i): state() for i in ids})

@@ -33,3 +33,19 @@ def test_only_clients_that_took_part_cost_memory():
   own.keep(store, np.array([7]), {'w': np.full((1, 1000), 2.0)})
   assert own.fetch(store, np.array([7, 10**9]))['w'][:, 0].tolist() == [2, 1]
   assert set(store.held) == {7} and store.held[7]['w'].base is None
+
+
+def test_what_is_written_is_read(tmp_path):
+  birth = {**BIRTH, 'c': jnp.zeros((2, 3), bool)}
+  store = own.create(birth)
+  new = {'a': jnp.ones((2, 2)), 'b': jnp.int8([9, 10])}
+  own.keep(
+    store, np.array([3, 1]), new | {'c': jnp.arange(12).reshape(2, 2, 3) > 4}
+  )
+  own.write(store, tmp_path)
+  got = own.read(store.birth, list(store.held), tmp_path)
+  assert list(got.held) == [3, 1]
+  for i, state in store.held.items():
+    for name, kept in state.items():
+      np.testing.assert_array_equal(got.held[i][name], kept)
+      assert got.held[i][name].dtype == kept.dtype
