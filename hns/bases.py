@@ -71,7 +71,8 @@ def dense(
     return Birth(fixed, server, upload.own(params))
 
   def download(key, fixed, shared):
-    mask = _mask_of(fixed, shared.values)
+    ones = lambda x: jnp.ones((), x.dtype)
+    mask = fixed['mask'] if fixed else jax.tree.map(ones, shared.values)
     return Message(down.function(key, shared.values, mask), mask)
 
   def join(key, fixed, message, own):
@@ -97,18 +98,11 @@ def _uploading(upload: Upload) -> dict[str, Any]:
   """The part of a `Method` that an upload settles, whatever is trained."""
 
   def split(key, fixed, message, own, start, trained):
-    mask = _mask_of(fixed, start)
-    value, own = upload.send(key, mask, start, trained, own)
-    return Message(value, mask), own
+    value, own = upload.send(key, message.weight, start, trained, own)
+    return Message(value, message.weight), own
 
   merge = lambda fixed, *rest: upload.take(*rest)
   return dict(split=split, merge=merge, up=upload.codec)
-
-
-def _mask_of(fixed: Any, values: Any) -> Any:
-  """The mask of pruned weights; without one, a 1 for each leaf."""
-  ones = lambda x: jnp.ones((), x.dtype)
-  return fixed['mask'] if fixed else jax.tree.map(ones, values)
 
 
 def supermask(

@@ -40,11 +40,11 @@ def histogram(symbols: jax.Array, counted: jax.Array, bits: int) -> jax.Array:
     hits = jnp.broadcast_to(counted, symbols.shape).astype(jnp.int32)
     return jnp.zeros(2**bits, jnp.int32).at[symbols].add(hits)
   # One reduction, not one a value: that compiles several times faster.
-  values = jnp.arange(2**bits, dtype=symbols.dtype)
-  hits = (symbols.ravel() == values[:, None]) & jnp.ravel(
-    jnp.broadcast_to(counted, symbols.shape)
-  )
-  return jax.vmap(tree.count)(hits)
+  counted = jnp.broadcast_to(counted, symbols.shape).ravel()
+  values = jnp.arange(1, 2**bits, dtype=symbols.dtype)
+  hits = (symbols.ravel() == values[:, None]) & counted
+  others = jax.vmap(tree.count)(hits)
+  return jnp.append(tree.count(counted) - jnp.sum(others), others)
 
 
 def length(counts: jax.Array) -> jax.Array:

@@ -6,6 +6,7 @@ where all must draw alike (`download`, `join`, and `view` of the global model);
 the client's own, of round and client id, elsewhere.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -131,21 +132,35 @@ class Method(NamedTuple):
   objective: Callable[..., jax.Array] = plain_loss
 
 
-def weigh(message: Message, examples: jax.Array) -> tuple[Any, Any]:
+def weigh(
+  message: Message, common: Any, examples: jax.Array
+) -> tuple[Any, Any]:
   """A client's terms of the mean: weight x value, and weight, x examples.
 
   Integer values with integer or bool weights give int32, so their sum is
-  exact in any order.
+  exact in any order. The second term is None for a leaf that is the very array
+  of `common`, the weights of the download: it is the same for all clients, and
+  `total_weights` knows it without a sum.
   """
-
-  def scaled(value, weight):
-    if jnp.issubdtype(value.dtype, jnp.integer):
-      return (examples * weight).astype(jnp.int32)
-    return (examples * weight).astype(value.dtype)
-
+  scaled = functools.partial(_scaled, examples)
   weights = jax.tree.map(scaled, message.value, message.weight)
   sums = jax.tree.map(lambda w, v: w * v, weights, message.value)
-  return sums, weights
+  chosen = jax.tree.map(
+    lambda x, mine, theirs: None if mine is theirs else x,
+    *(weights, message.weight, common),
+  )
+  return sums, chosen
+
+
+def total_weights(chosen: Any, sums: Any, common: Any, examples: Any) -> Any:
+  """All clients' weights x examples; `chosen`, `sums` and `examples` summed."""
+  scaled = functools.partial(_scaled, examples)
+  return tree.combine(chosen, jax.tree.map(scaled, sums, common))
+
+
+def _scaled(examples, value, weight) -> jax.Array:
+  whole = jnp.issubdtype(value.dtype, jnp.integer)
+  return (examples * weight).astype(jnp.int32 if whole else value.dtype)
 
 
 def mean(sums: Any, weights: Any) -> Any:

@@ -197,9 +197,8 @@ def one_shot(base: Method, target: float) -> Method:
   def split(key, fixed, message, own, start, trained):
     smaller = largest(trained, own.kept, 1 - target, target)
     mask = choose(own.cut, own.kept, smaller)
-    upload, inner = base.split(
-      key, {**fixed, 'mask': mask}, message, own.inner, start, trained
-    )
+    mine = message._replace(weight=mask)
+    upload, inner = base.split(key, fixed, mine, own.inner, start, trained)
     return upload, Ticket(mask, jnp.ones((), bool), inner)
 
   return base._replace(

@@ -175,7 +175,10 @@ def run_round(
   totals, (own, told) = each_client(
     client, (opening, whole), ids, own, engine.width, engine.mesh
   )
-  sums, weights, loss, examples, votes = totals
+  sums, chosen, loss, examples, votes = totals
+  weights = federated.total_weights(
+    chosen, sums, opening.message.weight, examples
+  )
   mean = federated.mean(sums, weights)
   after = State(
     state.round + 1, method.merge(birth.fixed, state.shared, mean, weights)
@@ -209,7 +212,8 @@ def _client(engine, given, index, own) -> tuple[Any, Any]:
     client_rows(opening.federation.validation, index).size,
     right,
   )
-  terms = federated.weigh(part.upload, part.examples)
+  common = opening.message.weight
+  terms = federated.weigh(part.upload, common, part.examples)
   summed = (*terms, part.loss * part.examples, part.examples, signs)
   return summed, (part.own, told)
 
