@@ -14,7 +14,8 @@ gives XLA one thread more than there are cores (NPROC): slower, but queued work,
 and the memory that it holds, does not pile up. A share of the matmul peak
 counts convolutions as plain sums, so that fewer products (`hns.winograd`) may
 pass 1. --tasks=lenet_1000:fedavg has ten times the clients, lenet_long:fedavg
-ten times the pictures of each: memory grows with pictures, not with clients.
+ten times the pictures of each, lenet_split:fedavg ten times the clients for the
+same pictures: memory grows with pictures, not with clients.
 On a GPU products are rounded to 10 bits unless JAX_DEFAULT_MATMUL_PRECISION is
 highest; memory is that of one GPU, the most since a side began, and so is the
 peak of matrix products.

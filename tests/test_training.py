@@ -3,9 +3,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from conftest import play, small
+import pytest
+from conftest import opened, play, small
 
-from hns import federated, training, wire
+from hns import federated, rounds, training, wire
 from hns.training import Plan, Rows
 
 
@@ -100,12 +101,41 @@ def test_images_are_standardised():
 
 def test_weigh_is_exact_in_integers_and_weighted_in_floats():
   signs = wire.Message(jnp.int8([1, -1, 1]), jnp.array([True, True, False]))
-  sums, weights = federated.weigh(signs, jnp.int32(2**20 + 1))
+  anyone = jnp.ones((), bool)
+  sums, weights = federated.weigh(signs, anyone, jnp.int32(2**20 + 1))
   assert sums.dtype == weights.dtype == jnp.int32
   assert sums.tolist() == [2**20 + 1, -(2**20 + 1), 0]
   floats = wire.Message(jnp.array([0.5, 2.0]), jnp.float32(1))
-  sums, weights = federated.weigh(floats, jnp.int32(3))
+  sums, weights = federated.weigh(floats, anyone, jnp.int32(3))
   np.testing.assert_array_equal(federated.mean(sums, weights), [0.5, 2.0])
+
+
+def test_a_weight_that_all_clients_share_is_known_without_a_sum():
+  mask, own = jnp.array([True, False]), jnp.array([False, True])
+  signs = {'a': jnp.int8([1, -1]), 'b': jnp.int8([1, 1]), 'home': None}
+  common = {'a': mask, 'b': mask, 'home': None}
+  message = wire.Message(signs, common | {'b': own})
+  sums, chosen = federated.weigh(message, common, jnp.int32(3))
+  assert chosen['a'] is None and chosen['b'].tolist() == [0, 3]
+  twice = lambda sent: jax.tree.map(lambda x: 2 * x, sent)
+  total = federated.total_weights(twice(chosen), sums, common, jnp.int32(6))
+  assert total['a'].dtype == jnp.int32 and total['home'] is None
+  assert [total[k].tolist() for k in 'ab'] == [[6, 0], [0, 6]]
+
+
+@pytest.mark.parametrize('name', ['hidenseek', 'hidenseek_personal', 'fedavg'])
+def test_no_weight_is_summed_where_clients_choose_none(name):
+  experiment = small(algorithm=name)
+  opening, ids, own = opened(experiment)
+
+  def summed(opening, index, own):
+    part = rounds.participate(experiment.engine, opening, index, own)
+    common = opening.message.weight
+    return federated.weigh(part.upload, common, part.examples)[1]
+
+  mine = jax.tree.map(lambda x: x[0], own)
+  shapes = jax.eval_shape(summed, opening, ids[0], mine)
+  assert not jax.tree.leaves(shapes)
 
 
 def test_nobody_voted_keeps_the_old_value():

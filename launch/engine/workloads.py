@@ -32,6 +32,7 @@ WORKLOADS = {
   'lenet': Workload(100, 100, 100, 20, (28, 28, 1), 'lenet'),
   'lenet_1000': Workload(1000, 1000, 100, 20, (28, 28, 1), 'lenet'),
   'lenet_long': Workload(100, 100, 1000, 20, (28, 28, 1), 'lenet'),
+  'lenet_split': Workload(1000, 1000, 10, 10, (28, 28, 1), 'lenet'),
   'mlp': Workload(100, 100, 100, 20, (28, 28, 1), 'mlp'),
   'pfl_cifar10': Workload(1000, 50, 50, 10, (32, 32, 3), 'pfl'),
   # To see that all works: a round of milliseconds.
