@@ -96,7 +96,8 @@ class Method(NamedTuple):
     view: `(key, fixed, trained) -> variables`. What does the model see? Must
       be differentiable in `trained`.
     split: `(key, fixed, message, own, start, trained) -> (Message, own)`. What
-      is uploaded, what is kept? `start` is what `join` gave.
+      is uploaded, what is kept? `start` is what `join` gave. To weigh as the
+      download does, hand its weights on: they are then not summed (`weigh`).
     merge: `(fixed, shared, mean, total) -> shared`. What does the server make
       of the mean per coordinate? `total` is the summed weight, examples x
       `Message.weight`.
