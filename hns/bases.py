@@ -86,7 +86,7 @@ def dense(
   return Method(
     init=init,
     download=download,
-    join=join if prune else lambda key, fixed, message, own: message.value,
+    join=join,
     view=view,
     down=down.codec,
     optimizer=optimizer,

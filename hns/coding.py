@@ -32,8 +32,8 @@ def histogram(symbols: jax.Array, counted: jax.Array, bits: int) -> jax.Array:
   """How many of the `counted` symbols have each value, int32 [2^bits].
 
   Args:
-    symbols: uint8 [n], below 2^bits.
-    counted: bool [n].
+    symbols: uint8, below 2^bits.
+    counted: bool, broadcasts against `symbols`.
     bits: of a symbol, 1 to 8.
   """
   if bits > 5:

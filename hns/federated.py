@@ -139,9 +139,9 @@ def weigh(
   """A client's terms of the mean: weight x value, and weight, x examples.
 
   Integer values with integer or bool weights give int32, so their sum is
-  exact in any order. The second term is None for a leaf that is the very array
-  of `common`, the weights of the download: it is the same for all clients, and
-  `total_weights` knows it without a sum.
+  exact in any order; others give at least float32. The second term is None for
+  a leaf that is the very array of `common`, the weights of the download: it is
+  the same for all clients, and `total_weights` knows it without a sum.
   """
   scaled = functools.partial(_scaled, examples)
   weights = jax.tree.map(scaled, message.value, message.weight)
@@ -160,8 +160,9 @@ def total_weights(chosen: Any, sums: Any, common: Any, examples: Any) -> Any:
 
 
 def _scaled(examples, value, weight) -> jax.Array:
-  whole = jnp.issubdtype(value.dtype, jnp.integer)
-  return (examples * weight).astype(jnp.int32 if whole else value.dtype)
+  floats = any(jnp.issubdtype(x.dtype, jnp.floating) for x in (value, weight))
+  dtype = jnp.promote_types(value.dtype, jnp.float32) if floats else jnp.int32
+  return examples * weight.astype(dtype)
 
 
 def mean(sums: Any, weights: Any) -> Any:

@@ -105,6 +105,7 @@ def hermes(
   averages the coordinates that every client of the cohort keeps. Ours: with
   clients drawn anew every round, a client takes from the download what the
   last cohort had in common, at first everything, and the rest from itself.
+  A network's hidden layers have no biases: a cut unit would keep its own.
   Weights that lead from a cut unit are still sent and computed with, so its
   bytes and FLOPs are upper bounds; a bit for each unit, whether the last cohort
   had it in common, is not counted.
@@ -179,6 +180,8 @@ def _what_all_keep(fixed, shared, mean, total) -> Server:
 
 def one_shot(base: Method, target: float) -> Method:
   """`base`, a {0, 1} supermask of which each client prunes its scores, once.
+
+  The server has pruned none of its weights.
 
   FedMask (Li et al. 2021, SenSys, doi 10.1145/3485730.3485929): after its first
   local training a client keeps the share `target` of each layer with the

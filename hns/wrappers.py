@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from hns import tree, wire
-from hns.federated import Birth, Method, Server
+from hns.errors import invalid
+from hns.federated import Birth, Method, Server, everything
 from hns.wire import Message
 
 
 def beside(base: Method) -> Method:
   """`base`, whose clients keep (what it keeps, something more)."""
+  news = lambda fixed, message, own: base.news(fixed, message, own[0])
 
   def prepare(key, fixed, message, own, score):
     return base.prepare(key, fixed, message, own[0], score), own[1]
@@ -22,7 +24,7 @@ def beside(base: Method) -> Method:
     join=lambda key, fixed, message, own: base.join(
       key, fixed, message, own[0]
     ),
-    news=lambda fixed, message, own: base.news(fixed, message, own[0]),
+    news=everything if base.news is everything else news,
     places=lambda own: base.places(own[0]),
     settle=lambda own, trained: base.settle(own[0], trained),
   )
@@ -85,7 +87,7 @@ def personal(base: Method, mine: Callable[[str, Any], bool]) -> Method:
     split=split,
     prepare=inside(kept.prepare),
     merge=lambda fixed, *rest: base.merge(fixed[0], *rest),
-    news=news,
+    news=everything if base.news is everything else news,
     places=lambda own: theirs(kept.places(own)),
     settle=kept.settle,
   )
@@ -101,8 +103,12 @@ def remembering(base: Method) -> Method:
   difference to what this client holds: it has to know the round each client
   last took part in, and keep one download of each such round. With 32 bits,
   nothing changes.
+
+  Raises `InputError` for a download whose leaves have a step of their own.
   """
   count = base.down.symbols
+  if base.down.stepped:
+    raise invalid('down', base.down, 'differences need levels without a step')
   if not count:
     return base
 

@@ -9,8 +9,9 @@ import pytest
 from conftest import compiled, opened, play, small
 
 from hns import cost, lottery, rounds, tree, uploads, wire, wrappers
-from hns.bases import odds
-from hns.federated import Server
+from hns.bases import dense, odds
+from hns.errors import InputError
+from hns.federated import Server, everything
 from hns.supermask import bernoulli, binary
 
 KEY = jax.random.key(0)
@@ -275,3 +276,21 @@ def test_flops_are_counted():
   assert 1.9 < found['ditto'].step / found['fedavg'].step < 2.2
   assert found['fedavg'].scored == 0
   assert 1 < found['lotteryfl'].scored / (2 * products) < 1.4
+
+
+@pytest.mark.parametrize(
+  'fields',
+  [
+    {'algorithm': 'hidenseek_personal'},
+    {'algorithm': 'ditto'},
+    {'hidenseek': {'carry': True}},
+  ],
+)
+def test_a_download_that_all_share_is_counted_once(fields):
+  assert small(**fields).engine.method.news is everything
+
+
+def test_remembering_needs_levels_without_a_step():
+  base = dense(optax.sgd(0.1), uploads.whole(), download_bits=4)
+  with pytest.raises(InputError, match='^down=Codec.*without a step'):
+    wrappers.remembering(base)

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 from conftest import compiled, opened, play, small
 
 from hns import (
@@ -148,16 +147,9 @@ def test_the_loop_test_can_fail(x64):
   assert np.sum(np.asarray(got) != expected) > 50
 
 
-@pytest.mark.parametrize(
-  'algorithm, model',
-  [
-    ('hidenseek', 'cnn'),
-  ],
-)
-def test_every_width_gives_the_same_result(algorithm, model):
+def test_every_width_gives_the_same_result():
   """One client at a time, padded chunks, all at once."""
-  fields = dict(algorithm=algorithm, model=model, cohort=5, **SIZES)
-  experiment = small(**fields)
+  experiment = small(model='cnn', cohort=5, **SIZES)
   alone, start = play(experiment), play(experiment, 0)
   first = tree.flatten((start.state.shared, start.own))
   a = tree.flatten((alone.state.shared, alone.own))
@@ -280,6 +272,25 @@ def test_aggregation_is_an_exact_vote():
     votes = votes * np.asarray(sign(old))
     expected = np.float32(votes) / np.float32(sizes.sum())
     np.testing.assert_array_equal(got, np.where(mask, expected, 0))
+
+
+def test_the_vote_is_of_the_clients_that_keep_a_weight():
+  fields = dict(algorithm='fedmask', cohort=5, num_clients=8)
+  experiment = small(**fields, **SIZES)
+  engine, _, birth, federation, *_ = experiment
+  opening, ids, own = opened(experiment)
+  uploads = compiled(explore.uploads, engine)(opening, ids, own)
+  sizes = np.asarray(federation.train.size)[np.asarray(ids)]
+  after = play(experiment).state.shared.values
+  for turned, kept, old, got in zip(
+    *map(jax.tree.leaves, (*uploads, birth.shared.values, after))
+  ):
+    kept, turned = np.asarray(kept), np.asarray(turned)
+    weight = np.tensordot(sizes, kept, 1)
+    votes = np.tensordot(sizes, kept * turned, 1) * np.asarray(sign(old))
+    mean = np.float32(votes) / np.float32(np.maximum(weight, 1))
+    np.testing.assert_array_equal(got, np.where(weight > 0, mean, old))
+    assert np.any(weight == 0) and np.any(kept.any(0) & ~kept.all(0))
 
 
 def test_cohorts_are_drawn_anew_by_seed_and_round():

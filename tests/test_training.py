@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import opened, play, small
 
-from hns import federated, rounds, training, wire
+from hns import federated, parallel, rounds, training, wire
 from hns.training import Plan, Rows
 
 
@@ -108,6 +108,21 @@ def test_weigh_is_exact_in_integers_and_weighted_in_floats():
   floats = wire.Message(jnp.array([0.5, 2.0]), jnp.float32(1))
   sums, weights = federated.weigh(floats, anyone, jnp.int32(3))
   np.testing.assert_array_equal(federated.mean(sums, weights), [0.5, 2.0])
+  assert sums.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+  'value, weight',
+  [(jnp.bfloat16(1), jnp.bfloat16(1)), (jnp.int8(1), jnp.float32(0.5))],
+)
+def test_the_mean_of_equal_values_is_that_value(value, weight):
+  """Also in few bits, and with half a vote each."""
+  message, examples = wire.Message(value, weight), jnp.int32(3)
+  sums, chosen = federated.weigh(message, weight, examples)
+  assert chosen is None
+  sums = sum(sums for _ in range(1001))
+  total = federated.total_weights(chosen, sums, weight, 1001 * examples)
+  assert float(federated.mean(sums, total)) == 1
 
 
 def test_a_weight_that_all_clients_share_is_known_without_a_sum():
@@ -127,15 +142,21 @@ def test_a_weight_that_all_clients_share_is_known_without_a_sum():
 def test_no_weight_is_summed_where_clients_choose_none(name):
   experiment = small(algorithm=name)
   opening, ids, own = opened(experiment)
+  engine = experiment.engine
 
-  def summed(opening, index, own):
-    part = rounds.participate(experiment.engine, opening, index, own)
+  def client(opening, index, own):
+    part = rounds.participate(engine, opening, index, own)
     common = opening.message.weight
-    return federated.weigh(part.upload, common, part.examples)[1]
+    return federated.weigh(part.upload, common, part.examples)[1], ()
 
-  mine = jax.tree.map(lambda x: x[0], own)
-  shapes = jax.eval_shape(summed, opening, ids[0], mine)
-  assert not jax.tree.leaves(shapes)
+  for width in (1, 2):
+    shapes = jax.eval_shape(
+      lambda *asked, width=width: parallel.each_client(
+        client, *asked, width, engine.mesh
+      ),
+      *(opening, ids, own),
+    )
+    assert not jax.tree.leaves(shapes)
 
 
 def test_nobody_voted_keeps_the_old_value():
