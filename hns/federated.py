@@ -156,7 +156,9 @@ def weigh(
 def total_weights(chosen: Any, sums: Any, common: Any, examples: Any) -> Any:
   """All clients' weights x examples; `chosen`, `sums` and `examples` summed."""
   scaled = functools.partial(_scaled, examples)
-  return tree.combine(chosen, jax.tree.map(scaled, sums, common))
+  weights = tree.combine(chosen, jax.tree.map(scaled, sums, common))
+  # Without it, XLA rounded the mean otherwise on one device than on two.
+  return jax.lax.optimization_barrier(weights)
 
 
 def _scaled(examples, value, weight) -> jax.Array:

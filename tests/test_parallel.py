@@ -16,18 +16,22 @@ from hns import devices, experiment, parallel
 from hns.errors import InputError
 
 SIZES = dict(partition='dirichlet', alpha=0.5, examples_per_client=24)
+PRUNED = dict(pruned=True, feedback=True)
 
 
 def mesh(count):
   return parallel.mesh_of(jax.devices()[:count])
 
 
-def test_one_two_and_eight_devices_agree_to_the_bit(optimised):
-  """State, losses and bytes of FedAvg: floats too.
+@pytest.mark.parametrize(
+  'table', [dict(algorithm='fedavg'), dict(algorithm='signsgd', signsgd=PRUNED)]
+)
+def test_one_two_and_eight_devices_agree_to_the_bit(optimised, table):
+  """State, losses and bytes of float methods, without and with a mask.
 
   HideNseek's are compared by `test_two_processes_are_one_run`.
   """
-  fields = dict(algorithm='fedavg', num_clients=12, cohort=11, local_epochs=1)
+  fields = dict(num_clients=12, cohort=11, local_epochs=1, **table)
   build = lambda count: small(devices=count, **fields, **SIZES)
   one, start = play(build(1), 2), play(build(1), 0)
   moved = jax.tree.leaves((one.state.shared, one.own))
