@@ -157,7 +157,7 @@ def total_weights(chosen: Any, sums: Any, common: Any, examples: Any) -> Any:
   """All clients' weights x examples; `chosen`, `sums` and `examples` summed."""
   scaled = functools.partial(_scaled, examples)
   weights = tree.combine(chosen, jax.tree.map(scaled, sums, common))
-  # Without it, XLA rounded the mean otherwise on one device than on two.
+  # Without it XLA rounded means of floats on one device otherwise than on two.
   return jax.lax.optimization_barrier(weights)
 
 

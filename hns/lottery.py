@@ -105,7 +105,7 @@ def hermes(
   averages the coordinates that every client of the cohort keeps. Ours: with
   clients drawn anew every round, a client takes from the download what the
   last cohort had in common, at first everything, and the rest from itself.
-  A network's hidden layers have no biases: a cut unit would keep its own.
+  Hidden layers must have no biases, which a cut unit would keep.
   Weights that lead from a cut unit are still sent and computed with, so its
   bytes and FLOPs are upper bounds; a bit for each unit, whether the last cohort
   had it in common, is not counted.

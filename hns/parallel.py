@@ -1,4 +1,4 @@
-"""Many clients on whatever devices there are: the only `vmap` over clients.
+"""Many clients on whatever devices there are: the only `vmap` that trains them.
 
 Clients are spread over the devices of a mesh; each device loops over its share
 and takes `width` of them at a time. One at a time is best on a CPU core: it
