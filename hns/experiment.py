@@ -289,8 +289,7 @@ def _check_model(config, net, inputs) -> None:
 def _width(net, inputs, mesh, cohort, plan, federation) -> int:
   """Clients side by side on a device: one on a CPU core, which it fills.
 
-  Elsewhere an estimate for a cohort of all sizes alike. With `local_steps`
-  clients of unlike sizes also wait for each other after every epoch.
+  Elsewhere an estimate for a cohort of all sizes alike.
   """
   if jax.default_backend() == 'cpu':
     return 1

@@ -1,5 +1,6 @@
 """One client: its local steps, and how well a model does on its examples."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -145,39 +146,37 @@ def fit(
     What was trained, and the mean objective over the examples seen,
     float32 [] (0 for a client without examples).
   """
-
   loss = batch_loss(method, apply, examples, fixed, start)
-
-  def epoch(number, carry):
-    key_epoch = jax.random.fold_in(key, number)
-    order = shuffled(key_epoch, rows, plan.batch_size)
-
-    def step(number, carry):
-      trained, optimizer_state, total, seen = carry
-      first = number * plan.batch_size
-      chosen = jax.lax.dynamic_slice(order, (first,), (plan.batch_size,))
-      valid = first + jnp.arange(plan.batch_size) < rows.size
-      value, grads = jax.value_and_grad(loss)(
-        trained, jax.random.fold_in(key_epoch, number), chosen, valid
-      )
-      updates, optimizer_state = method.optimizer.update(
-        grads, optimizer_state, trained
-      )
-      count = jnp.sum(valid, dtype=jnp.int32)
-      return (
-        optax.apply_updates(trained, updates),
-        optimizer_state,
-        total + (value * count).astype(jnp.float32),
-        seen + count,
-      )
-
-    here = jnp.minimum(batches, steps - number * batches)
-    return jax.lax.fori_loop(0, here, step, carry)
-
   steps, batches = steps_of(plan, rows.size)
-  epochs = -(-steps // jnp.maximum(batches, 1))
-  carry = (start, method.optimizer.init(start), jnp.float32(0), jnp.int32(0))
-  trained, _, total, seen = jax.lax.fori_loop(0, epochs, epoch, carry)
+  shuffle = functools.partial(shuffled, rows=rows, batch_size=plan.batch_size)
+
+  def step(number, carry):
+    trained, optimizer_state, order, total, seen = carry
+    epoch, place = jnp.divmod(number, jnp.maximum(batches, 1))
+    key_epoch = jax.random.fold_in(key, epoch)
+    order = jax.lax.cond(place == 0, shuffle, lambda _: order, key_epoch)
+    first = place * plan.batch_size
+    chosen = jax.lax.dynamic_slice(order, (first,), (plan.batch_size,))
+    valid = first + jnp.arange(plan.batch_size) < rows.size
+    value, grads = jax.value_and_grad(loss)(
+      trained, jax.random.fold_in(key_epoch, place), chosen, valid
+    )
+    updates, optimizer_state = method.optimizer.update(
+      grads, optimizer_state, trained
+    )
+    count = jnp.sum(valid, dtype=jnp.int32)
+    return (
+      optax.apply_updates(trained, updates),
+      optimizer_state,
+      order,
+      total + (value * count).astype(jnp.float32),
+      seen + count,
+    )
+
+  nothing = jnp.float32(0), jnp.int32(0)
+  order = jax.tree.map(jnp.zeros_like, jax.eval_shape(shuffle, key))
+  carry = start, method.optimizer.init(start), order, *nothing
+  trained, *_, total, seen = jax.lax.fori_loop(0, steps, step, carry)
   return trained, total / jnp.maximum(seen, 1)
 
 

@@ -3,6 +3,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from conftest import opened, play, small
 
@@ -46,11 +47,7 @@ def fit(experiment, size, plan):
 def test_steps_follow_the_size_and_padding_is_inert():
   """The optimiser's rate grows with the step count, so steps can be read."""
   experiment = small(algorithm='fedavg')
-  counted = experiment._replace(
-    engine=experiment.engine._replace(
-      method=experiment.engine.method._replace(optimizer=counting())
-    )
-  )
+  counted = moved_by(experiment, counting())
   start = experiment.birth.shared.values['Dense_0']['kernel'][0, 0]
   run = jax.jit(functools.partial(fit, counted), static_argnums=1)
   for size, plan, steps in (
@@ -69,10 +66,31 @@ def test_steps_follow_the_size_and_padding_is_inert():
     assert (float(loss) > 0) == (steps > 0)
 
 
+def test_side_by_side_clients_wait_for_no_epoch():
+  """Six steps are six turns of the loop, be they two epochs or six."""
+  experiment, turns = small(algorithm='fedavg'), []
+
+  def update(grads, state, params):
+    jax.debug.callback(lambda: turns.append(1))
+    return jax.tree.map(jnp.ones_like, grads), state
+
+  seen = optax.GradientTransformation(lambda params: (), update)
+  counted = moved_by(experiment, seen)
+  run = jax.vmap(lambda size: fit(counted, size, Plan(10, 1, 6)))
+  jax.block_until_ready(jax.jit(run)(jnp.array([10, 30])))
+  jax.effects_barrier()
+  assert len(turns) == 6
+
+
+def moved_by(experiment, optimizer):
+  """The experiment with another optimiser."""
+  engine = experiment.engine
+  method = engine.method._replace(optimizer=optimizer)
+  return experiment._replace(engine=engine._replace(method=method))
+
+
 def counting():
   """An optimiser that adds 1 to every weight."""
-  import optax
-
   return optax.GradientTransformation(
     lambda params: (),
     lambda grads, state, params: (jax.tree.map(jnp.ones_like, grads), state),
