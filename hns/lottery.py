@@ -12,6 +12,7 @@ import optax
 
 from hns import pruning, tree, uploads
 from hns.bases import dense
+from hns.errors import invalid
 from hns.federated import Birth, Method, Server, keep_unvoted
 from hns.wire import Message
 from hns.wrappers import Mine
@@ -105,7 +106,6 @@ def hermes(
   averages the coordinates that every client of the cohort keeps. Ours: with
   clients drawn anew every round, a client takes from the download what the
   last cohort had in common, at first everything, and the rest from itself.
-  Hidden layers must have no biases, which a cut unit would keep.
   Weights that lead from a cut unit are still sent and computed with, so its
   bytes and FLOPs are upper bounds; a bit for each unit, whether the last cohort
   had it in common, is not counted.
@@ -116,10 +116,19 @@ def hermes(
     threshold: accuracy, below 1; below 0 prunes always.
     target: share of the units that is never undercut.
     head: name of the output layer, which keeps its units.
+
+  Raises `InputError` at birth for hidden biases, which a cut unit would keep.
   """
   base = dense(optimizer, uploads.whole())
 
   def init(key, params):
+    for path, w in jax.tree_util.tree_leaves_with_path(params):
+      name = tree.path_name(path)
+      if w.ndim < 2 and not name.startswith(f'{head}/'):
+        remedy = (
+          f'a unit that is cut would keep {name}; leave hidden biases out'
+        )
+        raise invalid('algorithm', 'hermes', remedy)
     units = jax.tree.map(lambda w: jnp.ones(w.shape[-1:], bool), params)
     shared = Server(params, units)
     own = Ticket(units, inner=Mine(params, jnp.zeros((), bool)))
@@ -160,10 +169,10 @@ def _taken(message, own) -> Any:
 
 
 def _norms(model: Any, head: str) -> Any:
-  """The L1 norms of the units of hidden layers, None for other leaves."""
+  """The L1 norms of the units of hidden layers, None for the head's leaves."""
 
   def layer(path, w):
-    if tree.path_name(path).startswith(f'{head}/') or w.ndim < 2:
+    if tree.path_name(path).startswith(f'{head}/'):
       return None
     return jnp.sum(abs(w), tuple(range(w.ndim - 1)))
 

@@ -121,6 +121,14 @@ def test_hermes_cuts_units_and_averages_what_all_keep():
     np.testing.assert_array_equal(told['Dense_0']['kernel'], sent)
 
 
+def test_hermes_refuses_hidden_biases():
+  bias = {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}
+  method = lottery.hermes(optax.sgd(0.1), 0.4, 0.5, target=0.2, head='Dense_1')
+  method.init(KEY, {'Dense_0': {'kernel': bias['kernel']}, 'Dense_1': bias})
+  with pytest.raises(InputError, match="'hermes': .* keep Dense_0/bias"):
+    method.init(KEY, {'Dense_0': bias, 'Dense_1': bias})
+
+
 def test_fedmask_prunes_once_and_votes_where_it_keeps():
   """A fifth of each layer from its first round's end on; off stays off."""
   experiment = small(algorithm='fedmask', fedmask=dict(target=0.2))
