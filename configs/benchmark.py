@@ -109,8 +109,8 @@ _CUT = [
 # Its own paper's targets are 0.1 (MNIST) and 0.5 (CIFAR-10).
 _REWOUND = [
   trial | dict(threshold=0.5, target=share)
-  for trial in _BOTH
-  for share in (0.1, 0.5)
+  for share, trials in ((0.1, _BOTH), (0.5, _FLOATS))
+  for trial in trials
 ]
 _SPARSE = [dict(learning_rate=rate) for rate in (0.06, 0.1, 0.2, 0.4)]
 TRIALS = {
@@ -122,9 +122,9 @@ TRIALS = {
   'hermes': _CUT,
   **dict.fromkeys(['fedmask_sparse', 'fedmask_change'], _SPARSE),
   'fedmask': [
-    dict(learning_rate=rate, target=target)
-    for rate in (0.03, 0.06)
-    for target in (0.5, 0.8)
+    trial | dict(target=target)
+    for target in (0.5, 0.8, 0.95)
+    for trial in _SIGNS
   ],
   'fedpm': [dict(learning_rate=rate) for rate in (0.03, 0.1, 0.3, 1.0)],
 }

@@ -63,7 +63,8 @@ def dense(
   def init(key, params):
     fixed = ()
     if prune is not None:
-      mask = prune(key, hide(params))
+      # The key of `supermask`, so that equal seeds draw equal masks.
+      mask = prune(jax.random.split(key)[0], hide(params))
       ones = jax.tree.map(lambda x: jnp.ones((), bool), hide(params)['params'])
       fixed = {'mask': tree.merge(mask, ones)}
       params = jax.tree.map(jnp.multiply, params, fixed['mask'])

@@ -147,6 +147,8 @@ def _how(name: str) -> str:
       'features image and label, and prepare it with '
       "file_format='array_record'"
     )
+  except ValueError:
+    return 'no name of TFDS: write one such as mnist or emnist/balanced'
 
 
 def version(name: str) -> str:

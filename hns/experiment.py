@@ -3,6 +3,7 @@
 import functools
 import json
 import pathlib
+import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ from hns import (
   parallel,
   partition,
   pruning,
+  tree,
   wire,
   workdir,
 )
@@ -175,9 +177,10 @@ def _pixel_scale(images: np.ndarray) -> tuple[float, float]:
 def run(config: Any, folder: str | pathlib.Path) -> list[dict[str, Any]]:
   """Trains, writing metrics as they come; returns the rows of the metrics.
 
-  A run that was killed goes on from its last checkpoint, to the same numbers.
-  A folder that holds this run complete is left as it is and its rows are
-  returned. Of several processes the first alone writes.
+  A run that was killed goes on from its last checkpoint, to the same numbers,
+  and so does a complete one that is to have more rounds. A folder that holds
+  this run complete is left as it is, which is said, and its rows are returned.
+  Of several processes the first alone writes.
 
   Raises:
     InputError: the config cannot run, or the folder is another run's, or
@@ -190,21 +193,29 @@ def run(config: Any, folder: str | pathlib.Path) -> list[dict[str, Any]]:
   workdir.check(held, folder)
   rows = workdir.rows(folder)
   finished = bool(rows) and rows[-1]['round'] == config.rounds
-  devices.wait_for_all('folder read')
+  if len(set(devices.gather(finished))) > 1:
+    raise workdir.unshared(folder)
   if not finished:
-    experiment = build(config)
-    schedule = Schedule(*(config[name] for name in Schedule._fields))
-    with workdir.claim(folder) as file:
-      workdir.start(held, _about(config, experiment), folder)
-      width = experiment.engine.width
-      remedy = 'lower it' if width > 1 else 'lower batch_size'
-      with devices.enough_memory(
-        'clients_per_step', width, f'so many clients at once: {remedy}'
-      ):
-        rows = record(experiment, schedule, folder, file)
+    rows = _train(config, held, folder)
+  elif devices.is_first():
+    print(f'hns: {folder} was complete: nothing was run', file=sys.stderr)
   if devices.is_first():
-    workdir.draw(title(config), folder)
+    workdir.draw(title(config), folder, not finished)
   return rows
+
+
+def _train(config, held, folder) -> list[dict[str, Any]]:
+  """Plays the rounds that are left; returns the rows of all."""
+  experiment = build(config)
+  schedule = Schedule(*(config[name] for name in Schedule._fields))
+  width = experiment.engine.width
+  remedy = 'lower it' if width > 1 else 'lower batch_size'
+  with workdir.claim(folder) as file:
+    workdir.start(held, _about(config, experiment), folder)
+    with devices.enough_memory(
+      'clients_per_step', width, f'so many clients at once: {remedy}'
+    ):
+      return record(experiment, schedule, folder, file)
 
 
 def _about(config, experiment) -> dict[str, Any]:
@@ -217,6 +228,8 @@ def _about(config, experiment) -> dict[str, Any]:
 
   mesh = engine.mesh
   return {
+    'frozen': tree.checksum(birth.fixed),
+    'matmul_precision': jax.config.jax_default_matmul_precision,
     'dataset_version': data.version(config.dataset),
     'device': f'{mesh.size} x {mesh.devices[0].device_kind}',
     'clients_per_step': engine.width,

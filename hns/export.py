@@ -36,6 +36,7 @@ from hns import (
   loop,
   models,
   rounds,
+  tree,
   workdir,
 )
 from hns import config as configs
@@ -175,10 +176,15 @@ def trained(
 ) -> tuple[Spec, dict[str, Any]]:
   """A run's personal model, or with None its global one: `dump` takes it.
 
-  Raises `InputError` if the run is not finished or its models are not signs.
+  Raises `InputError` if the run is not finished, its models are not signs, or
+  this machine draws other weights from its seed.
   """
   config, run = _opened(folder, client)
   engine, key, birth, federation, *_ = run
+  about = json.loads((folder / 'config.json').read_text())
+  if about.get('frozen') != tree.checksum(birth.fixed):
+    remedy = 'other weights are drawn here: export it where it was trained'
+    raise invalid('run', str(folder), remedy)
   state, store, *_ = workdir.load(folder, loop.begin(run), config.rounds)
   opening = rounds.open_round(engine, key, birth, federation, state)
   variables = evaluation.global_model(engine, opening)
@@ -240,6 +246,8 @@ def main() -> None:
   add('--file', type=pathlib.Path, help='where to write the model')
   add('--evaluate', type=pathlib.Path, help='a model file to evaluate')
   flags = parser.parse_args()
+  if not (flags.file or flags.evaluate):
+    parser.error('give --file, --evaluate or both')
   try:
     devices.start()
     client = _client(flags.client)

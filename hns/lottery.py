@@ -14,6 +14,7 @@ from hns import pruning, tree, uploads
 from hns.bases import dense
 from hns.errors import invalid
 from hns.federated import Birth, Method, Server, keep_unvoted
+from hns.supermask import hide
 from hns.wire import Message
 from hns.wrappers import Mine
 
@@ -117,17 +118,15 @@ def hermes(
     target: share of the units that is never undercut.
     head: name of the output layer, which keeps its units.
 
-  Raises `InputError` at birth for hidden biases, which a cut unit would keep.
+  Raises `InputError` at birth for hidden layers with more than a kernel: a unit
+  that is cut would keep its bias.
   """
   base = dense(optimizer, uploads.whole())
 
   def init(key, params):
-    for path, w in jax.tree_util.tree_leaves_with_path(params):
-      name = tree.path_name(path)
-      if w.ndim < 2 and not name.startswith(f'{head}/'):
-        remedy = (
-          f'a unit that is cut would keep {name}; leave hidden biases out'
-        )
+    for path, _ in jax.tree_util.tree_leaves_with_path(hide(params)['params']):
+      if not (name := tree.path_name(path)).startswith(f'{head}/'):
+        remedy = f'it cuts units of kernels, and {name} is none: leave that out'
         raise invalid('algorithm', 'hermes', remedy)
     units = jax.tree.map(lambda w: jnp.ones(w.shape[-1:], bool), params)
     shared = Server(params, units)
@@ -231,8 +230,8 @@ def off(own: Ticket, scores: Any) -> Any:
 def largest(scores: Any, mask: Any, share: float, target: float) -> Any:
   """`mask` without `share` of each leaf's coordinates, those that score least.
 
-  Of n coordinates n x target stay at least, or all that are there if fewer;
-  leaves for which `scores` has None stay as they are.
+  Of n coordinates n x target stay at least, and one, or all that are there if
+  fewer; leaves for which `scores` has None stay as they are.
   """
   asked = jax.tree.map(lambda m, s: None if s is None else m, mask, scores)
   masks, structure = jax.tree.flatten(asked)
@@ -251,7 +250,8 @@ def largest(scores: Any, mask: Any, share: float, target: float) -> Any:
 def _keep(mask, share, target) -> jax.Array:
   living = tree.count(mask)
   keep = jnp.round(living * (1 - share)).astype(jnp.int32)
-  return jnp.minimum(living, jnp.maximum(keep, round(mask.size * target)))
+  least = max(1, round(mask.size * target))
+  return jnp.minimum(living, jnp.maximum(keep, least))
 
 
 def choose(which: jax.Array, first: Any, second: Any) -> Any:

@@ -150,7 +150,8 @@ def layers(groups: list[Any]) -> Figure | None:
 
 def _pruning(group) -> str:
   config = group.config
-  return f'{config["pruning"]}, density {config["density"]:g}'
+  steps = ', single-shot' * (config['pruning_steps'] == 1)
+  return f'{config["pruning"]}{steps}, density {config["density"]:g}'
 
 
 def _densities(group) -> dict[str, float]:

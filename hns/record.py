@@ -11,7 +11,6 @@ import tqdm
 
 from hns import checkpoint, devices, interrupt, metrics, parallel, workdir
 from hns.checkpoint import Progress
-from hns.errors import invalid
 from hns.interrupt import Interrupted
 from hns.loop import Experiment, begin, train
 
@@ -46,7 +45,7 @@ def record(
   progress = _restore(experiment, checkpoints)
   done = int(progress.state.round)
   if len(set(devices.gather(done))) > 1:
-    raise invalid('workdir', str(folder), 'is not one folder for all processes')
+    raise workdir.unshared(folder)
   rows = workdir.cut(folder, file, done - progress.tally.rounds)
   first = devices.is_first()
   if first:

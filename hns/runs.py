@@ -34,9 +34,10 @@ def load(paths: list[str]) -> tuple[list[Saved], list[str]]:
   found, skipped = [], []
   for path in map(pathlib.Path, paths):
     if path.is_file():
-      with gzip.open(path, 'rt') as file:
-        lines = [json.loads(line) for line in file]
-      found += [Saved(pathlib.Path(name), *rest) for name, *rest in lines]
+      try:
+        found += _unpack(path)
+      except gzip.BadGzipFile:
+        skipped.append(f'{path}: neither a folder nor a file of --pack')
       continue
     inside = [p.parent for p in sorted(path.glob('*/config.json'))]
     alone = (path / 'config.json').exists() or not inside
@@ -47,6 +48,12 @@ def load(paths: list[str]) -> tuple[list[Saved], list[str]]:
       else:
         skipped.append(f'{folder}: no evaluated round')
   return found, skipped
+
+
+def _unpack(path: pathlib.Path) -> list[Saved]:
+  with gzip.open(path, 'rt') as file:
+    lines = [json.loads(line) for line in file]
+  return [Saved(pathlib.Path(name), *rest) for name, *rest in lines]
 
 
 def _load(folder: pathlib.Path) -> Saved | None:

@@ -59,16 +59,26 @@ def read(file: str, given: dict[str, Any], name: str = '') -> list[Point]:
     name: of one of its `SWEEPS`, '' for `sweep()`.
 
   Raises:
-    InputError: the file has no such sweep, or one that sets a field of `given`.
+    InputError: the file has no such sweep, one that sets a field of `given` or
+      its cases though one was given, or what went wrong in it.
   """
-  found = runpy.run_path(configs.case_of(file)[0])
+  path, case = configs.case_of(file)
+  found = runpy.run_path(path)
   named = found.get('SWEEPS', {})
   known = {'': found.get('sweep', list), **named}
   if name not in known:
     raise invalid('sweep', name, f'{file} has {", ".join(named) or "none"}')
-  points = known[name]()
+  try:
+    points = known[name]()
+  except (TypeError, ValueError) as error:
+    raise invalid('sweep', name, f'{path}: {error}') from error
   if not points:
     raise invalid('config', file, 'it has no sweep() of at least one run')
+  if not isinstance(points, list) or not isinstance(points[0], dict):
+    raise invalid('sweep', name, 'must be a list of dicts: see hns/sweeps.py')
+  if case and any('config' in point for point in points):
+    remedy = f'the sweep sets the case: leave it out, or use --filter={case}'
+    raise invalid('config', file, remedy)
   for field in {field for point in points for field in point} & set(given):
     raise invalid(f'config.{field}', given[field], 'the sweep sets this field')
   return points

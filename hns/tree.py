@@ -1,10 +1,13 @@
 """Pytrees of arrays: split and combine by path, flatten what is kept."""
 
+import functools
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 Tree = Any
@@ -81,6 +84,12 @@ def merge(first: Tree, second: Tree) -> Tree:
   """One dict of dicts of two that share no leaf."""
   flat = {**flatten_dict(first), **flatten_dict(second)}
   return unflatten_dict(flat)
+
+
+def checksum(tree: Tree) -> int:
+  """CRC-32 of all leaves' bytes, in tree order."""
+  leaves = map(np.ascontiguousarray, jax.tree.leaves(tree))
+  return functools.reduce(lambda sum, x: zlib.crc32(x, sum), leaves, 0)
 
 
 def differ(first: Tree, second: Tree) -> jax.Array:

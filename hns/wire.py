@@ -2,11 +2,11 @@
 
 A payload is a header of `HEADER_BYTES` and then, for every coordinate that
 travels, in tree order, a symbol: packed in as many bits as it needs, or, where
-that is shorter, entropy coded (`hns.coding`). Nothing else is counted and
-nothing else is sent: the network itself travels as the seed and the density
-in the header, from which a client redraws and prunes it, and a client that
-chose its own coordinates tells them in a payload like any other
-(`hns.federated`).
+that is shorter, entropy coded (`hns.coding`). The network itself travels as the
+seed and the density in the header, from which a client redraws and prunes it,
+and a client that chose its own coordinates tells them in a payload like any
+other (`hns.federated`). What is told once, before the first round, is not
+counted: the run's config and each client's number of examples.
 """
 
 import struct
@@ -209,11 +209,6 @@ def decode(
   return Message(
     jax.tree.unflatten(jax.tree.structure(value), leaves), like.weight
   )
-
-
-def open_header(payload: bytes) -> Envelope:
-  """The envelope of a payload, its checksum verified."""
-  return Envelope(*_fields(payload)[5:9])
 
 
 def _pack(codec: Codec, parts: list[np.ndarray]) -> tuple[bool, bytes]:

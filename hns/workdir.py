@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from hns import checkpoint, devices, pictures, runs
 from hns.checkpoint import Progress
 from hns.config import differences
-from hns.errors import invalid
+from hns.errors import InputError, invalid
 
 _PACKAGES = (
   'hns',
@@ -37,8 +37,7 @@ def check(config: dict[str, Any], workdir: pathlib.Path) -> None:
   path = workdir / 'config.json'
   if not path.exists():
     return
-  there = json.loads(path.read_text())['config']
-  differing = differences(there, config)
+  differing = _differing(json.loads(path.read_text())['config'], config)
   if differing:
     raise invalid(
       'workdir',
@@ -46,6 +45,19 @@ def check(config: dict[str, Any], workdir: pathlib.Path) -> None:
       f'holds a run of another config ({"; ".join(differing)}): give another '
       'folder',
     )
+
+
+def _differing(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+  """Differences of two configs but for those that change no round's numbers."""
+  alike = {'checkpoint_seconds': here['checkpoint_seconds']}
+  if there['rounds'] < here['rounds']:
+    alike['rounds'] = here['rounds']
+  return differences(there | alike, here)
+
+
+def unshared(workdir: pathlib.Path) -> InputError:
+  """What is wrong if processes of one run find other things in their folder."""
+  return invalid('workdir', str(workdir), 'is not one folder for all processes')
 
 
 def rows(workdir: pathlib.Path) -> list[dict[str, Any]]:
@@ -109,7 +121,8 @@ def start(
 
   Raises:
     InputError: the folder holds an unfinished run that would go on with other
-      numbers: of another config, version, dataset or device.
+      numbers: of another config, version, dataset or device, or whose frozen
+      weights would be drawn otherwise.
   """
   versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
   held = {
@@ -123,7 +136,8 @@ def start(
   ):
     there = json.loads(path.read_text())
     there['versions']['python'] = held['versions']['python']
-    differing = differences(there, held)
+    differing = _differing(there.pop('config'), config)
+    differing += differences(there, {**held, 'config': None})
     if differing:
       raise invalid(
         'workdir',
@@ -168,10 +182,10 @@ def cut(workdir: pathlib.Path, file: TextIO, last: int) -> list[dict[str, Any]]:
   return kept
 
 
-def draw(title: str, workdir: pathlib.Path) -> None:
-  """Draws `accuracy.png` from the metrics, unless it is there."""
+def draw(title: str, workdir: pathlib.Path, anew: bool) -> None:
+  """Draws `accuracy.png` from the metrics, `anew` or if it is not there."""
   path = workdir / 'accuracy.png'
-  if not path.exists():
+  if anew or not path.exists():
     with writing(workdir):
       pictures.one_run(rows(workdir), title).savefig(path, dpi=130)
 

@@ -60,8 +60,8 @@ def main(words: list[str]) -> None:
       if given.flags[name] < _FLAGS[name][0]:
         raise invalid(name, given.flags[name], 'must be at least 0')
     chosen = sweeps.choose(runs, given.flags['filter'], index)
-    todo = len(sweeps.left(chosen))
-    slots = jobs.share(asked, todo, jobs.cores(), jobs.gpus())
+    # Not by what is left: a run goes on only with the devices it began with.
+    slots = jobs.share(asked, len(chosen), jobs.cores(), jobs.gpus())
     print(describe(chosen, len(slots)), flush=True)
     if not given.flags['dry_run']:
       command = functools.partial(command_of, given.file, given.changed)

@@ -125,6 +125,8 @@ def test_names_may_have_a_config(prepared):
 def test_names_tfds_does_not_know_get_another_remedy(prepared):
   with pytest.raises(InputError, match='GeneratorBasedBuilder'):
     data.load('nothing')
+  with pytest.raises(InputError, match='such as mnist or emnist/balanced'):
+    data.load('fashion-mnist')
   with pytest.raises(InputError, match='python -m hns.femnist --json=FOLDER'):
     data.load('femnist')
 

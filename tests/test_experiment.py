@@ -92,11 +92,27 @@ def test_a_seed_repeats_every_number(tmp_path):
   assert runs[0] == runs[1] != runs[2]
 
 
-def test_a_finished_run_is_left_alone(tmp_path):
+def test_a_finished_run_is_left_alone_and_that_is_said(tmp_path, capsys):
   first = experiment.run(small_config(), tmp_path)
   written = (tmp_path / 'metrics.jsonl').stat().st_mtime_ns
-  assert experiment.run(small_config(), tmp_path) == first
+  assert capsys.readouterr().err == ''
+  again = small_config(checkpoint_seconds=5.0)
+  assert experiment.run(again, tmp_path) == first
   assert (tmp_path / 'metrics.jsonl').stat().st_mtime_ns == written
+  said = f'hns: {tmp_path} was complete: nothing was run\n'
+  assert capsys.readouterr().err == said
+
+
+def test_a_finished_run_may_have_more_rounds(tmp_path):
+  """To the numbers of one that had them from the start; never fewer."""
+  experiment.run(small_config(), tmp_path / 'run')
+  picture = (tmp_path / 'run' / 'accuracy.png').read_bytes()
+  longer = small_config(rounds=4)
+  more = experiment.run(longer, tmp_path / 'run')
+  assert steady(more) == steady(experiment.run(longer, tmp_path / 'at_once'))
+  assert (tmp_path / 'run' / 'accuracy.png').read_bytes() != picture
+  with pytest.raises(InputError, match='rounds is 4 there and 2 here'):
+    experiment.run(small_config(), tmp_path / 'run')
 
 
 def test_rows_that_were_lost_after_the_last_checkpoint_come_back(tmp_path):

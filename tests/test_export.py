@@ -91,6 +91,19 @@ def test_weights_of_another_generator_are_refused(run):
       export.load(content)
 
 
+def test_a_run_whose_weights_are_drawn_otherwise_is_refused(run):
+  with jax.threefry_partitionable(not jax.config.jax_threefry_partitionable):
+    with pytest.raises(InputError, match='other weights are drawn here'):
+      export.from_run(run, None)
+
+
+def test_nothing_to_do_is_said(run, monkeypatch, capsys):
+  monkeypatch.setattr(sys, 'argv', ['export', str(run), '--client=1'])
+  with pytest.raises(SystemExit):
+    export.main()
+  assert 'give --file, --evaluate or both' in capsys.readouterr().err
+
+
 def test_a_client_that_is_not_there_is_named(run, monkeypatch):
   words = ['export', str(run), '--client=99', '--file=model.hns']
   monkeypatch.setattr(sys, 'argv', words)

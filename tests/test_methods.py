@@ -81,6 +81,8 @@ def test_only_leaves_with_scores_are_cut():
   cut = lottery.largest(scores, mask, share=0.5, target=0.5)
   assert cut['a'].tolist() == [True, True, False, False]  # the first of a tie
   assert cut['b'].tolist() == [True, True]
+  last = lottery.largest(scores, {**mask, 'a': scores['a'] > 5}, 0.9, 0.01)
+  assert last['a'].tolist() == [False, False, True, False]
   nothing = lottery.largest({'a': None, 'b': None}, mask, 0.5, 0.5)
   chex.assert_trees_all_equal(nothing, mask)
 
@@ -125,7 +127,7 @@ def test_hermes_refuses_hidden_biases():
   bias = {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}
   method = lottery.hermes(optax.sgd(0.1), 0.4, 0.5, target=0.2, head='Dense_1')
   method.init(KEY, {'Dense_0': {'kernel': bias['kernel']}, 'Dense_1': bias})
-  with pytest.raises(InputError, match="'hermes': .* keep Dense_0/bias"):
+  with pytest.raises(InputError, match="'hermes': .* Dense_0/bias is none"):
     method.init(KEY, {'Dense_0': bias, 'Dense_1': bias})
 
 

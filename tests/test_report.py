@@ -129,6 +129,10 @@ def test_nothing_to_compare_is_said(tmp_path, monkeypatch):
   monkeypatch.setattr(sys, 'argv', ['report', str(tmp_path / 'none')])
   with pytest.raises(SystemExit, match='none: no evaluated round'):
     report.main()
+  (tmp_path / 'table.csv').write_text('run,seed')
+  monkeypatch.setattr(sys, 'argv', ['report', str(tmp_path / 'table.csv')])
+  with pytest.raises(SystemExit, match='table.csv: neither a folder nor'):
+    report.main()
 
 
 def test_a_filter_chooses_methods(runs, monkeypatch, capsys):
@@ -165,6 +169,12 @@ def test_pictures_show_what_runs_tell(runs):
   np.testing.assert_allclose(seconds[1].get_xdata()[-1], spent)
   bars = pictures.layers(groups).axes[0].containers[0]
   assert len(bars) == 2
+  once = signed._replace(config=signed.config | {'pruning_steps': 1})
+  drawn = pictures.layers([signed, once]).axes[0].containers
+  assert [bars.get_label() for bars in drawn] == [
+    'synflow, density 0.2',
+    'synflow, single-shot, density 0.2',
+  ]
   left, whole = zip(*(layers['Dense_0'] for layers in signed.layers))
   assert bars[0].get_height() == np.mean(np.divide(left, whole)) < 1
 

@@ -53,7 +53,7 @@ def share(patch, built, programs):
   patch.setattr(experiment, 'build', lambda config: built)
   patch.setattr(loop, 'programs', lambda experiment: programs)
   patch.setattr(loop, 'check_payloads', lambda experiment: None)
-  patch.setattr(workdir, 'draw', lambda title, folder: None)
+  patch.setattr(workdir, 'draw', lambda *given: None)
 
 
 @pytest.fixture(scope='module', params=METHODS)
@@ -223,11 +223,13 @@ def test_an_unfinished_run_of_another_version_is_refused(stopped):
   path = folder / 'config.json'
   about = json.loads(path.read_text())
   about['versions'] |= {'jax': '0.1', 'python': '3.0'}
-  path.write_text(json.dumps(about | {'device': '1 x abacus'}))
+  other = {'device': '1 x abacus', 'frozen': about['frozen'] ^ 1}
+  path.write_text(json.dumps(about | other))
   with pytest.raises(InputError) as error:
     experiment.run(config, folder)
   said = str(error.value)
   assert "device is '1 x abacus' there and" in said
+  assert f'frozen is {other["frozen"]} there and' in said
   assert "versions.jax is '0.1' there and" in said and 'python' not in said
 
 

@@ -46,7 +46,6 @@ def test_round_trip_and_size(codec, density):
   like = Message(jax.tree.map(np.zeros_like, sent.value), sent.weight)
   got = wire.decode(codec, payload, like, ENVELOPE)
   chex.assert_trees_all_equal(got.value, sent.value)
-  assert wire.open_header(payload) == ENVELOPE
 
 
 def test_a_sign_costs_one_bit():
