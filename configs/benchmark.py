@@ -94,7 +94,8 @@ VARIANTS = {
   'fedmask_change': ('fedmask', dict(target=0.2, upload='change')),
   'fedpm': ('fedpm', {}),
 }
-# Of each variant, the same number of trials; of float weights, both optimisers.
+# Four trials a variant, of float weights with both optimisers; LotteryFL and
+# FedMask have more, because the best of four lay at an edge.
 _SIGNS = [dict(learning_rate=rate) for rate in (0.01, 0.02, 0.03, 0.06)]
 _FLOATS = [
   dict(learning_rate=rate, optimizer=name)
