@@ -76,9 +76,16 @@ def _read(file: str) -> Any:
 
 
 def config_of(file: str, given: dict[str, Any], case: str) -> Any:
-  """The config of a case of a file, with the fields that the user set."""
+  """The config of a case of a file, with the fields that the user set.
+
+  Raises `InputError` for an algorithm that is not that of the case.
+  """
   whole = f'{configs.case_of(file)[0]}:{case}' if case else file
-  return sweeps.change(_read(whole), given)
+  config = sweeps.change(_read(whole), given)
+  if case and config.algorithm != _read(whole).algorithm:
+    remedy = f'the case {case} has its own: leave this out'
+    raise invalid('config.algorithm', config.algorithm, remedy)
+  return config
 
 
 def command_of(file: str, given: dict[str, Any], run: Run) -> list[str]:

@@ -378,6 +378,8 @@ def test_cases_of_a_config_file(tmp_path):
   given = commandline.parse(command[2:], {'workdir': ('', '')})
   assert given.file == f'{file}:scarce-cifar10-fedmask_sparse'
   assert given.config.to_dict() == run.config | {'rounds': 3}
+  with pytest.raises(InputError, match="config.algorithm='fedavg': the case"):
+    sweep.config_of(file, {'algorithm': 'fedavg'}, 'scarce-mnist-fedpm')
 
 
 def test_no_rival_is_tuned_with_fewer_trials_than_ours(tmp_path):
