@@ -110,10 +110,10 @@ _CUT = [
 # Its own paper's targets are 0.1 (MNIST) and 0.5 (CIFAR-10).
 _REWOUND = [
   trial | dict(threshold=0.5, target=share)
-  for trials, shares in ((_BOTH, (0.1, 0.5)), (_FLOATS[::2], (0.5,)))
-  for trial in trials
-  for share in shares
+  for trial in _BOTH
+  for share in (0.1, 0.5)
 ]
+_REWOUND += [trial | dict(threshold=0.5, target=0.5) for trial in _FLOATS[::2]]
 _SPARSE = [dict(learning_rate=rate) for rate in (0.06, 0.1, 0.2, 0.4)]
 TRIALS = {
   **dict.fromkeys(VARIANTS, _SIGNS),

@@ -193,8 +193,7 @@ def run(config: Any, folder: str | pathlib.Path) -> list[dict[str, Any]]:
   workdir.check(held, folder)
   rows = workdir.rows(folder)
   finished = bool(rows) and rows[-1]['round'] == config.rounds
-  if len(set(devices.gather(finished))) > 1:
-    raise workdir.unshared(folder)
+  workdir.check_shared(finished, folder)
   if not finished:
     rows = _train(config, held, folder)
   elif devices.is_first():

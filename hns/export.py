@@ -179,9 +179,8 @@ def trained(
   Raises `InputError` if the run is not finished, its models are not signs, or
   this machine draws other weights from its seed.
   """
-  config, run = _opened(folder, client)
+  config, run, about = _opened(folder, client)
   engine, key, birth, federation, *_ = run
-  about = json.loads((folder / 'config.json').read_text())
   if about.get('frozen') != tree.checksum(birth.fixed):
     remedy = 'other weights are drawn here: export it where it was trained'
     raise invalid('run', str(folder), remedy)
@@ -206,7 +205,7 @@ def trained(
 def evaluate(folder: pathlib.Path, content: bytes, client: int | None) -> float:
   """A file's accuracy on a client's, or with None all, test pictures."""
   net, variables, spec = load(content)
-  config, run = _opened(folder, client)
+  config, run, _ = _opened(folder, client)
   if config.dataset != spec.dataset:
     remedy = f'the run has {config.dataset}: evaluate it on a run like its own'
     raise invalid('dataset', spec.dataset, remedy)
@@ -222,14 +221,16 @@ def evaluate(folder: pathlib.Path, content: bytes, client: int | None) -> float:
   return float(jnp.sum(right) / jnp.sum(rows.size))
 
 
-def _opened(folder: pathlib.Path, client: int | None) -> tuple[Any, Any]:
+def _opened(folder: pathlib.Path, client: int | None) -> tuple[Any, Any, Any]:
+  """A run's config, the experiment built anew, and all of its config.json."""
   path = folder / 'config.json'
   if not path.exists():
     raise InputError(f'{folder}: holds no run')
-  config = configs.base(**json.loads(path.read_text())['config'])
+  about = json.loads(path.read_text())
+  config = configs.base(**about['config'])
   if client is not None and client >= config.num_clients:
     raise invalid('client', client, f'the run has {config.num_clients}, from 0')
-  return config, experiment.build(config)
+  return config, experiment.build(config), about
 
 
 def _client(word: str) -> int | None:

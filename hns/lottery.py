@@ -124,10 +124,7 @@ def hermes(
   base = dense(optimizer, uploads.whole())
 
   def init(key, params):
-    for path, _ in jax.tree_util.tree_leaves_with_path(hide(params)['params']):
-      if not (name := tree.path_name(path)).startswith(f'{head}/'):
-        remedy = f'it cuts units of kernels, and {name} is none: leave that out'
-        raise invalid('algorithm', 'hermes', remedy)
+    _check_hidden(params, head)
     units = jax.tree.map(lambda w: jnp.ones(w.shape[-1:], bool), params)
     shared = Server(params, units)
     own = Ticket(units, inner=Mine(params, jnp.zeros((), bool)))
@@ -160,6 +157,15 @@ def hermes(
     ),
     places=lambda own: own.kept,
   )
+
+
+def _check_hidden(params: Any, head: str) -> None:
+  """Raises `InputError` for a hidden layer with more than a kernel."""
+  for path, _ in jax.tree_util.tree_leaves_with_path(hide(params)['params']):
+    name = tree.path_name(path)
+    if not name.startswith(f'{head}/'):
+      remedy = f'it cuts units of kernels, and {name} is none: leave that out'
+      raise invalid('algorithm', 'hermes', remedy)
 
 
 def _taken(message, own) -> Any:

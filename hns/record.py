@@ -44,8 +44,7 @@ def record(
   checkpoints = workdir.checkpoints(folder)
   progress = _restore(experiment, checkpoints)
   done = int(progress.state.round)
-  if len(set(devices.gather(done))) > 1:
-    raise workdir.unshared(folder)
+  workdir.check_shared(done, folder)
   rows = workdir.cut(folder, file, done - progress.tally.rounds)
   first = devices.is_first()
   if first:

@@ -174,7 +174,7 @@ def fit(
     )
 
   nothing = jnp.float32(0), jnp.int32(0)
-  order = jax.tree.map(jnp.zeros_like, jax.eval_shape(shuffle, key))
+  order = jnp.zeros_like(jax.eval_shape(shuffle, key))
   carry = start, method.optimizer.init(start), order, *nothing
   trained, *_, total, seen = jax.lax.fori_loop(0, steps, step, carry)
   return trained, total / jnp.maximum(seen, 1)

@@ -88,8 +88,8 @@ def merge(first: Tree, second: Tree) -> Tree:
 
 def checksum(tree: Tree) -> int:
   """CRC-32 of all leaves' bytes, in tree order."""
-  leaves = map(np.ascontiguousarray, jax.tree.leaves(tree))
-  return functools.reduce(lambda sum, x: zlib.crc32(x, sum), leaves, 0)
+  parts = (np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree))
+  return functools.reduce(lambda crc, part: zlib.crc32(part, crc), parts, 0)
 
 
 def differ(first: Tree, second: Tree) -> jax.Array:

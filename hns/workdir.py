@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from hns import checkpoint, devices, pictures, runs
 from hns.checkpoint import Progress
 from hns.config import differences
-from hns.errors import InputError, invalid
+from hns.errors import invalid
 
 _PACKAGES = (
   'hns',
@@ -55,9 +55,11 @@ def _differing(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
   return differences(there | alike, here)
 
 
-def unshared(workdir: pathlib.Path) -> InputError:
-  """What is wrong if processes of one run find other things in their folder."""
-  return invalid('workdir', str(workdir), 'is not one folder for all processes')
+def check_shared(found: int, workdir: pathlib.Path) -> None:
+  """Raises `InputError` unless all processes of a run found the same there."""
+  if len(set(devices.gather(found))) > 1:
+    remedy = 'is not one folder for all processes'
+    raise invalid('workdir', str(workdir), remedy)
 
 
 def rows(workdir: pathlib.Path) -> list[dict[str, Any]]:
