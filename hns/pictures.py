@@ -1,6 +1,6 @@
 """Pictures of runs, readable without colour, as PNG.
 
-A picture is a function of groups of runs (`hns.runs.Group`) that returns a
+A picture is a function of groups of runs (`hns.groups.Group`) that returns a
 figure, or None if no run tells what it shows; `PICTURES` holds them all.
 """
 

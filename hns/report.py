@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from hns import pictures, runs, versus
+from hns import pictures, versus
 from hns.errors import InputError
+from hns.groups import Group, group, load, matching, pack
 from hns.metrics import mean_sd, size
-from hns.runs import Group
 
 _COLUMNS = {
   'round': ('round', '{:d}'),
@@ -197,8 +197,8 @@ def main() -> None:
 
 
 def _report(flags: argparse.Namespace) -> None:
-  found, skipped = runs.load(flags.runs)
-  groups = runs.matching(flags.filter, runs.group(found), lambda g: g.label)
+  found, skipped = load(flags.runs)
+  groups = matching(flags.filter, group(found), lambda g: g.label)
   text = '\n'.join(skipped)
   if not groups:
     raise InputError(f'nothing to compare\n{text}')
@@ -209,7 +209,7 @@ def _report(flags: argparse.Namespace) -> None:
   if flags.out:
     write(groups, text, flags.out)
   if flags.pack:
-    runs.pack(found, flags.pack)
+    pack(found, flags.pack)
   if flags.tensorboard:
     tensorboard(groups, flags.tensorboard)
 

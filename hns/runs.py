@@ -1,160 +1,181 @@
-"""Runs on disk: read, packed into one file, grouped by what they share."""
+"""What a run's folder tells, read and checked.
 
-import collections
-import gzip
+Its `config.json` and `metrics.jsonl` may have been edited or damaged: what
+cannot be used is one `InputError` that names the file.
+"""
+
 import json
+import math
 import pathlib
-import re
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from hns.errors import invalid
+from hns.errors import InputError
 
+Row = dict[str, Any]
 
-class Saved(NamedTuple):
-  """A run on disk: its folder, its config.json and its metrics."""
-
-  folder: pathlib.Path
-  about: dict[str, Any]
-  rows: list[dict[str, Any]]
-
-
-def read(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
-  """The rows of a run's `metrics.jsonl`; a last line cut short is left out."""
-  text = (pathlib.Path(workdir) / 'metrics.jsonl').read_text()
-  return [json.loads(line) for line in text.split('\n')[:-1]]
-
-
-def load(paths: list[str]) -> tuple[list[Saved], list[str]]:
-  """Runs, and what of the paths holds no evaluated round, said.
-
-  Args:
-    paths: folders of runs, folders that hold such, or files from `pack`.
-  """
-  found, skipped = [], []
-  for path in map(pathlib.Path, paths):
-    if path.is_file():
-      try:
-        found += _unpack(path)
-      except gzip.BadGzipFile:
-        skipped.append(f'{path}: neither a folder nor a file of --pack')
-      continue
-    inside = [p.parent for p in sorted(path.glob('*/config.json'))]
-    alone = (path / 'config.json').exists() or not inside
-    for folder in [path] if alone else inside:
-      run = _load(folder)
-      if run:
-        found.append(run)
-      else:
-        skipped.append(f'{folder}: no evaluated round')
-  return found, skipped
+# What those who read runs rely on.
+_ABOUT = {'config': dict, 'versions': dict, 'weights_downloaded': int}
+_CONFIG = {
+  **dict.fromkeys(('algorithm', 'dataset', 'model', 'pruning'), str),
+  **dict.fromkeys(('seed', 'num_clients', 'rounds', 'pruning_steps'), int),
+  **dict.fromkeys(('density', 'checkpoint_seconds'), float),
+}
+_ROW = dict.fromkeys(('round', 'uplink_bytes', 'downlink_bytes'), int)
+_KINDS = {
+  dict: 'a table',
+  str: 'a text',
+  int: 'a whole number',
+  float: 'a number',
+}
 
 
-def _unpack(path: pathlib.Path) -> list[Saved]:
-  with gzip.open(path, 'rt') as file:
-    lines = [json.loads(line) for line in file]
-  return [Saved(pathlib.Path(name), *rest) for name, *rest in lines]
+def read(workdir: str | pathlib.Path) -> list[Row]:
+  """The rows of a run's `metrics.jsonl`; [] where there is none.
 
-
-def _load(folder: pathlib.Path) -> Saved | None:
-  try:
-    about = json.loads((folder / 'config.json').read_text())
-    rows = read(folder)
-  except (FileNotFoundError, NotADirectoryError):
-    return None
-  return Saved(folder, about, rows) if rows else None
-
-
-def pack(runs: list[Saved], path: pathlib.Path) -> None:
-  """Writes runs as one file, a line each, without lists in their rows."""
-  # No time in the header: the same runs give the same bytes.
-  with open(path, 'wb') as raw, gzip.GzipFile('', 'wb', 9, raw, 0) as file:
-    for folder, about, rows in runs:
-      flat = [
-        {k: v for k, v in row.items() if not isinstance(v, list)}
-        for row in rows
-      ]
-      file.write(json.dumps([folder.name, about, flat]).encode() + b'\n')
-
-
-def matching(
-  pattern: str, items: list[Any], name: Callable[[Any], str]
-) -> list[Any]:
-  """The items in whose name a regular expression is found.
+  A last line without its end, cut short, is left out. A number that is not
+  finite is None.
 
   Raises:
-    InputError: there is none, or the expression cannot be read.
+    InputError: the file cannot be read or is damaged; names file and line.
   """
+  path = pathlib.Path(workdir) / 'metrics.jsonl'
+  lines = (_content(path) or b'').split(b'\n')[:-1]
+  while lines and not lines[-1].strip():
+    lines.pop()
+  told = lambda number: f'{path}, line {number}'
+  return checked_rows(
+    (parsed(line, told(n), finite) for n, line in enumerate(lines, 1)), told
+  )
+
+
+def about(workdir: str | pathlib.Path) -> dict[str, Any] | None:
+  """What a run's `config.json` says; None where there is none.
+
+  Checked are `config`, `versions`, `weights_downloaded`, `layers`, and those
+  fields of the config by which runs are compared.
+
+  Raises:
+    InputError: the file cannot be read or is damaged; names it.
+  """
+  path = pathlib.Path(workdir) / 'config.json'
+  content = _content(path)
+  if content is None:
+    return None
+  return checked_about(parsed(content, path, _strict), path)
+
+
+def _content(path: pathlib.Path) -> bytes | None:
+  """A file's bytes; None where there is none."""
   try:
-    chosen = [item for item in items if re.search(pattern, name(item))]
-  except re.error as error:
-    raise invalid('filter', pattern, f'cannot be read: {error}') from error
-  if items and not chosen:
-    raise invalid('filter', pattern, f'finds no {name(items[0])} or other')
-  return chosen
+    if path.exists() and not path.is_file():
+      raise _damaged(path, 'not a file')
+    return path.read_bytes()
+  except (FileNotFoundError, NotADirectoryError):
+    return None
+  except OSError as error:
+    raise _damaged(path, error.strerror or str(error)) from error
 
 
-class Group(NamedTuple):
-  """Runs that differ in their seed alone, in the order of their seeds.
+def _damaged(where: object, what: str) -> InputError:
+  remedy = 'put a whole copy back, or start over in another folder'
+  return InputError(f'{where}: cannot be read ({what}): {remedy}')
 
-  Attributes:
-    label: the method and its variant.
-    variant: the label without what tuning chooses.
-    chosen: the words of that.
-    config: what they have in common.
-    seeds: one a run.
-    folders: one a run.
-    weights: coordinates of a download, one a run.
-    layers: by layer, weights that survived pruning and weights, one a run.
-    rows: the metrics, one list a run.
+
+def finite(text: str) -> float | None:
+  """The number of a text, NaN and Infinity included; None if not finite."""
+  value = float(text)
+  return value if math.isfinite(value) else None
+
+
+def _strict(text: str) -> float:
+  if finite(text) is None:
+    raise ValueError(f'{text} is not finite')
+  return float(text)
+
+
+def _whole(text: str) -> int:
+  if abs(int(text)) >= 2**63:
+    raise ValueError(f'{text:.20} is too large')
+  return int(text)
+
+
+def parsed(
+  content: bytes, where: object, number: Callable[[str], float | None]
+) -> Any:
+  """JSON in UTF-8, with or without a byte order mark.
+
+  Args:
+    content: its bytes.
+    where: what an error names.
+    number: what a float is, by its text, NaN and Infinity included.
   """
-
-  label: str
-  variant: str
-  chosen: tuple[str, ...]
-  config: dict[str, Any]
-  seeds: tuple[int, ...]
-  folders: tuple[pathlib.Path, ...]
-  weights: tuple[int, ...]
-  layers: tuple[dict[str, list[int]], ...]
-  rows: tuple[list[dict[str, Any]], ...]
-
-
-def group(runs: list[Saved]) -> list[Group]:
-  """Runs that differ in their seed alone, together."""
-  found = collections.defaultdict(list)
-  for folder, about, rows in runs:
-    config = dict(about['config'])
-    seed = config.pop('seed')
-    told = about['weights_downloaded'], about.get('layers', {}), rows
-    key = json.dumps(config, sort_keys=True)
-    found[key].append((seed, folder, *told))
-  groups = []
-  for key, alike in found.items():
-    config = json.loads(key)
-    ordered = zip(*sorted(alike, key=lambda run: run[:2]))
-    fixed = _words(config, tuned=False)
-    chosen = tuple(word for word in _words(config) if word not in fixed)
-    names = label(config), label(config, tuned=False)
-    groups.append(Group(*names, chosen, config, *ordered))
-  return _told_apart(groups)
+  if not content.strip():
+    raise _damaged(where, 'empty')
+  try:
+    text = content.decode('utf-8-sig')
+    held = json.loads(
+      text, parse_float=number, parse_constant=number, parse_int=_whole
+    )
+    # An escaped half of a character could not be printed later.
+    json.dumps(held, ensure_ascii=False).encode()
+  except UnicodeError as error:
+    raise _damaged(where, 'not UTF-8') from error
+  except (ValueError, RecursionError) as error:
+    raise _damaged(where, f'not JSON: {error}') from error
+  return held
 
 
-def _told_apart(groups: list[Group]) -> list[Group]:
-  """Groups of one dataset and label, with the fields added that differ."""
-  alike = collections.defaultdict(list)
-  for g in groups:
-    alike[g.label, g.config['dataset']].append(leaves(g.config))
+def checked_about(held: Any, where: object) -> dict[str, Any]:
+  """What a config.json holds, checked."""
+  _check(held, _ABOUT, where)
+  config = held['config']
+  _check(config, _CONFIG, where)
+  for name in {config['algorithm'], 'hidenseek'} & config.keys():
+    _check(config, {name: dict}, where)
+    if config[name].get('target') is not None:
+      _check(config[name], {'target': float}, where)
+  layers = held.get('layers', {})
+  _check({'layers': layers}, {'layers': dict}, where)
+  for name, pair in layers.items():
+    whole = type(pair) is list and [type(x) for x in pair] == [int, int]
+    if not whole or pair[1] < 1:
+      raise _damaged(where, f'layers.{name!r:.40} is not two whole numbers')
+  return held
 
-  def renamed(g):
-    peers, mine = alike[g.label, g.config['dataset']], leaves(g.config)
-    own = [
-      name for name in mine if any(p.get(name) != mine[name] for p in peers)
-    ]
-    words = ''.join(f', {name}={mine[name]}' for name in own)
-    return g._replace(label=g.label + words, variant=g.variant + words)
 
-  return [renamed(g) for g in groups]
+def checked_rows(rows: Iterable[Any], told: Callable[[int], str]) -> list[Row]:
+  """What a metrics.jsonl holds, checked; `told`: the place of a row, from 1."""
+  found, last = [], 0
+  for number, row in enumerate(rows, 1):
+    _check(row, _ROW, told(number))
+    for name, value in row.items():
+      numbers = value if type(value) is list else [value]
+      if any(type(x) not in (int, float, type(None)) for x in numbers):
+        what = f'{name!r:.40} is {_brief(value)}, not a number'
+        raise _damaged(told(number), what)
+    if row['round'] <= last:
+      raise _damaged(told(number), f'round {row["round"]} follows {last}')
+    last = row['round']
+    found.append(row)
+  return found
+
+
+def _check(held: Any, kinds: dict[str, type], where: object) -> None:
+  """Raises `InputError` unless a table has these fields of these types."""
+  if type(held) is not dict:
+    raise _damaged(where, f'{_brief(held)} is not a table')
+  for name, kind in kinds.items():
+    if name not in held:
+      raise _damaged(where, f'{name} is missing')
+    if type(held[name]) not in ((int, float) if kind is float else (kind,)):
+      what = f'{name} is {_brief(held[name])}, not {_KINDS[kind]}'
+      raise _damaged(where, what)
+
+
+def _brief(value: Any) -> str:
+  text = json.dumps(value)
+  return text if len(text) < 30 else f'{text[:30]}...'
 
 
 def leaves(held: dict, prefix: str = '') -> dict[str, Any]:
@@ -166,32 +187,3 @@ def leaves(held: dict, prefix: str = '') -> dict[str, Any]:
       leaves(value, f'{prefix}{name}.') if inner else {prefix + name: value}
     )
   return found
-
-
-def label(config: dict[str, Any], tuned: bool = True) -> str:
-  """A method and its variant, in a few words.
-
-  Args:
-    config: of a run.
-    tuned: whether the optimiser and the kept share are said too.
-  """
-  name, words = config['algorithm'], _words(config, tuned)
-  return f'{name} ({", ".join(words)})' if words else name
-
-
-def _words(config: dict[str, Any], tuned: bool = True) -> list[str]:
-  name = config['algorithm']
-  table = config.get(name, {})
-  upload = table.get('upload')
-  words = ['paper' if upload == 'signs' else upload] if upload else []
-  words += ['{0, 1}'] if table.get('gate') == 'binary' else []
-  words += ['adam'] if tuned and table.get('optimizer') == 'adam' else []
-  words += [f'{b} bits up' for b in [table.get('upload_bits')] if b]
-  words += [w for w in ('carry', 'feedback', 'pruned') if table.get(w)]
-  words += [f'{b} down' for b in [table.get('download_bits')] if b]
-  words += [f'keeps {t:g}' for t in [table.get('target')] if t and tuned]
-  if name.startswith('hidenseek') or table.get('pruned'):
-    words.append(f'density {config["density"]:g}')
-    words += [p for p in [config.get('pruning')] if p not in (None, 'synflow')]
-    words += ['single-shot'] * (config.get('pruning_steps') == 1)
-  return words

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from hns import config as configs
 from hns import limits, workdir
 from hns.errors import InputError, invalid
-from hns.runs import matching
+from hns.groups import matching
 
 Point = dict[str, Any]
 

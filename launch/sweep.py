@@ -24,8 +24,7 @@ from typing import Any
 import jobs
 import tqdm
 
-import hns.runs
-from hns import commandline, report, sweeps, workdir
+from hns import commandline, groups, report, sweeps, workdir
 from hns import config as configs
 from hns.errors import InputError, invalid
 from hns.sweeps import Run
@@ -188,7 +187,7 @@ def write_tables(runs: list[Run], failed: dict, folder: pathlib.Path) -> str:
     writer.writeheader()
     writer.writerows(lines)
   done = [run.folder for run in runs if sweeps.complete(run)]
-  text = report.compare(hns.runs.group(hns.runs.load(done)[0])) if done else ''
+  text = report.compare(groups.group(groups.load(done)[0])) if done else ''
   with replaced(folder / 'table.md') as file:
     file.write(text + '\n')
   return text

@@ -12,7 +12,8 @@ import pytest
 from conftest import small_config
 
 from hns import experiment, metrics, pictures, report
-from hns.runs import group, label, load, pack, read
+from hns.groups import group, label, load, pack
+from hns.runs import read
 
 
 @pytest.fixture(scope='module')

@@ -12,7 +12,7 @@ FLOORS = [
   | {'interrupt'},
   {'conv'},
   {'coding', 'models', 'data', 'partition', 'versus', 'runs'},
-  {'wire', 'pictures'},
+  {'wire', 'pictures', 'groups'},
   {'report'},
   {'federated', 'pruning', 'devices', 'compact'},
   {'uploads'},

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hns import metrics, versus
-from hns.runs import Group
+from hns.groups import Group
 
 
 def group(name, held, each, **table):
