@@ -7,7 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from hns import data
+from hns import data, prepared
 from hns.errors import InputError
 
 
@@ -50,7 +50,7 @@ class Uneven(Tiny, skip_registration=True):
 
 
 @pytest.fixture
-def prepared(tmp_path, monkeypatch):
+def home(tmp_path, monkeypatch):
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))
   monkeypatch.setenv('HNS_CACHE_DIR', str(tmp_path / 'cache'))
   for builder in (Tiny, Uneven):
@@ -60,7 +60,7 @@ def prepared(tmp_path, monkeypatch):
   return tmp_path
 
 
-def test_a_prepared_dataset_is_read_and_cached(prepared, monkeypatch):
+def test_a_prepared_dataset_is_read_and_cached(home, monkeypatch):
   first = data.load('tiny', 'writer')
   assert first.train_images.shape == (7, 4, 4, 1)
   assert first.train_images.dtype == np.uint8 and first.classes == 3
@@ -72,57 +72,49 @@ def test_a_prepared_dataset_is_read_and_cached(prepared, monkeypatch):
   )
   place = first.test_images[:, 0, 0, 0] == 0
   assert first.test_groups[place] == first.train_groups[number == 0]
-  monkeypatch.setattr(data, '_decode', None)
+  monkeypatch.setattr(prepared, 'decode', None)
   again = data.load('tiny', 'writer')
   for a, b in zip(first, again):
     np.testing.assert_array_equal(a, b)
 
 
-def test_a_missing_dataset_says_where_and_how(prepared):
+def test_a_missing_dataset_says_where_and_how(home):
   with pytest.raises(InputError) as error:
     data.load('fashion_mnist')
   said = str(error.value)
-  assert str(prepared / 'tfds' / 'fashion_mnist') in said
+  assert str(home / 'tfds' / 'fashion_mnist') in said
   assert "pip install 'hns[prepare]'" in said
   assert "tfds.builder('fashion_mnist'" in said
-  assert f"data_dir='{prepared / 'tfds'}'" in said and '\n' not in said
+  assert f"data_dir='{home / 'tfds'}'" in said and '\n' not in said
 
 
-def test_datasets_that_do_not_fit_are_refused(prepared):
+def test_datasets_that_do_not_fit_are_refused(home):
   with pytest.raises(InputError, match="'uneven'.*shape"):
     data.load('uneven')
   with pytest.raises(InputError, match='no feature author'):
     data.load('tiny', 'author')
 
 
-def test_pictures_of_floats_are_refused(monkeypatch):
-  digits = data.digits()
-  scaled = digits._replace(test_images=digits.test_images / 255)
-  monkeypatch.setitem(data.SOURCES, 'scaled', lambda: scaled)
-  with pytest.raises(InputError, match="'scaled': .* uint8 .* float64 .445, 8"):
-    data.load('scaled')
-
-
-def test_the_newest_version_is_read(prepared):
+def test_the_newest_version_is_read(home):
   class Newer(Tiny, skip_registration=True):
     name = 'tiny'
     VERSION = tfds.core.Version('1.0.10')
 
   Newer(
-    data_dir=prepared / 'tfds', file_format='array_record'
+    data_dir=home / 'tfds', file_format='array_record'
   ).download_and_prepare()
-  assert data._prepared('tiny').name == '1.0.10'
+  assert data.version('tiny') == '1.0.10'
 
 
-def test_names_may_have_a_config(prepared):
-  nested = prepared / 'tfds' / 'emnist' / 'balanced'
+def test_names_may_have_a_config(home):
+  nested = home / 'tfds' / 'emnist' / 'balanced'
   nested.parent.mkdir()
-  shutil.move(prepared / 'tfds' / 'tiny', nested)
+  shutil.move(home / 'tfds' / 'tiny', nested)
   assert data.load('emnist/balanced').classes == 3
   assert data.version('emnist/balanced') == '1.0.0'
 
 
-def test_names_tfds_does_not_know_get_another_remedy(prepared):
+def test_names_tfds_does_not_know_get_another_remedy(home):
   with pytest.raises(InputError, match='GeneratorBasedBuilder'):
     data.load('nothing')
   with pytest.raises(InputError, match='such as mnist or emnist/balanced'):

@@ -9,17 +9,18 @@ import pytest
 HNS = pathlib.Path(__file__).parents[1] / 'hns'
 FLOORS = [
   {'errors', 'tree', 'winograd', 'metrics', 'supermask', 'parallel', 'own'}
-  | {'interrupt'},
-  {'conv'},
-  {'coding', 'models', 'data', 'partition', 'versus', 'runs'},
-  {'wire', 'pictures', 'groups'},
+  | {'interrupt', 'cache'},
+  {'conv', 'dataset'},
+  {'coding', 'models', 'prepared', 'partition', 'versus', 'runs', 'values'},
+  {'wire', 'data', 'pictures', 'groups'},
   {'report'},
   {'federated', 'pruning', 'devices', 'compact'},
   {'uploads'},
   {'bases', 'wrappers'},
   {'lottery'},
   {'training'},
-  {'algorithms', 'rounds'},
+  {'algorithms', 'client'},
+  {'rounds'},
   {'evaluation', 'config', 'checkpoint', 'explore', 'cost'},
   {'workdir', 'loop', 'limits'},
   {'record', 'sweeps'},
@@ -53,7 +54,7 @@ def test_only_the_top_sees_a_config_and_flags():
   for path in HNS.glob('*.py'):
     names = imported(path)
     assert ('ml_collections' in names) <= (
-      path.stem in ('config', 'commandline')
+      path.stem in ('config', 'commandline', 'values')
     )
     assert ('absl' in names) <= (path.stem in ('main', 'commandline'))
 
