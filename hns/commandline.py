@@ -6,23 +6,30 @@ Every mistake ends in one line that says what would be right.
 """
 
 import difflib
+import os
 import pathlib
 import re
 import runpy
 import textwrap
 import traceback
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from absl import flags as absl
-from ml_collections import config_flags
+import ml_collections
 
 from hns import config as configs
-from hns.errors import InputError, invalid
+from hns import limits
+from hns.errors import InputError, invalid, shown
+from hns.values import from_text, takes
 
-_CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
+_HERE = pathlib.Path(__file__).parent
+# A wheel has them in the package; a checkout, beside it.
+_PACKED = _HERE / 'configs'
+_CONFIGS = _PACKED if _PACKED.is_dir() else _HERE.parent / 'configs'
+_NAMES = sorted(path.stem for path in _CONFIGS.glob('*.py'))
 _CONFIG = (
-  'a file of configs/, default digits.py, or FILE:CASE of one that has cases; '
-  '--config.FIELD=VALUE changes a field'
+  f'one of {", ".join(_NAMES)}, default digits, or a file; NAME:CASE or '
+  'FILE:CASE of one that has cases; --config.FIELD=VALUE changes a field'
 )
 
 Flags = dict[str, tuple[Any, str]]
@@ -46,15 +53,8 @@ class Given(NamedTuple):
   help: bool
 
 
-_DEFINE = {
-  str: absl.DEFINE_string,
-  int: absl.DEFINE_integer,
-  bool: absl.DEFINE_bool,
-}
-
-
 def parse(words: list[str], known: Flags) -> Given:
-  """What the words ask for, read by absl.
+  """What the words ask for, in any order; the last of two values counts.
 
   Args:
     words: a command line, the program's first.
@@ -63,77 +63,116 @@ def parse(words: list[str], known: Flags) -> Given:
   Raises:
     InputError: a flag, a field or a value that cannot be, or a broken file.
   """
-  file = _file(words)
-  fields = configs.leaves(read(file).to_dict())
-  for word in words:
-    name = re.match(r'--?(?:no)?config\.([^=]+)', word)
-    if name and name[1] not in fields:
-      raise configs.unknown(name[1], read(file))
-  values = absl.FlagValues()
-  config = config_flags.DEFINE_config_file(
-    'config', file, flag_values=values, sys_argv=words
-  )
-  for name, (default, text) in known.items():
-    _DEFINE[type(default)](name, default, text, flag_values=values)
-  asked = absl.DEFINE_bool('help', False, '', values, short_name='h')
-  try:
-    stray = values(words)[1:]
-  except absl.Error as error:
-    raise _refused(error, fields, known) from error
-  if stray:
-    raise InputError(f'{stray[0]!r} is not a flag: write --config.FIELD=VALUE')
+  file = _file(words[1:])
+  config = read(file)
+  flags = {name: default for name, (default, _) in known.items()}
+  fields = configs.leaves(config.to_dict())
+  now = {'config': file, 'help': False, **flags}
+  now |= {f'config.{field}': value for field, value in fields.items()}
+  given = {}
+  for name, text in _pairs(words[1:], now):
+    if name not in now:
+      raise _no_such(name, now, config)
+    given.pop(name, None)  # a dict keeps the place of the first
+    given[name] = from_text(name, text, now[name])
+  changed = {
+    name.removeprefix('config.'): value
+    for name, value in given.items()
+    if name.startswith('config.')
+  }
+  for field, value in changed.items():  # in their order: some are linked
+    config.update_from_flattened_dict({field: value})
   return Given(
     file,
-    config.value,
-    config_flags.get_override_values(values['config']),
-    {name: values[name].value for name in known},
-    asked.value,
+    config.lock(),
+    changed,
+    {name: given.get(name, default) for name, default in flags.items()},
+    given.get('help', False),
   )
 
 
 def _file(words: list[str]) -> str:
   """The config file that the words name."""
-  for word, following in zip(words[1:], [*words[2:], '']):
+  found = []
+  for word, following in zip(words, [*words[1:], '']):
     name, is_value, value = word.partition('=')
     if name in ('--config', '-config'):
-      return value if is_value else following
-  return str(_CONFIGS / 'digits.py')
+      found.append(value if is_value else following)
+  if len(found) > 1:
+    raise invalid('config', found[1], f'{found[0]!r} is given too: leave one')
+  return locate(found[0]) if found else str(_CONFIGS / 'digits.py')
 
 
-def _refused(
-  error: absl.Error, fields: dict[str, Any], known: Flags
-) -> InputError:
-  """What absl would not take, and what would be right."""
-  if isinstance(error, absl.UnrecognizedFlagError):
-    name = error.flagname
-    near = difflib.get_close_matches(name, [*known, 'help'], 1)
-    near += [f'config.{f}' for f in difflib.get_close_matches(name, fields, 1)]
-    remedy = f'did you mean --{near[0]}?' if near else '--help lists all'
-    return InputError(f'--{name}: no such flag; {remedy}')
-  said = str(error).split('\n')[0]
-  wrong = re.match(r'flag --config\.([^=]+)=(.*?): ', said)
-  if not wrong:
-    return InputError(said)
-  name, value = wrong.groups()
-  return invalid(f'config.{name}', value, configs.takes(fields[name]))
+def _pairs(words: list[str], now: dict[str, Any]) -> Iterator[tuple[str, str]]:
+  """The name and the text of every flag, known or not.
+
+  Args:
+    words: --NAME=TEXT or --NAME TEXT; for a truth also --NAME and --noNAME.
+    now: the values of flags and fields where nothing is given.
+  """
+  rest = iter(words)
+  for word in rest:
+    parts = re.fullmatch('--?([^-=][^=]*)(=.*)?', word, re.DOTALL)
+    if not parts:
+      raise InputError(f'{word!r} is not a flag: write --config.FIELD=VALUE')
+    name, text = parts.groups()
+    name = {'h': 'help'}.get(name, name)
+    if text is not None:
+      yield name, text[1:]
+    elif isinstance(now.get(name), bool):
+      yield name, 'True'
+    elif isinstance(now.get(name[2:]), bool) and name.startswith('no'):
+      yield name[2:], 'False'
+    else:
+      yield name, _following(name, rest, now)
+
+
+def _following(name: str, rest: Iterator[str], now: dict[str, Any]) -> str:
+  """The word behind a flag, its value; '' behind one that is not known."""
+  text = next(rest, '--') if name in now else ''
+  if text.startswith('--'):
+    raise InputError(f'Missing value for flag --{name}: {takes(now[name])}')
+  return text
+
+
+def _no_such(name: str, now: dict[str, Any], config: Any) -> InputError:
+  """The error for a flag that is not there."""
+  field = re.match(r'(?:no)?config\.(.*)', name, re.DOTALL)
+  if field and f'config.{field[1]}' not in now:
+    return configs.unknown(field[1], config)
+  near = difflib.get_close_matches(name, now, 1)
+  remedy = f'did you mean --{near[0]}?' if near else '--help lists all'
+  return InputError(f'--{shown(name)}: no such flag; {remedy}')
+
+
+def locate(path: str) -> str:
+  """The path of a config file that may be named: mnist, benchmark:CASE."""
+  name, colon, case = path.partition(':')
+  if name in _NAMES and not os.path.isfile(path):
+    return f'{_CONFIGS / name}.py{colon}{case}'
+  return path
 
 
 def read(path: str) -> Any:
   """The ConfigDict that `get_config()` of a config file returns.
 
-  FILE.py:CASE is what its `get_config('CASE')` returns.
+  FILE.py:CASE is what its `get_config('CASE')` returns; a file of configs/ may
+  be named without its folder and ending.
 
   Raises:
     InputError: no such file, no `get_config`, or what went wrong in it, where.
   """
-  file, case = configs.case_of(path)
-  if not pathlib.Path(file).is_file():
-    there = ', '.join(sorted(p.name for p in _CONFIGS.glob('*.py')))
-    raise invalid('config', path, f'no such file; {_CONFIGS} holds {there}')
+  file, case = configs.case_of(locate(path))
+  if not os.path.isfile(file):
+    there = ', '.join(f'{name}.py' for name in _NAMES)
+    remedy = f'no such file; {_CONFIGS} holds {there}: their names will do'
+    raise invalid('config', path, remedy)
   try:
     names = runpy.run_path(file)
     given = [case] if case else []
     config = names['get_config'](*given) if 'get_config' in names else None
+    if isinstance(config, ml_collections.ConfigDict):
+      limits.check_types(config)
   except InputError as error:
     raise invalid('config', path, str(error)) from error
   except Exception as error:
@@ -141,12 +180,9 @@ def read(path: str) -> Any:
     line = [f'line {f.lineno}: ' for f in frames if f.filename == file][-1:]
     what = f'{type(error).__name__}: {error}'.split('\n')[0]
     raise invalid('config', path, ''.join(line) + what) from error
-  if not hasattr(config, 'to_dict'):
-    raise invalid(
-      'config',
-      path,
-      'needs a get_config() that returns hns.config.base(...)',
-    )
+  if type(config) is not ml_collections.ConfigDict:  # nor a frozen one
+    remedy = 'needs a get_config() that returns hns.config.base(...)'
+    raise invalid('config', path, remedy)
   return config
 
 
@@ -163,7 +199,9 @@ def help_of(command: str, given: Given, known: Flags) -> str:
       *(_line(f'--{name}', text) for name, (_, text) in known.items()),
       f'fields, with their values in {given.file}:',
       *(
-        _line(f'{name}={fields[name]}', texts.get(name.split('.')[-1], ''))
+        _line(
+          f'{name}={shown(fields[name])}', texts.get(name.split('.')[-1], '')
+        )
         for name in named
       ),
     ]

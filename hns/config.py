@@ -8,13 +8,12 @@ from typing import Any
 import ml_collections
 
 from hns.algorithms import GATES, OPTIMIZERS, RECIPES, UPLOADS
-from hns.errors import InputError, invalid
+from hns.errors import InputError, shown
 from hns.models import MODELS
 from hns.partition import PARTITIONS
 from hns.pruning import SCORES
 from hns.runs import leaves
-
-_TABLE = dict, ml_collections.ConfigDict
+from hns.values import TABLE, fit
 
 
 def base(**fields: Any) -> ml_collections.ConfigDict:
@@ -157,21 +156,13 @@ def case_of(path: str) -> tuple[str, str]:
 def _change(config: Any, fields: Any, prefix: str = '') -> None:
   """Sets fields, also of tables that are there already."""
   for name, value in fields.items():
-    if isinstance(value, _TABLE) and isinstance(config.get(name), _TABLE):
-      _change(config[name], value, f'{prefix}{name}.')
-      continue
-    try:
-      config[name] = value
-    except TypeError as error:
-      raise invalid(prefix + name, value, takes(config[name])) from error
-
-
-def takes(value: Any) -> str:
-  """What a field takes that has this value."""
-  kinds = {bool: 'True or False', int: 'a whole number', float: 'a number'}
-  if isinstance(value, _TABLE):
-    return 'is a table: change one of its fields'
-  return f'must be {kinds.get(type(value), "a text")}'
+    if name not in config and isinstance(value, TABLE):
+      config[name] = {}
+    here = config.get(name)
+    if isinstance(value, TABLE) and isinstance(here, TABLE):
+      _change(here, value, f'{prefix}{name}.')
+    else:
+      config[name] = fit(prefix + name, value, here)
 
 
 def unknown(name: str, config: Any) -> InputError:
@@ -187,7 +178,7 @@ def unknown(name: str, config: Any) -> InputError:
     if part[2] in close
   )
   remedy = f'did you mean {near[0][2]}?' if near else '--help lists all'
-  return InputError(f'config.{name}: no such field; {remedy}')
+  return InputError(f'config.{shown(name)}: no such field; {remedy}')
 
 
 def texts() -> dict[str, str]:

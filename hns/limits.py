@@ -1,11 +1,16 @@
 """What every field may be, checked before anything is built."""
 
+import inspect
 import math
 from typing import Any
 
+import numpy as np
+
 from hns import wire
-from hns.config import NAMES
-from hns.errors import invalid
+from hns.algorithms import RECIPES
+from hns.config import NAMES, base, unknown
+from hns.errors import InputError, invalid
+from hns.values import fit
 
 _AT_LEAST = {
   'num_clients': 1,
@@ -22,12 +27,14 @@ _AT_LEAST = {
   'devices': 0,
   'eval_every': 1,
   'eval_clients': 0,
-  'checkpoint_seconds': 0,
   'seed': 0,
 }
+# A device counts in 32 bits; a schedule of pruning is a list of its steps.
+_BELOW = {'pruning_steps': 10**6, 'seed': 2**32}
 # Of fields and of a method's own: (least, most), and which of them count.
 _WITHIN = {
   'alpha': (0, math.inf, '()'),
+  'checkpoint_seconds': (0, math.inf, '[)'),
   'density': (0, 1, '(]'),
   'validation_fraction': (0, 1, '[)'),
   'learning_rate': (0, math.inf, '()'),
@@ -41,18 +48,19 @@ _WITHIN = {
 
 def validate(config: Any) -> None:
   """Raises `InputError` for a field that no data could make right."""
+  check_types(config)
   _check(config)
   for field, least in _AT_LEAST.items():
     if config[field] < least:
       raise invalid(field, config[field], f'must be at least {least}')
-  if config.seed >= 2**32:
-    raise invalid('seed', config.seed, 'must be below 2**32')
-  if config.cohort > config.num_clients:
-    raise invalid(
-      'cohort',
-      config.cohort,
-      f'a round cannot take more than num_clients={config.num_clients}',
-    )
+    most = _BELOW.get(field, 2**31)
+    if config[field] >= most:
+      raise invalid(field, config[field], f'must be below {most}')
+  for field in ('cohort', 'eval_clients'):
+    if config[field] > config.num_clients:
+      remedy = f'cannot be above num_clients={config.num_clients}'
+      raise invalid(field, config[field], remedy)
+  _check_examples(config)
   if config.partition == 'natural' and not config.group:
     raise invalid('group', '', 'partition=natural needs a feature: writer')
   if config.algorithm not in config:
@@ -72,18 +80,82 @@ def validate(config: Any) -> None:
       raise invalid('validation_fraction', 0, f'{name} needs some examples')
 
 
+def check_types(config: Any) -> None:
+  """Raises `InputError` for a field missing, unknown or of another type.
+
+  What a table may hold, its recipe says.
+  """
+  known = base()
+  for name in known:
+    if name not in config and name not in RECIPES:
+      raise InputError(f'config.{name}: is missing: see hns.config.base')
+  for name, value in config.items():
+    if name not in known and name not in RECIPES:
+      raise unknown(name, known)
+    like = known.get(name, {})
+    fit(name, value, like)
+    if name in RECIPES:
+      _check_table(name, dict(value), dict(like))
+
+
+def _check_table(name: str, table: Any, default: Any) -> None:
+  """Checks the parameters of a method against those that its recipe takes."""
+  recipe = inspect.signature(RECIPES[name])
+  parameters = [*recipe.parameters.values()][1:]
+  named = {p.name: p for p in parameters if p.kind is not p.VAR_KEYWORD}
+  if len(named) < len(parameters):
+    named |= default or table
+  for field in default:
+    if field in named and field not in table:
+      raise InputError(f'config.{name}.{field}: is missing')
+  for field, value in table.items():
+    if field not in named:
+      remedy = f'no such field; {name} takes {", ".join(named)}'
+      raise invalid(f'{name}.{field}', value, remedy)
+    fit(f'{name}.{field}', value, default.get(field))
+  try:
+    recipe.bind(None, **table)
+  except TypeError as error:
+    raise invalid(name, table, str(error)) from error
+
+
+def _check_examples(config: Any) -> None:
+  """Refuses more examples a client and round than 32 bits count."""
+  sized = config.partition in ('iid', 'shards', 'dirichlet')
+  each = max(1, config.examples_per_client * sized)
+  field = 'local_steps' if config.local_steps else 'local_epochs'
+  seen = config[field]
+  seen *= min(each, config.batch_size) if config.local_steps else each
+  if seen >= 2**31:
+    remedy = f'a client would train on {seen} examples a round, 2**31 or more'
+    raise invalid(field, config[field], remedy)
+
+
 def _check(config: Any, prefix: str = '') -> None:
   """Checks what has a name of `NAMES` or `_WITHIN`, and widths."""
   for field, names in NAMES.items():
-    if field in config and config[field] not in names:
+    if field not in config:
+      continue
+    if fit(prefix + field, config[field], '') not in names:
       remedy = f'choose one of {", ".join(names)}'
       raise invalid(prefix + field, config[field], remedy)
   for field in ('upload_bits', 'download_bits'):
     if field in config:
-      wire.check_bits(config[field], prefix + field)
+      bits = fit(prefix + field, config[field], 0)
+      wire.check_bits(bits, prefix + field)
   for field in sorted(_WITHIN.keys() & config.keys()):
-    (least, most, (left, right)), value = _WITHIN[field], config[field]
-    above = value > least or (left == '[' and value == least)
-    if not above or not (value < most or (right == ']' and value == most)):
-      remedy = f'must be in {left}{least}, {most}{right}'
-      raise invalid(prefix + field, value, remedy)
+    least, most, ends = _WITHIN[field]
+    remedy = f'must be in {ends[0]}{least}, {most}{ends[1]}'
+    given = fit(prefix + field, config[field], 0.0)
+    for value in given, _single(given):
+      above = value > least or (ends[0] == '[' and value == least)
+      if not above or not (value < most or (ends[1] == ']' and value == most)):
+        raise invalid(prefix + field, config[field], remedy)
+      remedy += ', also in 32 bits'
+
+
+def _single(value: float) -> float:
+  """What a device, which knows no subnormal numbers, makes of a number."""
+  with np.errstate(over='ignore', under='ignore'):
+    single = float(np.float32(value))
+  return single if abs(single) >= np.finfo(np.float32).tiny else 0.0

@@ -1,16 +1,18 @@
 """What a tired user types, and the one line that it ends in."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from conftest import ROOT, read_config, small_config
 
-from hns import commandline, devices, experiment, main, record, runs
+from hns import commandline, devices, experiment, limits, main, record, runs
 from hns import config as configs
 from hns.errors import InputError
 
@@ -23,6 +25,16 @@ FILES = {
   "  return base(hidenseek=dict(learning_rate='fast'))\n",
   'field.py': 'from hns.config import base\n\ndef get_config():\n'
   '  return base(densty=1.0)\n',
+  'typo.py': 'from hns.config import base\n\ndef get_config():\n'
+  '  config = base()\n  config.rouds = 3\n  return config\n',
+  'null.py': 'from hns.config import base\n\ndef get_config():\n'
+  '  config = base()\n  config.dataset = None\n  return config\n',
+  'deep.py': 'from hns.config import base\n\ndef get_config():\n'
+  '  return base(fedavg=dict(rate=1))\n',
+  'frozen.py': 'from hns.config import base\n'
+  'from ml_collections import FrozenConfigDict\n\n'
+  'def get_config():\n  return FrozenConfigDict(base())\n',
+  'latin.py': 'x = "\xff"\n',
 }
 
 
@@ -55,15 +67,55 @@ FILES = {
       "config.fedavg.learning_rate='fast': must be a number",
     ),
     ('--config.hidenseek=5', 'config.hidenseek: is a table: change one of'),
-    ('--config.rounds', 'Missing value for flag --config.rounds'),
+    (
+      '--config.rounds',
+      'Missing value for flag --config.rounds: must be a whole number',
+    ),
+    (
+      '--config.density --workdir=x',
+      'Missing value for flag --config.density: must be a number',
+    ),
+    ('--config.rounds=', "config.rounds='': must be a whole number"),
+    ('--config.rounds=²', "config.rounds='²': must be a whole number"),
+    ('--config.rounds=٣', "config.rounds='٣': must be a whole number"),
+    ('--config.rounds=1e3', "config.rounds='1e3': must be a whole number"),
+    ('--config.rounds=1_000', "config.rounds='1_000': must be a whole"),
+    ('--config.rounds=0x10', "config.rounds='0x10': must be a whole"),
+    ('--config.rounds=' + '9' * 5000, 'config.rounds=.*: must be a whole'),
+    ('--config.density=٠', "config.density='٠': must be a number"),
+    ('--config.density=0_1', "config.density='0_1': must be a number"),
+    ('--config.density=nan', 'config.density=nan: must be finite'),
+    ('--config.alpha=1e400', 'config.alpha=inf: must be finite'),
+    ('--config.fedavg.learning_rate=-inf', '.*learning_rate=-inf: must be'),
+    # A value that no run can have.
+    ('--config.rounds=2147483648', 'rounds=2147483648: must be below 21474'),
+    ('--config.batch_size=-3', 'batch_size=-3: must be at least 1'),
+    ('--config.checkpoint_seconds=-1', 'checkpoint_seconds=-1.0: must be in'),
+    ('--config.eval_clients=21', 'eval_clients=21: .* num_clients=20'),
     # A flag that is not there.
     ('--workdr=x', '--workdr: no such flag; did you mean --workdir?'),
     ('--rounds=5', '--rounds: no such flag; did you mean --config.rounds?'),
     ('--xyz', '--xyz: no such flag; --help lists all'),
     ('rounds=5', "'rounds=5' is not a flag: write --config.FIELD=VALUE"),
-    ('--workdir', 'Missing value for flag --workdir'),
+    ('--workdir', 'Missing value for flag --workdir: must be a text'),
+    ('--flagfile=x', '--flagfile: no such flag; --help lists all'),
+    ('--helpfull', '--helpfull: no such flag; did you mean --help?'),
+    ('--help=maybe', "help='maybe': must be True or False"),
+    ('--noconfig.rounds', '--noconfig.rounds: no such flag; .*config.rounds?'),
+    ('--config.=5', 'config.: no such field; --help lists all'),
+    ('--config..x=5', 'config..x: no such field; --help lists all'),
+    ('--config.' + 'x' * 300 + '=5', 'config.xxx.*: no such field; --help'),
+    ('--config.a\x00b=5', r"config.'a\\x00b': no such field; --help"),
+    ('--' + 'x' * 300, '--xxx.*: no such flag; --help lists all'),
+    ('--', "'--' is not a flag"),
     # A file that is no config.
     ('--config=no.py', "config='no.py': no such file; .*digits.py"),
+    ('--config=', "config='': no such file"),
+    ('--config', "config='': no such file"),
+    ('--config=.', "config='.': no such file"),
+    ('--config=' + 'x' * 300, "config='xxx.*': no such file"),
+    ('--config=nine', "config='nine': no such file; .*digits.py.* names will"),
+    ('--config=none.py --config=mnist', "config='mnist': 'none.py' is given"),
     ('--config=none.py', "config='none.py': needs a get_config()"),
     ('--config=empty.py', "config='empty.py': needs a get_config()"),
     ('--config=syntax.py', "config='syntax.py': SyntaxError: .*line 1"),
@@ -73,12 +125,17 @@ FILES = {
       "config='table.py': hidenseek.learning_rate='fast': must be a number",
     ),
     ('--config=field.py', '.*config.densty: no such field; did you mean dens'),
+    ('--config=typo.py', '.*config.rouds: no such field; did you mean rounds'),
+    ('--config=null.py --help', "config='null.py': dataset=None: must be a t"),
+    ('--config=deep.py', '.*fedavg.rate=1: no such field; fedavg takes learn'),
+    ('--config=frozen.py', "config='frozen.py': needs a get_config()"),
+    ('--config=latin.py', "config='latin.py': SyntaxError: .*"),
   ],
 )
 def test_bad_words_end_in_one_line(tmp_path, monkeypatch, words, said):
   monkeypatch.chdir(tmp_path)
   for name, text in FILES.items():
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_text(text, 'latin-1')
   pattern = '^hns: ' + said.replace('(', r'\(').replace('?', r'\?')
   with pytest.raises(SystemExit, match=pattern.replace(')', r'\)')) as error:
     main.main(['hns', *words.split()])
@@ -101,6 +158,59 @@ def test_words_change_a_config():
   assert given.config.signsgd.download_bits == 8  # a reference
 
 
+def test_order_does_not_matter_and_the_last_value_counts():
+  words = ['--config.rounds=7', '--noconfig.eval_held', '--config', 'test']
+  words += ['--config.upload=signs', '--config.hidenseek.upload=ternary']
+  words += ['--config.rounds=8', '--config.upload=dithered', '--nohelp']
+  config = commandline.parse(['hns', *words], {}).config
+  assert (config.rounds, config.model, config.eval_held) == (8, 'mlp', False)
+  assert config.hidenseek.upload == 'dithered'
+
+
+def test_a_config_is_found_by_its_name(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  for name, case in (('mnist', ''), ('benchmark', ':scarce-mnist-fedpm')):
+    path = f'{ROOT}/configs/{name}.py{case}'
+    given = commandline.parse(['hns', f'--config={name}{case}'], {})
+    assert given.file == path
+    assert commandline.read(path).to_dict() == given.config.to_dict()
+  (tmp_path / 'mnist').mkdir()
+  assert commandline.parse(['hns', '--config=mnist'], {}).config.rounds == 30
+  (tmp_path / 'test').write_text(FILES['typo.py'].replace('rouds', 'rounds'))
+  assert commandline.parse(['hns', '--config=test'], {}).config.rounds == 3
+
+
+def test_a_config_file_runs_once(tmp_path):
+  """It may register a method, or read the clock."""
+  file = tmp_path / 'once.py'
+  file.write_text(
+    'from hns.config import base\n'
+    f'open({str(tmp_path / "log")!r}, "a").write("x")\n'
+    'def get_config():\n  return base().lock()\n'
+  )
+  words = ['hns', f'--config={file}', '--config.rounds=3']
+  assert commandline.parse(words, {}).config.rounds == 3
+  assert (tmp_path / 'log').read_text() == 'x'
+
+
+def test_a_config_prints_in_lines(capsys):
+  main.main(['hns', '--help', '--config.group=a\nb'])
+  assert r"  group='a\nb' " in capsys.readouterr().out
+
+
+def test_fields_of_a_method_of_ones_own_take_what_python_writes(monkeypatch):
+  monkeypatch.setitem(configs.RECIPES, 'mine', lambda given, sizes, top: None)
+  table = dict(sizes=(1, 2), top=None)
+  monkeypatch.setattr(commandline, 'read', lambda _: configs.base(mine=table))
+  words = ['hns', '--config.mine.sizes=(3,)', '--config.mine.top=[5]']
+  config = commandline.parse(words, {}).config
+  assert config.mine.sizes == (3,) and config.mine.top == [5]
+  with pytest.raises(InputError, match="sizes='3;': must be a tuple"):
+    commandline.parse(['hns', '--config.mine.sizes=3;'], {})
+  with pytest.raises(InputError, match='sizes=3: must be a tuple'):
+    commandline.parse(['hns', '--config.mine.sizes=3'], {})
+
+
 def test_python_gets_the_same_errors():
   with pytest.raises(InputError, match='config.densty: .* mean density'):
     configs.base(densty=1.0)
@@ -114,6 +224,113 @@ def test_python_gets_the_same_errors():
     'optimizer': 'sgd',
     'depth': 2,
   }
+  said = 'fedavg.depth=2: no such field; fedavg takes learning_rate, optimizer'
+  with pytest.raises(InputError, match=said):
+    limits.validate(config)
+
+
+FIELDS = configs.leaves(configs.base().to_dict())
+
+
+@pytest.mark.parametrize('field', FIELDS)
+def test_a_field_takes_only_its_type(field):
+  """From Python, at once; set later, when it is validated."""
+  *table, name = field.split('.')
+  like = FIELDS[field]
+  wrong = [None, [1], {'a': 1}, np.ones((2, 2)), 3 + 1j]
+  wrong += [3 if isinstance(like, str) else 'x']
+  wrong += [1 if isinstance(like, bool) else True]
+  wrong += [1.5] * (not isinstance(like, float))
+  wrong += [float('nan'), 10**400] * isinstance(like, float)
+  for value in wrong:
+    fields = {table[0]: {name: value}} if table else {name: value}
+    said = rf'^(\w+\.)?{name}=.*: must be '
+    with pytest.raises(InputError, match=said) as error:
+      configs.base(**fields)
+    assert '\n' not in str(error.value)
+  config = configs.base()
+  (config[table[0]] if table else config)[name] = None
+  with pytest.raises(InputError, match=rf'^(\w+\.)?{name}=None: must be '):
+    limits.validate(config)
+
+
+COUNTS = [name for name, value in FIELDS.items() if type(value) is int]
+
+
+@pytest.mark.parametrize('field', COUNTS)
+def test_what_does_not_fit_32_bits_is_refused(field):
+  *table, name = field.split('.')
+  algorithm = table[0] if table else 'hidenseek'
+  for value in (-1, 2**32, 2**63, 2**64):
+    fields = {table[0]: {name: value}} if table else {name: value}
+    with pytest.raises(InputError, match=rf'^(\w+\.)?{name}={value}: must be '):
+      limits.validate(configs.base(**fields | {'algorithm': algorithm}))
+
+
+@pytest.mark.parametrize(
+  'fields,said',
+  [
+    (dict(rounds=2**31), 'rounds=2147483648: must be below 2147483648'),
+    (dict(local_epochs=2**30), 'local_epochs=1073741824: .* 53687091200 exam'),
+    (dict(local_epochs=42949673), 'local_epochs=42949673: .* 2147483650 exam'),
+    (dict(local_steps=2**28), 'local_steps=268435456: .* 2684354560 exampl'),
+    (dict(pruning_steps=10**6), 'pruning_steps=1000000: must be below 10000'),
+    (dict(num_clients=5), 'cohort=10: cannot be above num_clients=5'),
+    (dict(hidenseek={'learning_rate': 1e-50}), '.*=1e-50: .* also in 32 bits'),
+    (dict(hidenseek={'learning_rate': 1e50}), '.*=1e.50: .* also in 32 bits'),
+    (dict(validation_fraction=1 - 1e-12), '.*=0.99999.*: .* also in 32 bits'),
+    (dict(model='a\nb'), r"model='a\\nb': choose one of"),
+    (dict(mine={}), 'mine={}: missing a required argument: .learning_rate'),
+    (dict(mine=3), 'mine=3: is a table'),
+    (dict(mine={'learning_rate': 1, 'x': 2}), 'mine.x=2: .* learning_rate$'),
+    (
+      dict(mine={'learning_rate': None}, algorithm='mine'),
+      'mine.learning_rate=None: must be a number',
+    ),
+    (dict(algorithm='mine'), "algorithm='mine': the config needs a table"),
+    (dict(free={'upload': []}, algorithm='free'), r'free.upload=\[\]: must be'),
+  ],
+)
+def test_what_no_run_can_have_is_named(monkeypatch, fields, said):
+  mine = lambda given, learning_rate: None
+  monkeypatch.setitem(configs.RECIPES, 'mine', mine)
+  monkeypatch.setitem(configs.RECIPES, 'free', lambda given, **table: None)
+  with pytest.raises(InputError, match='^' + said):
+    limits.validate(configs.base(**fields))
+
+
+def test_a_config_that_lacks_a_field_is_refused():
+  config = configs.base()
+  del config.rounds
+  with pytest.raises(InputError, match='config.rounds: is missing'):
+    limits.validate(config)
+  config = configs.base()
+  del config.lotteryfl.share
+  with pytest.raises(InputError, match='lotteryfl.share: is missing'):
+    limits.validate(config)
+
+
+def test_scalars_of_numpy_and_jax_are_numbers():
+  config = configs.base(
+    rounds=np.int64(3),
+    density=np.float32(0.5),
+    eval_held=np.bool_(False),
+    model=np.str_('mlp'),
+    alpha=jnp.float32(2),
+    seed=np.array(4),
+    fedavg={'learning_rate': np.float64(1)},
+  )
+  limits.validate(config)
+  held = json.loads(config.to_json())
+  assert (held['rounds'], held['density'], held['seed']) == (3, 0.5, 4)
+  assert held['eval_held'] is False and held['model'] == 'mlp'
+  assert held['alpha'] == 2.0 and held['fedavg']['learning_rate'] == 1.0
+
+
+def test_the_largest_numbers_are_taken():
+  limits.validate(configs.base(rounds=2**31 - 1, seed=2**32 - 1))
+  limits.validate(configs.base(local_epochs=(2**31 - 1) // 50))
+  limits.validate(configs.base(local_epochs=2**31 - 1, local_steps=1))
 
 
 @pytest.mark.parametrize(

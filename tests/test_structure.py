@@ -10,8 +10,8 @@ HNS = pathlib.Path(__file__).parents[1] / 'hns'
 FLOORS = [
   {'errors', 'tree', 'winograd', 'metrics', 'supermask', 'parallel', 'own'}
   | {'interrupt', 'cache'},
-  {'conv', 'dataset'},
-  {'coding', 'models', 'prepared', 'partition', 'versus', 'runs', 'values'},
+  {'conv', 'dataset', 'axes'},
+  {'packing', 'models', 'prepared', 'partition', 'versus', 'runs', 'values'},
   {'wire', 'data', 'pictures', 'groups'},
   {'report'},
   {'federated', 'pruning', 'devices', 'compact'},
