@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hns import tree
+from hns.errors import InputError
 
 _SPARE = 8  # bytes that a range coder may need beyond its symbols' information
 _FINE = 4096  # costs are counted in such parts of a bit
@@ -50,7 +51,7 @@ def histogram(symbols: jax.Array, counted: jax.Array, bits: int) -> jax.Array:
 def length(counts: jax.Array) -> jax.Array:
   """Bits that layers with these counts take, int32 [...]; can be jitted.
 
-  The spare bytes of the whole are not in it. Exact for fewer than 2^24 symbols.
+  The spare bytes of the whole are not in it. Exact while `most` fits an int32.
 
   Args:
     counts: int32 [..., 2^bits].
@@ -58,9 +59,28 @@ def length(counts: jax.Array) -> jax.Array:
   return _plan(counts)[0]
 
 
-def total(bits: jax.Array) -> jax.Array:
-  """Bytes of a whole code, of its layers' bits in all."""
-  return (bits + 7) // 8 + _SPARE
+def most(count: int, bits: int) -> int:
+  """Bits that no layer of `count` symbols exceeds, whatever they are."""
+  # A bit each, two parts more for `_COST`, and for each node two roundings.
+  return 8 + count * bits + 2 * count * bits // _FINE + 2 * 2**bits
+
+
+def size(counts: jax.Array) -> jax.Array:
+  """Bytes of the code of layers with these counts, int32 []; can be jitted.
+
+  Args:
+    counts: int32 [layers, 2^bits]; or int32 NumPy, for int64 [].
+  """
+  used = length(counts)
+  # Whole bytes apart: the bits of many layers would pass 31 bits.
+  whole, rest = (used // 8).sum(), (used % 8).sum()
+  return whole + (rest + 7) // 8 + _SPARE
+
+
+def counts_of(parts: list[np.ndarray], bits: int) -> np.ndarray:
+  """How often each symbol occurs in arrays of them, int32 [parts, 2^bits]."""
+  counts = [np.bincount(p, minlength=2**bits) for p in parts]
+  return np.array(counts, np.int32).reshape(-1, 2**bits)
 
 
 def encode(parts: list[np.ndarray], bits: int) -> bytes:
@@ -71,11 +91,8 @@ def encode(parts: list[np.ndarray], bits: int) -> bytes:
     bits: of a symbol, 1 to 8.
   """
   coder = constriction.stream.queue.RangeEncoder()
-  table, used = bytearray(), 0
-  for symbols in parts:
-    counts = np.bincount(symbols, minlength=2**bits).astype(np.int32)
-    spent, depth, odds = _plan(counts)
-    used += int(spent)
+  table, counts = bytearray(), counts_of(parts, bits)
+  for symbols, depth, odds in zip(parts, *_plan(counts)[1:]):
     told = odds[: 2**depth - 1].astype(np.uint8)
     table += bytes([depth]) + told.tobytes()
     chosen = _whole(told, bits)
@@ -84,33 +101,63 @@ def encode(parts: list[np.ndarray], bits: int) -> bytes:
       for place, model in _plane(symbols >> (bits - plane), plane, chosen):
         coder.encode(bit[place].astype(np.int32), model)
   words = coder.get_compressed().astype('<u4').tobytes()
-  return (bytes(table) + words).ljust(int(total(used)), b'\0')
+  return (bytes(table) + words).ljust(int(size(counts)), b'\0')
 
 
 def decode(code: bytes, counts: list[int], bits: int) -> list[np.ndarray]:
   """The arrays of `counts` symbols; the inverse of `encode`.
 
-  A damaged code gives other symbols, an `IndexError` or a `ValueError`: check
-  it first.
+  Raises:
+    InputError: `encode` gives this code for no such arrays: damaged, cut, too
+      long, or made by somebody else.
+  """
+  parts = read(code, counts, bits)
+  if encode(parts, bits) != code:
+    raise InputError(f'{len(code)} bytes are no code that hns writes')
+  return parts
+
+
+def read(code: bytes, counts: list[int], bits: int) -> list[np.ndarray]:
+  """What `decode` gives, unchecked: a damaged code may give other symbols.
+
+  Raises `InputError` for a code that cannot be read at all.
   """
   tables, rest = [], np.frombuffer(code, np.uint8)
   for _ in counts:
-    told, rest = np.split(rest, [2 ** int(rest[0])])
-    tables.append(_whole(told[1:], bits))
+    told, rest = _table(rest, bits)
+    tables.append(_whole(told, bits))
   words = rest[: len(rest) // 4 * 4].tobytes()
   coder = constriction.stream.queue.RangeDecoder(
     np.frombuffer(words, '<u4').astype(np.uint32)
   )
-  parts = []
-  for count, chosen in zip(counts, tables):
-    symbols = np.zeros(count, np.uint8)
-    for plane in range(bits):
-      bit = np.zeros(count, np.uint8)
-      for place, model in _plane(symbols, plane, chosen):
-        bit[place] = coder.decode(model, len(place))
-      symbols = 2 * symbols + bit
-    parts.append(symbols)
-  return parts
+  try:
+    return [_symbols(coder, n, t, bits) for n, t in zip(counts, tables)]
+  except AssertionError:  # what constriction raises
+    raise InputError('the entropy code is damaged') from None
+
+
+def _table(code: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+  """The odds told of one layer, and the bytes after them."""
+  told = 2 ** int(code[0]) if len(code) and code[0] <= bits else 0
+  if not 0 < told <= len(code):
+    raise InputError('the table of an entropy code is damaged')
+  return code[1:told], code[told:]
+
+
+def _symbols(
+  coder: constriction.stream.queue.RangeDecoder,
+  count: int,
+  chosen: np.ndarray,
+  bits: int,
+) -> np.ndarray:
+  """The next `count` symbols, uint8, at the odds of one layer."""
+  symbols = np.zeros(count, np.uint8)
+  for plane in range(bits):
+    bit = np.zeros(count, np.uint8)
+    for place, model in _plane(symbols, plane, chosen):
+      bit[place] = coder.decode(model, len(place))
+    symbols = 2 * symbols + bit
+  return symbols
 
 
 def _plane(prefix: np.ndarray, plane: int, chosen: np.ndarray):
@@ -156,8 +203,9 @@ def _whole(told: np.ndarray, bits: int) -> np.ndarray:
 def _branches(counts):
   """How often a node's bit is 0, and 1; int32 [..., nodes], level by level."""
   zeros, ones, width = [], [], 1
-  while width < counts.shape[-1]:
-    halves = counts.reshape(*counts.shape[:-1], width, 2, -1).sum(-1)
+  *layers, values = counts.shape
+  while width < values:
+    halves = counts.reshape(*layers, width, 2, values // width // 2).sum(-1)
     zeros.append(halves[..., 0])
     ones.append(halves[..., 1])
     width *= 2

@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hns import coding, tree
+from hns import coding, packing, tree
 from hns.errors import InputError, invalid
+from hns.packing import Codec, step_of, symbols_of
 
 _MAGIC = b'HNS'
 _VERSION = 4
@@ -27,6 +28,7 @@ _VERSION = 4
 # CRC-32 of the leaves and of which coordinates travel, CRC-32 of all the rest.
 _HEADER = struct.Struct('<3sBHBBIBQdIII')
 HEADER_BYTES = _HEADER.size
+_LIMIT = 2**31 - 1  # a device counts coordinates, bits and bytes as int32
 
 
 class Message(NamedTuple):
@@ -42,28 +44,6 @@ class Message(NamedTuple):
 
   value: Any
   weight: Any
-
-
-class Codec(NamedTuple):
-  """The alphabet of a message.
-
-  Attributes:
-    symbols: how many values a coordinate can take; 0 for float32. They are the
-      levels 1 - symbols, 3 - symbols, ..., symbols - 1 times the leaf's step.
-    stepped: whether each leaf has a step of its own, which travels as bfloat16
-      and is such that the leaf's largest value is the last level; otherwise it
-      is 1, and values are integers.
-    coded: whether to try an entropy code.
-  """
-
-  symbols: int
-  stepped: bool = False
-  coded: bool = False
-
-  @property
-  def bits(self) -> int:
-    """Bits of a packed coordinate."""
-    return (self.symbols - 1).bit_length() if self.symbols else 32
 
 
 FLOATS = Codec(0)
@@ -111,7 +91,11 @@ def dequantise(level: jax.Array, bits: int) -> jax.Array:
 
 
 def coordinates(message: Message) -> jax.Array:
-  """How many coordinates of a message travel, int32 []; can be jitted."""
+  """How many coordinates of a message travel, int32 []; can be jitted.
+
+  Raises `InputError` for a message of shapes that hold 2^31 or more.
+  """
+  _check_count(message.value)
   return tree.count(
     jax.tree.map(
       lambda v, w: jnp.broadcast_to(w, v.shape), message.value, message.weight
@@ -122,57 +106,78 @@ def coordinates(message: Message) -> jax.Array:
 def size(codec: Codec, message: Message) -> jax.Array:
   """Bytes of `encode(codec, message, ...)`, int32 []; can be jitted.
 
-  A message without coordinates is not sent: 0 bytes.
+  A message without coordinates is not sent: 0 bytes. Raises `InputError` where
+  a message of these shapes could take 2^31 bytes or more.
   """
   values = jax.tree.leaves(message.value)
   if not values:
     return jnp.int32(0)
+  _check_size(codec, message.value)
   bits, steps = codec.bits, 2 * len(values) * codec.stepped
-  # Whole bytes apart: the bits of a large network would pass 31 bits.
-  whole, rest = divmod(bits, 8)
   count = coordinates(message)
-  body = count * whole + (count * rest + 7) // 8
+  # Eights apart: the bits of a large network would pass 31 bits.
+  body = count // 8 * bits + (count % 8 * bits + 7) // 8
   if codec.coded:
     counts = []
     for value, weight in zip(values, jax.tree.leaves(message.weight)):
-      symbols = symbols_of(codec, value, _step(codec, value, weight))
+      symbols = symbols_of(codec, value, step_of(codec, value, weight))
       counts.append(coding.histogram(symbols, weight != 0, bits))
-    used = jnp.sum(coding.length(jnp.stack(counts)))
-    body = jnp.minimum(body, coding.total(used))
+    body = jnp.minimum(body, coding.size(jnp.stack(counts)))
   return (HEADER_BYTES + steps + body).astype(jnp.int32)
 
 
-def symbols_of(codec: Codec, value: Any, step: Any) -> Any:
-  """Which symbol each value is, uint8; NumPy or JAX."""
-  level = value / step if codec.stepped else value
-  join = np if isinstance(value, np.ndarray) else jnp
-  level = join.round(level).astype(np.int32)
-  return ((level + codec.symbols - 1) // 2).astype(np.uint8)
+def _check_count(value: Any) -> int:
+  """How many coordinates a tree holds; `InputError` if an int32 does not."""
+  count = sum(leaf.size for leaf in jax.tree.leaves(value))
+  if count > _LIMIT:
+    raise invalid('coordinates', count, f'a message holds at most {_LIMIT}')
+  return count
 
 
-def _step(codec: Codec, value: Any, weight: Any) -> Any:
-  """What a leaf's levels are multiplied with; its largest level must occur."""
-  if not codec.stepped:
-    return 1
-  join = np if isinstance(value, np.ndarray) else jnp
-  largest = join.max(join.where(weight != 0, abs(value), 0), initial=0)
-  return join.where(largest > 0, largest / np.float32(codec.symbols - 1), 1)
+def _check_size(codec: Codec, value: Any) -> None:
+  """Raises `InputError` for shapes whose bytes, or bits, pass an int32."""
+  packing.check(codec)
+  count, bits = _check_count(value), codec.bits
+  most = [leaf.size * bits for leaf in jax.tree.leaves(value)]
+  extra = HEADER_BYTES + 2 * len(most) * codec.stepped
+  if codec.coded:
+    most = _check_layers(value, bits)
+    extra += coding.size(np.zeros((0, 2**bits), np.int32))
+  if -(-sum(most) // 8) + extra > _LIMIT:
+    remedy = f'at {bits} bits each they can take more than {_LIMIT} bytes'
+    raise invalid('coordinates', count, remedy)
+
+
+def _check_layers(value: Any, bits: int) -> list[int]:
+  """Bits at most of each layer's code; `InputError` where they are too many."""
+  most = []
+  for path, leaf in jax.tree_util.tree_leaves_with_path(value):
+    most.append(coding.most(leaf.size, bits))
+    if most[-1] > _LIMIT:
+      remedy = f'a layer may have {_LIMIT} bits to code, at {bits} each'
+      raise invalid(f'coordinates of {tree.path_name(path)}', leaf.size, remedy)
+  return most
 
 
 def encode(codec: Codec, message: Message, envelope: Envelope) -> bytes:
   """The bytes of one message; empty for a message without coordinates.
 
-  Raises `InputError` for a value that is not in the codec's alphabet.
+  Raises `InputError` for a value that is not finite or not in the codec's
+  alphabet, and for a message that `size` refuses.
   """
   value, weight = _host(message)
   if not jax.tree.leaves(value):
     return b''
+  _check_size(codec, value)
   kept = list(zip(jax.tree.leaves(value), jax.tree.leaves(weight)))
   parts = [v[w] for v, w in kept]
-  coded, body = _pack(codec, parts)
+  coded, body = packing.pack(codec, parts)
   count = sum(len(p) for p in parts)
   head = (*_start(codec, coded), *envelope, count, _places(weight))
-  checksum = zlib.crc32(_HEADER.pack(*head, 0) + body)
+  try:
+    checksum = zlib.crc32(body, zlib.crc32(_HEADER.pack(*head, 0)))
+  except struct.error as error:
+    raise invalid('envelope', tuple(envelope), str(error)) from None
   return _HEADER.pack(*head, checksum) + body
 
 
@@ -181,80 +186,49 @@ def decode(
 ) -> Message:
   """The message that was encoded, zeros where nothing travelled.
 
+  The payload may come from anybody: either `encode` gives these very bytes for
+  the message returned, or they are refused.
+
   Args:
     codec: the one it was encoded with.
     payload: the bytes.
-    like: a message of the expected shapes and weights; its values are not
-      read.
+    like: a message of the expected shapes, dtypes and weights; its values are
+      not read.
     envelope: the round, way and network that the receiver expects.
 
   Raises:
-    WireError: damaged, cut, foreign, of the wrong length, or for another
-      round, way or network. Nothing is decoded then.
+    WireError: damaged, cut, foreign, of the wrong length, for another round,
+      way or network, or not what `encode` makes of any message. Nothing is
+      decoded then.
   """
   value, weight = _host(like)
   if not jax.tree.leaves(value):
     if payload:
       raise WireError(f'{len(payload)} bytes where nothing was to travel')
     return like
+  _check_size(codec, value)
   kept = jax.tree.leaves(weight)
   counts = [int(w.sum()) for w in kept]
   coded = _check(codec, payload, counts, _places(weight), envelope)
-  parts = _unpack(codec, coded, payload[HEADER_BYTES:], counts)
-  leaves = []
-  for v, w, part in zip(jax.tree.leaves(value), kept, parts):
-    leaf = np.zeros(v.shape, v.dtype)
-    leaf[w] = part
-    leaves.append(leaf)
+  try:
+    parts = packing.unpack(codec, coded, payload[HEADER_BYTES:], counts)
+  except InputError as error:
+    raise WireError(str(error)) from None
+  leaves = map(_placed, parts, jax.tree.leaves(value), kept)
   return Message(
     jax.tree.unflatten(jax.tree.structure(value), leaves), like.weight
   )
 
 
-def _pack(codec: Codec, parts: list[np.ndarray]) -> tuple[bool, bytes]:
-  """Whether an entropy code was shorter, and the bytes after the header."""
-  if not codec.symbols:
-    return False, np.concatenate(parts).astype('<f4').tobytes()
-  steps = [np.float32(_step(codec, p, np.True_)) for p in parts]
-  symbols = [symbols_of(codec, p, step) for p, step in zip(parts, steps)]
-  for part, step, chosen in zip(parts, steps, symbols):
-    held = _values(codec, chosen, step)
-    rounded = codec.stepped and step.view(np.uint32) & 0xFFFF
-    if rounded or np.any(part != held) or np.any(chosen >= codec.symbols):
-      raise InputError(f'a value is none of {codec}, with step {step}')
-  head = b''
-  if codec.stepped:
-    head = (np.array(steps).view(np.uint32) >> 16).astype('<u2').tobytes()
-  planes = np.unpackbits(np.concatenate(symbols)[:, None], axis=1)
-  plain = np.packbits(planes[:, 8 - codec.bits :]).tobytes()
-  code = coding.encode(symbols, codec.bits) if codec.coded else plain
-  coded = len(code) < len(plain)
-  return coded, head + (code if coded else plain)
-
-
-def _unpack(codec: Codec, coded: bool, body: bytes, counts: list[int]):
-  """The values of each leaf that travelled, from the bytes after the header."""
-  ends = np.cumsum(counts)[:-1]
-  if not codec.symbols:
-    return np.split(np.frombuffer(body, '<f4'), ends)
-  steps = np.ones(len(counts), np.float32)
-  if codec.stepped:
-    high = np.frombuffer(body, '<u2', len(counts)).astype(np.uint32)
-    steps, body = (high << 16).view(np.float32), body[2 * len(counts) :]
-  if coded:
-    symbols = coding.decode(body, counts, codec.bits)
-  else:
-    width, total = codec.bits, sum(counts)
-    planes = np.zeros((total, 8), np.uint8)
-    flat = np.unpackbits(np.frombuffer(body, np.uint8), count=total * width)
-    planes[:, 8 - width :] = flat.reshape(total, width)
-    symbols = np.split(np.packbits(planes, axis=1)[:, 0], ends)
-  return [_values(codec, s, step) for s, step in zip(symbols, steps)]
-
-
-def _values(codec: Codec, symbols: np.ndarray, step: np.float32) -> np.ndarray:
-  level = 2 * symbols.astype(np.int16) - np.int16(codec.symbols - 1)
-  return level * step if codec.stepped else level
+def _placed(part: np.ndarray, like: np.ndarray, kept: np.ndarray) -> np.ndarray:
+  """A leaf like another, with the values that travelled in their places."""
+  leaf = np.zeros(like.shape, like.dtype)
+  with np.errstate(all='ignore'):
+    values = part.astype(like.dtype)
+  if not np.array_equal(values, part):
+    raise WireError(f'a value is none of {like.dtype}, as was expected')
+  leaf[kept] = values
+  return leaf
 
 
 def _start(codec: Codec, coded: bool) -> tuple:
@@ -271,8 +245,8 @@ def _fields(payload: bytes) -> tuple:
     raise WireError(f'not an hns payload: it starts with {payload[:3]!r}')
   if fields[1] != _VERSION:
     raise WireError(f'format version {fields[1]}: this is {_VERSION}')
-  blank = _HEADER.pack(*fields[:-1], 0)
-  if zlib.crc32(blank + payload[HEADER_BYTES:]) != fields[-1]:
+  blank = zlib.crc32(_HEADER.pack(*fields[:-1], 0))
+  if zlib.crc32(payload[HEADER_BYTES:], blank) != fields[-1]:
     raise WireError('checksum does not match: the payload is damaged')
   return fields
 

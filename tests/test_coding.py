@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hns import coding
 
-LENGTH = jax.jit(coding.length)
+LENGTH, SIZE = jax.jit(coding.length), jax.jit(coding.size)
 
 
 def entropy(symbols):
@@ -19,9 +19,7 @@ def entropy(symbols):
 
 def told(parts, bits):
   """Bytes of the code, as a device counts them."""
-  counts = [np.bincount(p, minlength=2**bits).astype(np.int32) for p in parts]
-  used = sum(LENGTH(c) for c in counts)
-  return int(coding.total(used))
+  return int(SIZE(coding.counts_of(parts, bits)))
 
 
 @settings(max_examples=60, deadline=None)
@@ -88,8 +86,32 @@ def test_lengths_are_counted_in_a_program():
 
   @jax.jit
   def length(symbols, counted):
-    return coding.length(coding.histogram(symbols, counted, 4))
+    return coding.size(coding.histogram(symbols, counted, 4)[None])
 
-  used = int(length(symbols, counted))
   code = coding.encode([symbols[counted]], 4)
-  assert len(code) == int(coding.total(used))
+  assert len(code) == int(length(symbols, counted))
+
+
+def test_the_bytes_of_many_layers_do_not_overflow():
+  """20 layers of fewer than 2^24 symbols each, of 2^31 bits together."""
+  rng, even = np.random.RandomState(0), np.full(256, 1 / 256)
+  counts = rng.multinomial(2**24 - 1, even, 20)
+  exact = coding.size(counts)
+  assert 20 * 2**24 < exact < 1.001 * 20 * 2**24
+  assert SIZE(counts.astype(np.int32)) == exact
+
+
+@pytest.mark.parametrize('bits', range(1, 9))
+@pytest.mark.parametrize('skew', [0, 0.01, 1, 20])
+def test_the_length_of_the_largest_layer_is_exact(bits, skew):
+  """Up to the last layer that `most` lets pass; 64-bit integers agree."""
+  largest = next(
+    n for n in range(2**31 // bits, 0, -4096) if coding.most(n, bits) < 2**31
+  )
+  odds = np.exp(-skew * np.arange(2**bits) / 2**bits)
+  rng = np.random.RandomState(bits)
+  counts = rng.multinomial(largest, odds / odds.sum(), 30)
+  exact = coding.length(counts)
+  assert np.all(exact <= coding.most(largest, bits))
+  assert np.all(coding.length(counts.astype(np.int32)) == exact)
+  assert np.all(LENGTH(counts.astype(np.int32)) == exact)

@@ -9,9 +9,10 @@ import pytest
 HNS = pathlib.Path(__file__).parents[1] / 'hns'
 FLOORS = [
   {'errors', 'tree', 'winograd', 'metrics', 'supermask', 'parallel', 'own'}
-  | {'interrupt', 'cache'},
-  {'conv', 'dataset', 'axes'},
-  {'packing', 'models', 'prepared', 'partition', 'versus', 'runs', 'values'},
+  | {'cache', 'durable'},
+  {'conv', 'dataset', 'axes', 'peers', 'streams'},
+  {'packing', 'models', 'prepared', 'partition', 'versus', 'runs', 'values'}
+  | {'interrupt'},
   {'wire', 'data', 'pictures', 'groups'},
   {'report'},
   {'federated', 'pruning', 'devices', 'compact'},
@@ -22,6 +23,7 @@ FLOORS = [
   {'algorithms', 'client'},
   {'rounds'},
   {'evaluation', 'config', 'checkpoint', 'explore', 'cost'},
+  {'identity'},
   {'workdir', 'loop', 'limits'},
   {'record', 'sweeps'},
   {'experiment', 'commandline'},

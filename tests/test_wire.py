@@ -71,6 +71,45 @@ def test_bytes_of_a_large_network_do_not_overflow():
   assert int(size) == wire.HEADER_BYTES + 4 * 2**27
 
 
+@pytest.mark.parametrize(
+  'bits, count',
+  [(7, 2**28 + 2**26 + 3), (32, (2**31 - 1 - wire.HEADER_BYTES) // 4)],
+)
+def test_bytes_are_exact_up_to_the_last_that_an_int32_holds(bits, count):
+  codec = wire.levels(bits)
+  size = lambda kept: wire.size(
+    codec, Message([jnp.zeros(count, bool)], [kept])
+  )
+  exact = wire.HEADER_BYTES + -(-count * bits // 8)
+  assert exact < 2**31
+  assert int(jax.jit(size)(True)) == exact
+
+
+@pytest.mark.parametrize(
+  'codec, sizes, words',
+  [
+    (wire.FLOATS, [2**28, 2**28], 'coordinates=536870912: at 32 bits'),
+    (wire.levels(1), [2**30, 2**30], 'coordinates=2147483648'),
+    (wire.levels(8, coded=True), [5, 2**28], 'coordinates of b/w=268435456'),
+    (wire.levels(8, coded=True), [2**27] * 16, 'coordinates=2147483648'),
+    (wire.levels(8, coded=True), [2**27 - 1] * 16, 'at 8 bits'),
+  ],
+)
+def test_messages_too_large_to_count_are_refused_before_they_are_counted(
+  codec, sizes, words
+):
+  value = {
+    chr(97 + i): {'w': np.broadcast_to(np.int8(1), n)}
+    for i, n in enumerate(sizes)
+  }
+  sent = Message(value, jax.tree.map(lambda _: np.False_, value))
+  shapes = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, sent))
+  with pytest.raises(InputError, match=words):
+    jax.eval_shape(lambda m: wire.size(codec, m), shapes)
+  with pytest.raises(InputError, match=words):
+    wire.encode(codec, sent, ENVELOPE)
+
+
 @pytest.mark.parametrize('extra', (-1, 3))
 def test_coordinates_of_a_large_layer_are_counted_exactly(extra):
   """A float32 counts to 2^24 and no further."""
