@@ -10,7 +10,7 @@ HNS = pathlib.Path(__file__).parents[1] / 'hns'
 FLOORS = [
   {'errors', 'tree', 'winograd', 'metrics', 'supermask', 'parallel', 'own'}
   | {'cache', 'durable'},
-  {'conv', 'dataset', 'axes', 'peers', 'streams'},
+  {'conv', 'coding', 'dataset', 'axes', 'peers', 'streams'},
   {'packing', 'models', 'prepared', 'partition', 'versus', 'runs', 'values'}
   | {'interrupt'},
   {'wire', 'data', 'pictures', 'groups'},
