@@ -17,23 +17,26 @@ setuptools.setup(
   long_description=(_HERE / 'README.md').read_text(),
   long_description_content_type='text/markdown',
   license='MIT',
-  packages=['hns'],
+  # The configs lie beside the package here, and in it where it is installed.
+  packages=['hns', 'hns.configs'],
+  package_dir={'hns.configs': 'configs'},
+  package_data={'hns.configs': ['tuned.json']},
   python_requires='>=3.11',
   install_requires=[
-    'absl-py>=2.0',
-    'array_record>=0.5',
-    'constriction>=0.4',
-    'flax>=0.12',
+    'absl-py>=2.0',  # the level of what libraries log
+    'array_record>=0.5',  # reads prepared datasets
+    'constriction>=0.4',  # the entropy code of messages
+    'flax>=0.12',  # networks
     'jax>=0.8',
-    'matplotlib>=3.10',
-    'ml_collections>=1.0',
+    'matplotlib>=3.10',  # pictures of runs
+    'ml_collections>=1.0',  # configs
     'numpy>=2.0',
-    'optax>=0.2.3',
-    'orbax-checkpoint>=0.12',
-    'pillow>=10.3',
-    'scikit-learn>=1.5',
-    'tensorflow-datasets>=4.9.10',
-    'tqdm>=4.66',
+    'optax>=0.2.3',  # optimisers and losses
+    'orbax-checkpoint>=0.12',  # checkpoints
+    'pillow>=10.3',  # decodes the pictures of datasets
+    'scikit-learn>=1.5',  # the digits
+    'tensorflow-datasets>=4.9.10',  # datasets by name
+    'tqdm>=4.66',  # bars of progress
   ],
   extras_require={
     'test': [

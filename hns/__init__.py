@@ -1,3 +1,3 @@
 """HideNseek in JAX: federated learning where only signs travel."""
 
-__version__ = '0.3.0'
+__version__ = '0.4.0'

@@ -9,6 +9,7 @@ import os
 import pathlib
 import platform
 import re
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,11 +17,32 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from hns import data
-from hns.errors import invalid
+from hns import data, peers
+from hns.errors import InputError, invalid
+
+PEERS_SECONDS = 300
+_DAY = 86_400
+
+# What a user may have set in JAX or around it that changes a run's numbers.
+_NUMERIC = (
+  'jax_default_prng_impl',
+  'jax_threefry_partitionable',
+  'jax_random_seed_offset',
+  'jax_high_dynamic_range_gumbel',
+  'jax_numpy_dtype_promotion',
+  'jax_softmax_custom_jvp',
+  'jax_use_direct_linearize',
+  'jax_allow_f16_reductions',
+  'jax_disable_jit',
+  'jax_disable_most_optimizations',
+  'jax_optimization_level',
+  'jax_exec_time_optimization_effort',
+)
+_VARIABLES = ('LIBTPU_INIT_ARGS', 'NVIDIA_TF32_OVERRIDE')
+_HARMLESS = ('--xla_force_host_platform_device_count', '--xla_dump_')
 
 
-def start(distributed: str = '') -> None:
+def start(distributed: str = '', peers_seconds: int = PEERS_SECONDS) -> None:
   """Makes a device of every CPU core and keeps compiled programs on disk.
 
   What the user's environment already says (`XLA_FLAGS`,
@@ -29,19 +51,23 @@ def start(distributed: str = '') -> None:
   Args:
     distributed: '' for one process; 'auto' where JAX finds its peers itself
       (SLURM, TPU pods, Open MPI); otherwise 'HOST:PORT,PROCESSES,INDEX'.
+    peers_seconds: how long to wait for the other processes.
 
   Raises:
     InputError: no peers, or no device of the kind asked for.
   """
-  peers = _peers(distributed)
+  if not 1 <= peers_seconds <= _DAY:
+    raise invalid('peers_seconds', peers_seconds, f'must be 1 to {_DAY}')
+  given = _peers(distributed, peers_seconds)
   forced = 'xla_force_host_platform_device_count'
   if forced not in os.environ.get('XLA_FLAGS', ''):
     jax.config.update('jax_num_cpu_devices', cores())
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update('jax_compilation_cache_dir', str(_programs()))
   try:
-    if peers is not None:
-      jax.distributed.initialize(**peers)
+    if given is not None:
+      with _ended_after(peers_seconds, distributed):
+        jax.distributed.initialize(**given)
   except (ValueError, RuntimeError) as error:
     raise invalid(
       'distributed',
@@ -123,6 +149,57 @@ def gather(value: int) -> list[int]:
   return multihost_utils.process_allgather(np.int32(value)).tolist()
 
 
+def gather_texts(text: str) -> list[str]:
+  """That text in every process; all have to ask."""
+  if jax.process_count() == 1:
+    return [text]
+  content = np.frombuffer(text.encode(), np.uint8)
+  lengths = gather(len(content))
+  padded = np.pad(content, (0, max(lengths) - len(content)))
+  # Nothing cannot be gathered.
+  rows = multihost_utils.process_allgather(np.append(padded, np.uint8(0)))
+  return [bytes(row[:n]).decode() for row, n in zip(rows, lengths)]
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+  """An `InputError` that ends one process ends all, so that none waits."""
+  if jax.process_count() == 1:
+    yield
+    return
+  said = ''
+  try:
+    yield
+  except InputError as error:
+    said = str(error)
+  for index, text in enumerate(gather_texts(said)):
+    if text:
+      raise InputError(f'process {index}: {text}')
+
+
+def numerics() -> dict[str, Any]:
+  """Settings of JAX and XLA beside its precision that change numbers."""
+  settings = {name: getattr(jax.config, name, None) for name in _NUMERIC}
+  # Some are objects that print as their name.
+  plain = (bool, int, float, str, type(None))
+  found = {
+    name: value if isinstance(value, plain) else str(value)
+    for name, value in settings.items()
+  }
+  found |= {name: os.environ.get(name, '') for name in _VARIABLES}
+  return {**found, 'XLA_FLAGS': ' '.join(_xla_flags())}
+
+
+def _xla_flags() -> list[str]:
+  """Flags of `XLA_FLAGS`, or of a file it names, that may change numbers."""
+  words = os.environ.get('XLA_FLAGS', '').split()
+  if len(words) == 1 and not words[0].startswith('-'):
+    with contextlib.suppress(OSError):
+      words = pathlib.Path(words[0]).read_text().split()
+  kept = [word for word in words if not word.startswith(_HARMLESS)]
+  return sorted(kept, key=lambda word: word.split('=')[0])  # the last one wins
+
+
 def wait_for_all(name: str) -> None:
   """Returns once every process has come here."""
   if jax.process_count() > 1:
@@ -144,19 +221,42 @@ def _programs() -> pathlib.Path:
   return data.cache_dir() / f'programs-{name}'
 
 
-def _peers(distributed: str) -> dict | None:
-  """Arguments of `jax.distributed.initialize`; None for one process."""
+def _peers(distributed: str, seconds: int) -> dict[str, Any] | None:
+  """Arguments of `jax.distributed.initialize`; None for one process.
+
+  Where it is known who the peers are, all of them are there when it returns.
+  """
   if not distributed:
     return None
+  # JAX ends the process with a trace: it is to be ended before.
+  waits = {'initialization_timeout': 2 * seconds + 60}
   if distributed == 'auto':
-    return {}
-  words = distributed.split(',')
-  if len(words) != 3 or not all(word.isdigit() for word in words[1:]):
-    raise invalid(
-      'distributed', distributed, 'write auto or HOST:PORT,PROCESSES,INDEX'
-    )
-  return dict(
-    coordinator_address=words[0],
-    num_processes=int(words[1]),
-    process_id=int(words[2]),
+    return waits
+  found = peers.parse(distributed)
+  peers.meet(found, seconds)
+  return waits | dict(
+    coordinator_address=found.address,
+    num_processes=found.count,
+    process_id=found.index,
   )
+
+
+@contextlib.contextmanager
+def _ended_after(seconds: int, distributed: str) -> Iterator[None]:
+  """Ends the process with one line if its peers are not there in time."""
+
+  def end():
+    cause = f'not all processes came within {seconds} seconds: start them all, '
+    cause += 'or wait longer with --peers_seconds'
+    with contextlib.suppress(OSError):
+      line = f'hns: {invalid("distributed", distributed, cause)}\n'
+      os.write(2, line.encode())
+    os._exit(1)  # what waits cannot be interrupted
+
+  timer = threading.Timer(seconds, end)
+  timer.daemon = True
+  timer.start()
+  try:
+    yield
+  finally:
+    timer.cancel()

@@ -14,22 +14,24 @@ from hns import (
   compact,
   data,
   devices,
+  identity,
   limits,
   models,
   own,
   parallel,
   partition,
   pruning,
+  streams,
   tree,
   wire,
   workdir,
 )
 from hns.algorithms import RECIPES, Given
-from hns.errors import invalid
+from hns.errors import invalid, shown
 from hns.federated import Birth, Method
 from hns.loop import Experiment
 from hns.record import Schedule, record
-from hns.rounds import Engine
+from hns.client import Engine
 from hns.supermask import Supermask
 from hns.training import Examples, Federation, Plan, Rows, steps_of
 from hns.wire import Envelope
@@ -61,6 +63,7 @@ def _assemble(config, mesh, dataset) -> Experiment:
     or _width(net, inputs, mesh, config.cohort, plan, federation),
     mesh,
     config.eval_split if config.eval_held else '',
+    dataset.classes,
   )
   asked = _asked(config.seed, config.eval_clients, federation.train.size)
   key, birth, federation = parallel.replicate((key, birth, federation), mesh)
@@ -140,6 +143,7 @@ def federate(config: Any, dataset: data.Dataset) -> Federation:
       config.alpha,
       config.validation_fraction,
       config.test_examples_per_client,
+      limits.asks_validation(config),
     ),
   )
   train = np.unique(np.concatenate(shares.train + shares.validation))
@@ -164,11 +168,13 @@ def federate(config: Any, dataset: data.Dataset) -> Federation:
 
 
 def _pixel_scale(images: np.ndarray) -> tuple[float, float]:
-  """Mean and standard deviation of uint8 pixels, from their histogram."""
-  counts = sum(
-    np.bincount(part.ravel(), minlength=256)
-    for part in np.array_split(images, 100)
-  )
+  """Mean and standard deviation of pixels; of uint8 from their histogram."""
+  parts = np.array_split(images, 100)
+  if images.dtype != np.uint8:
+    mean = sum(part.sum(dtype=np.float64) for part in parts) / images.size
+    squares = sum(np.sum((part - mean) ** 2) for part in parts)
+    return mean, np.sqrt(squares / images.size)
+  counts = sum(np.bincount(part.ravel(), minlength=256) for part in parts)
   values = np.arange(256)
   mean = np.average(values, weights=counts)
   return mean, np.sqrt(np.average((values - mean) ** 2, weights=counts))
@@ -183,43 +189,55 @@ def run(config: Any, folder: str | pathlib.Path) -> list[dict[str, Any]]:
   Of several processes the first alone writes.
 
   Raises:
-    InputError: the config cannot run, or the folder is another run's, or
-      cannot be written.
-    Interrupted: ctrl-C or SIGTERM came; the run was saved.
+    InputError: the config cannot run, or is not that of the run's other
+      processes, or the folder is another run's, cannot be written, or was
+      taken away.
+    Interrupted: ctrl-C, SIGTERM or SIGHUP came; the run was saved.
   """
   folder = pathlib.Path(folder)
-  limits.validate(config)
-  held = json.loads(config.to_json())
-  workdir.check(held, folder)
-  rows = workdir.rows(folder)
-  finished = bool(rows) and rows[-1]['round'] == config.rounds
-  workdir.check_shared(finished, folder)
-  if not finished:
-    rows = _train(config, held, folder)
-  elif devices.is_first():
-    print(f'hns: {folder} was complete: nothing was run', file=sys.stderr)
-  if devices.is_first():
-    workdir.draw(title(config), folder, not finished)
+  with streams.lenient():
+    held = json.loads(config.to_json())
+    about = identity.about(held)
+    identity.agree(about)
+    with devices.together():
+      limits.validate(config)
+      workdir.check(held, folder)
+      finished = workdir.complete(config.rounds, folder)
+    workdir.check_shared(finished, folder)
+    if finished:
+      rows = workdir.rows(folder)
+    else:
+      rows = _train(config, about, folder)
+    if devices.is_first():
+      if finished:
+        said = f'hns: {shown(folder)} was complete: nothing was run'
+        print(said, file=sys.stderr)
+      workdir.draw(title(config), folder, not finished)
   return rows
 
 
-def _train(config, held, folder) -> list[dict[str, Any]]:
+def _train(config, about, folder) -> list[dict[str, Any]]:
   """Plays the rounds that are left; returns the rows of all."""
+  with devices.together():
+    workdir.check_writable(folder)
   experiment = build(config)
+  about = about | _about(config, experiment)
+  identity.agree(about)
   schedule = Schedule(*(config[name] for name in Schedule._fields))
   width = experiment.engine.width
   remedy = 'lower it' if width > 1 else 'lower batch_size'
   with workdir.claim(folder) as file:
-    workdir.start(held, _about(config, experiment), folder)
+    with devices.together():
+      workdir.start(about, folder)
     with devices.enough_memory(
       'clients_per_step', width, f'so many clients at once: {remedy}'
     ):
-      return record(experiment, schedule, folder, file)
+      return record(experiment, schedule, folder, file, about)
 
 
 def _about(config, experiment) -> dict[str, Any]:
-  """What a run depends on beside its config and the versions."""
-  engine, key, birth, *_ = experiment
+  """What a run depends on beside its config, the versions and JAX."""
+  engine, key, birth, federation, *_ = experiment
 
   @jax.jit
   def downloaded(key, fixed, shared):
@@ -228,7 +246,8 @@ def _about(config, experiment) -> dict[str, Any]:
   mesh = engine.mesh
   return {
     'frozen': tree.checksum(birth.fixed),
-    'matmul_precision': jax.config.jax_default_matmul_precision,
+    'born': tree.checksum(birth),
+    'examples': tree.checksum(federation),
     'dataset_version': data.version(config.dataset),
     'device': f'{mesh.size} x {mesh.devices[0].device_kind}',
     'clients_per_step': engine.width,

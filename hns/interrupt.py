@@ -1,12 +1,11 @@
 """Signals that let the round in progress end first."""
 
 import contextlib
-import os
 import signal
 import threading
 from collections.abc import Iterator
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from hns import streams
 
 
 class Interrupted(KeyboardInterrupt):
@@ -23,17 +22,21 @@ class Interrupted(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def caught() -> Iterator[list[int]]:
-  """Yields a list that gets the first ctrl-C or SIGTERM.
+  """Yields a list that gets the first ctrl-C, SIGTERM or SIGHUP.
 
-  A second one acts as it did before. Outside the main thread, where Python
-  catches no signal, the list stays empty.
+  A second one acts as it did before. SIGHUP, of a terminal that is closed, is
+  left ignored where it was, as under nohup. Outside the main thread, where
+  Python catches no signal, the list stays empty.
   """
   got = []
   if threading.current_thread() is not threading.main_thread():
     yield got
     return
+  numbers = [signal.SIGINT, signal.SIGTERM]
+  if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+    numbers.append(signal.SIGHUP)
   # A handler that is not Python's reads as None and cannot be put back.
-  before = {n: signal.getsignal(n) or signal.SIG_DFL for n in _SIGNALS}
+  before = {n: signal.getsignal(n) or signal.SIG_DFL for n in numbers}
 
   def restore():
     for number, handler in before.items():
@@ -42,10 +45,9 @@ def caught() -> Iterator[list[int]]:
   def note(number, frame):
     got.append(number)
     restore()
-    # Not print: the signal may have come in the middle of one.
-    os.write(2, b'\nhns: stopping after this round; again stops at once\n')
+    streams.say('\nhns: stopping after this round; again stops at once\n')
 
-  for number in _SIGNALS:
+  for number in numbers:
     signal.signal(number, note)
   try:
     yield got

@@ -6,9 +6,13 @@ clients that ever took part cost memory.
 
 import contextlib
 import pathlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from io import RawIOBase
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -17,31 +21,50 @@ class Store(NamedTuple):
 
   Attributes:
     birth: what every client starts with.
-    held: by id, the states that are no longer that.
+    held: by id, the states that are no longer that, as `plain` leaves.
   """
 
   birth: Any
   held: dict[int, Any]
 
 
+def plain(leaf: Any) -> np.ndarray:
+  """A leaf on the host; of a typed PRNG key the uint32 that make it."""
+  return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def typed(leaf: np.ndarray, like: Any) -> Any:
+  """The inverse of `plain`, for a leaf of the kind of `like`."""
+  if not _is_key(like):
+    return leaf
+  return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like))
+
+
+def _is_key(leaf: Any) -> bool:
+  dtype = getattr(leaf, 'dtype', None)
+  return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+
+
 def create(birth: Any) -> Store:
   """A store in which every client has the state `birth`."""
-  return Store(jax.tree.map(np.asarray, birth), {})
+  return Store(jax.tree.map(lambda x: typed(plain(x), x), birth), {})
 
 
 def fetch(store: Store, ids: Any) -> Any:
   """The states of these clients, leaves [ids, ...]; `birth` past the last."""
   if not jax.tree.leaves(store.birth):
     return store.birth
-  states = [store.held.get(int(i), store.birth) for i in np.asarray(ids)]
-  return jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+  birth = jax.tree.map(plain, store.birth)
+  states = [store.held.get(int(i), birth) for i in np.asarray(ids)]
+  stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+  return jax.tree.map(typed, stacked, store.birth)
 
 
 def keep(store: Store, ids: Any, own: Any) -> None:
   """Writes the states of these clients, in place."""
   if not jax.tree.leaves(store.birth):
     return
-  own = jax.tree.map(np.asarray, own)
+  own = jax.tree.map(plain, own)
   for place, i in enumerate(np.asarray(ids)):
     # A copy: a view would hold the whole cohort's.
     store.held[int(i)] = jax.tree.map(lambda x, p=place: x[p].copy(), own)
@@ -52,20 +75,30 @@ def bytes_each(birth: Any) -> int:
   return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(birth))
 
 
-def write(store: Store, folder: pathlib.Path) -> None:
+def write(
+  store: Store, create: Callable[[str], AbstractContextManager[RawIOBase]]
+) -> None:
   """Writes the states held, a file a leaf, client after client.
 
   They are never in memory twice; `read` needs the ids, in the order of `held`.
+
+  Args:
+    store: what clients keep.
+    create: opens a new file of that name.
   """
   for place in range(len(jax.tree.leaves(store.birth))):
-    with open(folder / f'own-{place}', 'wb') as file:
+    with create(f'own-{place}') as file:
       for state in store.held.values():
         file.write(jax.tree.leaves(state)[place].tobytes())
 
 
 def read(birth: Any, ids: Any, folder: pathlib.Path) -> Store:
-  """The store that was written, of these ids."""
-  leaves, structure = jax.tree.flatten(birth)
+  """The store that was written, of these ids.
+
+  Raises:
+    ValueError: the files are not of so many states like `birth`.
+  """
+  leaves, structure = jax.tree.flatten(jax.tree.map(plain, birth))
   with contextlib.ExitStack() as opened:
     files = [
       opened.enter_context(open(folder / f'own-{place}', 'rb'))
@@ -79,4 +112,7 @@ def read(birth: Any, ids: Any, folder: pathlib.Path) -> Store:
       ]
       return jax.tree.unflatten(structure, read)
 
-    return Store(birth, {int(i): state() for i in ids})
+    held = {int(i): state() for i in ids}
+    if any(file.read(1) for file in files):
+      raise ValueError('more bytes than the clients keep')
+    return Store(birth, held)

@@ -1,6 +1,7 @@
 """An experiment played into its run's folder, from wherever it was left."""
 
 import json
+import math
 import os
 import pathlib
 from typing import Any, NamedTuple, TextIO
@@ -11,6 +12,7 @@ import tqdm
 
 from hns import checkpoint, devices, interrupt, metrics, parallel, workdir
 from hns.checkpoint import Progress
+from hns.errors import shown
 from hns.interrupt import Interrupted
 from hns.loop import Experiment, begin, train
 
@@ -28,6 +30,7 @@ def record(
   schedule: Schedule,
   folder: pathlib.Path,
   file: TextIO,
+  about: dict[str, Any],
 ) -> list[dict[str, Any]]:
   """Plays the rounds that are left; returns the rows of all.
 
@@ -36,21 +39,24 @@ def record(
     schedule: how long, and when to look and save.
     folder: the run's.
     file: its metrics, from `hns.workdir.claim`.
+    about: what its config.json says.
 
   Raises:
-    InputError: the folder cannot be read or written.
-    Interrupted: ctrl-C or SIGTERM came; the run was saved.
+    InputError: the folder cannot be read or written, or is no longer there.
+    Interrupted: ctrl-C, SIGTERM or SIGHUP came; the run was saved.
   """
   checkpoints = workdir.checkpoints(folder)
   progress = _restore(experiment, checkpoints)
   done = int(progress.state.round)
   workdir.check_shared(done, folder)
-  rows = workdir.cut(folder, file, done - progress.tally.rounds)
+  with devices.together():
+    rows = workdir.cut(folder, file, done - progress.tally.rounds)
   first = devices.is_first()
   if first:
     checkpoint.clean(checkpoints, done)
+  seconds = schedule.checkpoint_seconds
   with (
-    checkpoint.writer(checkpoints, schedule.checkpoint_seconds) as save,
+    checkpoint.writer(checkpoints, about, seconds) as save,
     interrupt.caught() as signals,
     _bar(schedule.rounds, done, quiet=not first) as bar,
   ):
@@ -58,8 +64,10 @@ def record(
     def played(number, progress):
       bar.update()
       stop = max(devices.gather(max(signals, default=0)))
-      if first:
-        save(progress, stop > 0 or number == schedule.rounds)
+      with devices.together():
+        workdir.check_there(folder, file)
+        if first:
+          save(progress, stop > 0 or number == schedule.rounds)
       if stop:
         devices.wait_for_all('saved')
         raise Interrupted(_farewell(folder, number, schedule.rounds), stop)
@@ -67,8 +75,10 @@ def record(
     for row in train(
       experiment, schedule.rounds, schedule.eval_every, progress, played
     ):
+      row = _finite(row)
       rows.append(row)
-      _write(row, folder, file)
+      with devices.together():
+        _write(row, folder, file)
       bar.set_postfix_str(_news(row))
   return rows
 
@@ -76,7 +86,8 @@ def record(
 def _restore(experiment: Experiment, folder: pathlib.Path) -> Progress:
   """The newest whole checkpoint, on the devices; or the beginning."""
   start = begin(experiment)
-  found = checkpoint.restore(folder, start)
+  with devices.together():
+    found = checkpoint.restore(folder, start)
   if found is None:
     return start
   state = parallel.replicate(found.state, experiment.engine.mesh)
@@ -84,26 +95,38 @@ def _restore(experiment: Experiment, folder: pathlib.Path) -> Progress:
   return found._replace(state=jax.tree.map(jnp.array, state))
 
 
+def _finite(value: Any) -> Any:
+  """The same with None for every number that JSON does not know."""
+  if isinstance(value, dict):
+    return {name: _finite(x) for name, x in value.items()}
+  if isinstance(value, list):
+    return [_finite(x) for x in value]
+  wild = isinstance(value, float) and not math.isfinite(value)
+  return None if wild else value
+
+
 def _write(row, folder, file) -> None:
   with workdir.writing(folder):
-    file.write(json.dumps(row) + '\n')
+    file.write(json.dumps(row, allow_nan=False) + '\n')
     file.flush()
     if file.name != os.devnull:
       os.fsync(file.fileno())  # before a checkpoint that counts on it
+  workdir.check_there(folder, file)
 
 
 def _news(row) -> str:
+  told = lambda name: '?' if row[name] is None else f'{row[name]:.3f}'
   return (
-    f'personalised {row["personal_accuracy"]:.3f}, '
-    f'global {row["global_accuracy"]:.3f}, '
+    f'personalised {told("personal_accuracy")}, '
+    f'global {told("global_accuracy")}, '
     f'{metrics.size(row["uplink_bytes"] + row["downlink_bytes"])}'
   )
 
 
 def _farewell(folder, number, rounds) -> str:
   return (
-    f'{folder}: stopped and saved after round {number} of {rounds}; the same '
-    'command goes on from there'
+    f'{shown(folder)}: stopped and saved after round {number} of {rounds}; the '
+    'same command goes on from there'
   )
 
 

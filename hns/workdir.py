@@ -6,53 +6,83 @@ unfinished run goes on, and one process at a time writes.
 
 import contextlib
 import fcntl
-import importlib.metadata
+import io
 import json
 import os
 import pathlib
-import platform
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from hns import checkpoint, devices, pictures, runs
+from hns import checkpoint, devices, durable, identity, pictures, runs
 from hns.checkpoint import Progress
-from hns.config import differences
 from hns.errors import invalid
-
-_PACKAGES = (
-  'hns',
-  'jax',
-  'jaxlib',
-  'flax',
-  'optax',
-  'numpy',
-  'ml_collections',
-  'scikit-learn',
-  'tensorflow-datasets',
-)
 
 
 def check(config: dict[str, Any], workdir: pathlib.Path) -> None:
-  """Raises `InputError` if the folder holds a run of another config."""
-  path = workdir / 'config.json'
-  if not path.exists():
-    return
-  differing = _differing(json.loads(path.read_text())['config'], config)
-  if differing:
+  """Raises `InputError` if no run of this config can be in the folder.
+
+  It cannot be a folder, or holds a run of another config.
+  """
+  _check_path(workdir, config['rounds'])
+  told = _told(workdir)
+  for path, there in told.items():
+    differing = identity.differing(there['config'], config)
+    if differing:
+      raise invalid(
+        'workdir',
+        str(workdir),
+        f'holds a run of another config ({"; ".join(differing)} in '
+        f'{path.relative_to(workdir)}): give another folder',
+      )
+  if not told and rows(workdir):
     raise invalid(
       'workdir',
       str(workdir),
-      f'holds a run of another config ({"; ".join(differing)}): give another '
-      'folder',
+      'holds the metrics of a run without its config.json: put it back, or '
+      'give another folder',
     )
 
 
-def _differing(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-  """Differences of two configs but for those that change no round's numbers."""
-  alike = {'checkpoint_seconds': here['checkpoint_seconds']}
-  if there['rounds'] < here['rounds']:
-    alike['rounds'] = here['rounds']
-  return differences(there | alike, here)
+def _check_path(workdir: pathlib.Path, last: int) -> None:
+  """Raises `InputError` if the file system takes no such names."""
+  longest = checkpoint.longest(checkpoints(workdir), last)
+  base = _existing(longest)
+  names = longest.absolute().relative_to(base).parts
+  try:
+    for path in [longest, *(base / name for name in names)]:
+      with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        os.lstat(path)
+  # ValueError: a character that no file system takes.
+  except (OSError, ValueError) as error:
+    cause = getattr(error, 'strerror', None) or error
+    remedy = f'cannot be a folder ({cause}): give another'
+    raise invalid('workdir', str(workdir), remedy) from error
+
+
+def check_writable(workdir: pathlib.Path) -> None:
+  """Raises `InputError` if the folder could not be made or written."""
+  base = _existing(workdir)
+  if not base.is_dir() or not os.access(base, os.W_OK | os.X_OK):
+    cause = 'may not be written' if base.is_dir() else 'is not a folder'
+    remedy = f'cannot be written ({base} {cause}): give another folder'
+    raise invalid('workdir', str(workdir), remedy)
+
+
+def _existing(path: pathlib.Path) -> pathlib.Path:
+  """The path, or the nearest folder above it that is there."""
+  path = path.absolute()
+  return next(p for p in (path, *path.parents) if os.path.lexists(p))
+
+
+def _told(workdir: pathlib.Path) -> dict[pathlib.Path, dict[str, Any]]:
+  """What config.json says of its run; without it what checkpoints say.
+
+  Returns: by paths.
+  """
+  about = runs.about(workdir)
+  if about is None:
+    return checkpoint.abouts(checkpoints(workdir))
+  return {workdir / 'config.json': about}
 
 
 def check_shared(found: int, workdir: pathlib.Path) -> None:
@@ -64,9 +94,14 @@ def check_shared(found: int, workdir: pathlib.Path) -> None:
 
 def rows(workdir: pathlib.Path) -> list[dict[str, Any]]:
   """The metrics written so far; [] for a new folder."""
-  with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-    return runs.read(workdir)
-  return []
+  return runs.read(workdir)
+
+
+def complete(last: int, workdir: pathlib.Path) -> bool:
+  """Whether a run is there and has done its last round."""
+  found = rows(workdir)
+  there = (workdir / 'config.json').exists()
+  return there and bool(found) and found[-1]['round'] == last
 
 
 @contextlib.contextmanager
@@ -91,8 +126,17 @@ def claim(workdir: pathlib.Path) -> Iterator[TextIO]:
   processes of the run get a file that keeps nothing.
 
   Raises:
-    InputError: another run is writing there, or the folder cannot be written.
+    InputError: another run is writing there, or the folder cannot be written;
+      in all processes.
   """
+  with contextlib.ExitStack() as opened:
+    with devices.together():
+      file = opened.enter_context(_claimed(workdir))
+    yield file
+
+
+@contextlib.contextmanager
+def _claimed(workdir: pathlib.Path) -> Iterator[TextIO]:
   if not devices.is_first():
     with open(os.devnull, 'a') as file:
       yield file
@@ -100,8 +144,7 @@ def claim(workdir: pathlib.Path) -> Iterator[TextIO]:
   with writing(workdir):
     workdir.mkdir(parents=True, exist_ok=True)
     file = (workdir / 'metrics.jsonl').open('a')
-  # Closing writes what a full disk did not take, and fails once more.
-  with writing(workdir), file:
+  try:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -114,44 +157,59 @@ def claim(workdir: pathlib.Path) -> Iterator[TextIO]:
     except OSError:
       pass  # some network folders cannot be locked
     yield file
+  finally:
+    # Closing writes what a full disk did not take, and fails once more.
+    with writing(workdir):
+      file.close()
 
 
-def start(
-  config: dict[str, Any], about: dict[str, Any], workdir: pathlib.Path
-) -> None:
-  """Writes `config.json`, versions included, in the first process.
+def check_there(workdir: pathlib.Path, file: TextIO) -> None:
+  """Raises `InputError` if the file is no longer the folder's metrics.jsonl."""
+  if file.name == os.devnull:
+    return
+  try:
+    found = os.stat(workdir / 'metrics.jsonl')
+  except OSError:
+    found = None
+  if found is None or not os.path.samestat(found, os.fstat(file.fileno())):
+    raise invalid(
+      'workdir',
+      str(workdir),
+      'was removed, renamed or replaced while its run was writing: the run has '
+      'stopped; put the folder back, and the same command goes on from its '
+      'last checkpoint',
+    )
+
+
+def start(here: dict[str, Any], workdir: pathlib.Path) -> None:
+  """Writes `config.json` in the first process.
+
+  Args:
+    here: what it is to say.
+    workdir: the run's folder.
 
   Raises:
     InputError: the folder holds an unfinished run that would go on with other
-      numbers: of another config, version, dataset or device, or whose frozen
-      weights would be drawn otherwise.
+      numbers: of another config, version, dataset or device, or that began
+      with other weights; or a checkpoint there is of such a run.
   """
-  versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-  held = {
-    'config': config,
-    'versions': {'python': platform.python_version(), **versions},
-    **about,
-  }
-  path = workdir / 'config.json'
-  if path.exists() and (
-    rows(workdir) or checkpoint.numbers(checkpoints(workdir))
-  ):
-    there = json.loads(path.read_text())
-    there['versions']['python'] = held['versions']['python']
-    differing = _differing(there.pop('config'), config)
-    differing += differences(there, {**held, 'config': None})
+  abouts = checkpoint.abouts(checkpoints(workdir))
+  if rows(workdir) or checkpoint.numbers(checkpoints(workdir)):
+    abouts |= _told(workdir)
+  for path, there in abouts.items():
+    differing = identity.unlike(there, here)
     if differing:
       raise invalid(
         'workdir',
         str(workdir),
         f'holds an unfinished run, which cannot go on exactly: '
-        f'{"; ".join(differing)}; go back to that, or give another folder',
+        f'{"; ".join(differing)} (in {path.relative_to(workdir)}); go back to '
+        'that, or give another folder',
       )
   if devices.is_first():
-    part = workdir / 'config.json.part'
+    content = json.dumps(here, indent=2) + '\n'
     with writing(workdir):
-      part.write_text(json.dumps(held, indent=2) + '\n')
-      os.replace(part, path)
+      durable.replace(workdir / 'config.json', content.encode())
 
 
 def checkpoints(workdir: pathlib.Path) -> pathlib.Path:
@@ -185,11 +243,25 @@ def cut(workdir: pathlib.Path, file: TextIO, last: int) -> list[dict[str, Any]]:
 
 
 def draw(title: str, workdir: pathlib.Path, anew: bool) -> None:
-  """Draws `accuracy.png` from the metrics, `anew` or if it is not there."""
+  """Draws `accuracy.png` from the metrics, `anew` or if it is not there.
+
+  Raises:
+    InputError: it cannot be written; all else is there.
+  """
   path = workdir / 'accuracy.png'
-  if anew or not path.exists():
-    with writing(workdir):
-      pictures.one_run(rows(workdir), title).savefig(path, dpi=130)
+  if not anew and path.exists():
+    return
+  picture = io.BytesIO()
+  pictures.one_run(rows(workdir), title).savefig(picture, dpi=130, format='png')
+  try:
+    durable.replace(path, picture.getvalue())
+  except OSError as error:
+    raise invalid(
+      'workdir',
+      str(workdir),
+      'the run is complete and saved, but accuracy.png cannot be written '
+      f'({error.strerror or error}): make room, and the same command draws it',
+    ) from error
 
 
 def load(workdir: pathlib.Path, like: Progress, last: int) -> Progress:
@@ -201,8 +273,20 @@ def load(workdir: pathlib.Path, like: Progress, last: int) -> Progress:
     last: its number of rounds.
 
   Raises:
-    InputError: the run is not finished.
+    InputError: the run is not finished, or the checkpoint is another run's.
   """
+  here = runs.about(workdir)
+  for path, there in checkpoint.abouts(checkpoints(workdir)).items():
+    differing = (
+      identity.unlike(there, here) if here else ['config.json is missing']
+    )
+    if differing:
+      raise invalid(
+        'workdir',
+        str(workdir),
+        f'{path.relative_to(workdir)} is of another run '
+        f'({"; ".join(differing)}): remove it',
+      )
   found = checkpoint.restore(checkpoints(workdir), like)
   if found is None or int(found.state.round) != last:
     raise invalid('workdir', str(workdir), 'the run has not finished')
