@@ -71,13 +71,17 @@ def validate(config: Any) -> None:
     )
   table = config[config.algorithm]
   _check(table, f'{config.algorithm}.')
-  asking = {
-    'eval_split=validation': config.eval_split == 'validation',
-    f'{config.algorithm}.threshold': table.get('threshold', -1) >= 0,
-  }
-  for name, asks in asking.items():
-    if asks and not config.validation_fraction:
-      raise invalid('validation_fraction', 0, f'{name} needs some examples')
+  asking = asks_validation(config)
+  if asking and not config.validation_fraction:
+    raise invalid('validation_fraction', 0, f'{asking} needs some examples')
+
+
+def asks_validation(config: Any) -> str:
+  """What of a config needs validation examples; '' if nothing does."""
+  if config.eval_split == 'validation':
+    return 'eval_split=validation'
+  asks = config[config.algorithm].get('threshold', -1) >= 0
+  return f'{config.algorithm}.threshold' if asks else ''
 
 
 def check_types(config: Any) -> None:
@@ -111,7 +115,7 @@ def _check_table(name: str, table: Any, default: Any) -> None:
   for field, value in table.items():
     if field not in named:
       remedy = f'no such field; {name} takes {", ".join(named)}'
-      raise invalid(f'{name}.{field}', value, remedy)
+      raise invalid(name, {field: value}, remedy)
     fit(f'{name}.{field}', value, default.get(field))
   try:
     recipe.bind(None, **table)

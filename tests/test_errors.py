@@ -127,7 +127,10 @@ FILES = {
     ('--config=field.py', '.*config.densty: no such field; did you mean dens'),
     ('--config=typo.py', '.*config.rouds: no such field; did you mean rounds'),
     ('--config=null.py --help', "config='null.py': dataset=None: must be a t"),
-    ('--config=deep.py', '.*fedavg.rate=1: no such field; fedavg takes learn'),
+    (
+      '--config=deep.py',
+      ".*fedavg={'rate': 1}: no such field; fedavg takes lea",
+    ),
     ('--config=frozen.py', "config='frozen.py': needs a get_config()"),
     ('--config=latin.py', "config='latin.py': SyntaxError: .*"),
   ],
@@ -224,7 +227,7 @@ def test_python_gets_the_same_errors():
     'optimizer': 'sgd',
     'depth': 2,
   }
-  said = 'fedavg.depth=2: no such field; fedavg takes learning_rate, optimizer'
+  said = "fedavg={'depth': 2}: no such field; fedavg takes learning_rate, opt"
   with pytest.raises(InputError, match=said):
     limits.validate(config)
 
@@ -282,7 +285,10 @@ def test_what_does_not_fit_32_bits_is_refused(field):
     (dict(model='a\nb'), r"model='a\\nb': choose one of"),
     (dict(mine={}), 'mine={}: missing a required argument: .learning_rate'),
     (dict(mine=3), 'mine=3: is a table'),
-    (dict(mine={'learning_rate': 1, 'x': 2}), 'mine.x=2: .* learning_rate$'),
+    (
+      dict(mine={'learning_rate': 1, 'x': 2}),
+      "mine={'x': 2}: .* learning_rate$",
+    ),
     (
       dict(mine={'learning_rate': None}, algorithm='mine'),
       'mine.learning_rate=None: must be a number',

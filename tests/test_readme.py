@@ -1,6 +1,7 @@
 """The README's Python runs as written."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -110,3 +111,33 @@ def test_the_convolution_benchmark_runs():
   )
   assert done.returncode == 0, done.stderr
   assert done.stdout.count('client-step') == 4
+
+
+def test_what_a_wheel_holds_runs_in_an_empty_folder(tmp_path):
+  """Its configs too, by name, and what these read beside them."""
+  pytest.importorskip('setuptools')
+  build = ['-q', 'egg_info', '--egg-base', tmp_path, 'build', '--build-base']
+  subprocess.run(
+    [sys.executable, 'setup.py', *build, tmp_path],
+    cwd=ROOT,
+    check=True,
+    capture_output=True,
+  )
+  (tmp_path / 'empty').mkdir()
+  case = '--config=benchmark:scarce-cifar10-fedpm'
+  lines = ['from hns import main', 'main.main(["hns", "--help"])']
+  lines += [f'main.main(["hns", "--help", "{case}"])']
+  done = subprocess.run(
+    [sys.executable, '-c', '\n'.join(lines)],
+    cwd=tmp_path / 'empty',
+    env=os.environ | {'PYTHONPATH': str(tmp_path / 'lib')},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  folder = tmp_path / 'lib' / 'hns' / 'configs'
+  assert f'values in {folder}/digits.py:\n' in done.stdout
+  assert f'values in {folder}/benchmark.py{case[18:]}:\n' in done.stdout
+  tuned = json.loads((ROOT / 'configs' / 'tuned.json').read_text())
+  rate = tuned['scarce-cifar10-fedpm']['learning_rate']
+  assert f'  fedpm.learning_rate={rate} ' in done.stdout
