@@ -32,7 +32,6 @@ setuptools.setup(
     'ml_collections>=1.0',  # configs
     'numpy>=2.0',
     'optax>=0.2.3',  # optimisers and losses
-    'orbax-checkpoint>=0.12',  # checkpoints
     'pillow>=10.3',  # decodes the pictures of datasets
     'scikit-learn>=1.5',  # the digits
     'tensorflow-datasets>=4.9.10',  # datasets by name
