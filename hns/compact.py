@@ -22,15 +22,15 @@ Cut = dict[str, tuple[np.ndarray, np.ndarray]]
 def compact(net: Any, birth: Any) -> tuple[Any, Any]:
   """The network and what exists at birth, without units that are always 0.
 
-  A network that is not a `hns.models.Network`, or a method without a mask,
-  stays as it is.
+  A network that is not a `hns.models.Network`, or was cut before, and one of a
+  method without a mask stay as they are.
 
   Args:
     net: the plain module.
     birth: `hns.federated.Birth`, or any tree of what has the network's layout.
   """
   masks = masks_of(birth)
-  if not isinstance(net, Network) or not masks:
+  if not isinstance(net, Network) or net.full or not masks:
     return net, birth
   cut, widths = _living(net, masks)
   count = len(net.convs)

@@ -1,6 +1,7 @@
 """A model file: small, exact, and refused when it cannot be right."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -8,8 +9,19 @@ import jax
 import numpy as np
 import pytest
 from conftest import small_config
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from hns import data, devices, experiment, export
+from hns import (
+  algorithms,
+  commandline,
+  data,
+  devices,
+  experiment,
+  export,
+  models,
+  runs,
+)
+from hns import config as configs
 from hns.errors import InputError
 
 
@@ -18,6 +30,18 @@ def run(tmp_path_factory):
   folder = tmp_path_factory.mktemp('export') / 'run'
   experiment.run(small_config(model='mlp'), folder)
   return folder
+
+
+def told(monkeypatch, *words):
+  """What `hns.export` says as it ends, '' if all went well."""
+  monkeypatch.setattr(sys, 'argv', ['export', *map(str, words)])
+  monkeypatch.setattr(devices, 'start', lambda: None)  # JAX runs already
+  try:
+    export.main()
+  except SystemExit as stop:
+    assert len(str(stop).splitlines()) == 1
+    return str(stop)
+  return ''
 
 
 def test_predictions_are_those_of_the_run(run):
@@ -105,11 +129,8 @@ def test_nothing_to_do_is_said(run, monkeypatch, capsys):
 
 
 def test_a_client_that_is_not_there_is_named(run, monkeypatch):
-  words = ['export', str(run), '--client=99', '--file=model.hns']
-  monkeypatch.setattr(sys, 'argv', words)
-  monkeypatch.setattr(devices, 'start', lambda: None)  # JAX runs already
-  with pytest.raises(SystemExit, match='client=99: the run has 6'):
-    export.main()
+  said = told(monkeypatch, run, '--client=99', '--file=model.hns')
+  assert said == 'hns: client=99: the run has 6, from 0'
 
 
 def test_the_command_exports_and_another_process_evaluates(run, tmp_path):
@@ -122,3 +143,233 @@ def test_the_command_exports_and_another_process_evaluates(run, tmp_path):
   )
   expected = export.evaluate(run, file.read_bytes(), 2)
   assert done.stdout.strip() == f'accuracy {expected:.4f}', done.stderr
+
+
+def test_a_folder_may_be_a_text(run):
+  content = export.from_run(run, 0)
+  assert export.from_run(str(run), 0) == content
+  accuracy = export.evaluate(run, content, 0)
+  assert export.evaluate(str(run), content, 0) == accuracy
+  assert export.trained(str(run), None)[0].dataset == 'digits'
+
+
+@pytest.mark.parametrize(
+  'word',
+  [
+    *('²', '١', '-1', '+1', ' 1', '1 ', '1_0', '1.0', '0x1', '', 'Global'),
+    *('9' * 19, '9' * 5000, 'None', '1\n'),
+  ],
+)
+def test_a_client_is_a_number_in_ascii(run, monkeypatch, word):
+  said = told(monkeypatch, run, f'--client={word}', '--file=model.hns')
+  assert said.endswith(': write a number from 0, or global')
+  assert said.startswith(f'hns: client={word!r}')
+
+
+@pytest.mark.parametrize('client', [-1, 6, 10**20, '1', 0.5])
+def test_a_client_is_one_of_the_run_s(run, client):
+  with pytest.raises(InputError, match='client=.*: the run has 6, from 0'):
+    export.from_run(run, client)
+
+
+def correct(net, arrays, run, client=None):
+  """The accuracy of arrays in a plain network on test pictures of a run."""
+  arrays = dict(arrays)
+  mean, deviation = arrays.pop('scale')
+  params = unflatten_dict(arrays, sep='/')
+  built = experiment.build(configs.base(**runs.about(run)['config']))
+  images = np.asarray(built.federation.examples.images)
+  rows = jax.tree.map(np.asarray, built.federation.test)
+  chosen = range(len(rows.size)) if client is None else [client]
+  index = np.concatenate([rows.index[c][: rows.size[c]] for c in chosen])
+  x = (images[index] - mean) / deviation
+  logits = net.apply({'params': params}, np.float32(x))
+  labels = np.asarray(built.federation.examples.labels)[index]
+  return np.mean(np.argmax(logits, -1) == labels)
+
+
+@pytest.mark.parametrize(
+  'fields',
+  [
+    dict(algorithm='fedavg', model='tiny'),
+    dict(algorithm='fedper', model='tiny'),
+    dict(algorithm='hidenseek', model='mlp', density=0.03),
+    dict(
+      algorithm='signsgd',
+      model='cnn',
+      density=0.02,
+      signsgd=dict(pruned=True),
+    ),
+  ],
+  ids=lambda fields: fields['algorithm'],
+)
+def test_arrays_are_the_model_in_any_program(tmp_path, monkeypatch, fields):
+  """Also where pruning has cut units off."""
+  rows = experiment.run(small_config(rounds=1, **fields), tmp_path / 'run')
+  net = models.create(fields['model'], 10)
+  like = net.init(jax.random.key(0), np.zeros((1, 8, 8, 1)))['params']
+  shapes = {k: x.shape for k, x in flatten_dict(like, sep='/').items()}
+  file = tmp_path / 'model.npz'
+  for client in (None, 2):
+    word = 'global' if client is None else client
+    assert not told(
+      monkeypatch, tmp_path / 'run', f'--client={word}', f'--file={file}'
+    )
+    with np.load(file) as held:
+      arrays = dict(held)
+    assert {x.dtype for x in arrays.values()} == {np.dtype(np.float32)}
+    assert {k: x.shape for k, x in arrays.items()} == {**shapes, 'scale': (2,)}
+    name = 'global_accuracy' if client is None else 'client_accuracies'
+    expected = rows[-1][name] if client is None else rows[-1][name][client]
+    found = correct(net, arrays, tmp_path / 'run', client)
+    assert found == pytest.approx(expected, abs=1e-4)
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['model.npz', 'run']
+
+
+def test_arrays_of_signs_are_weights_times_signs(run):
+  model = export.load(export.from_run(run, 1))
+  kernel = jax.tree.map(
+    lambda w, m, s: np.asarray(w * m * s),
+    *(model.variables[name] for name in ('weights', 'mask', 'signs')),
+  )
+  found = export.arrays(run, 1)
+  for layer in ('Dense_0', 'Dense_1', 'Dense_2'):
+    whole, part = found[f'{layer}/kernel'], kernel[layer]['kernel']
+    assert np.sum(whole != 0) == np.sum(part != 0)
+    np.testing.assert_array_equal(
+      np.sort(whole[whole != 0]), np.sort(part[part != 0])
+    )
+  np.testing.assert_array_equal(found['scale'], np.float32(model.spec.scale))
+
+
+def test_a_run_without_signs_asks_for_arrays(tmp_path, monkeypatch):
+  folder = tmp_path / 'run'
+  experiment.run(small_config(algorithm='fedavg', rounds=1), folder)
+  said = told(monkeypatch, folder, f'--file={tmp_path / "model.hns"}')
+  assert 'fedavg: its models are not signs' in said
+  assert '--file=NAME.npz' in said
+  assert [p.name for p in tmp_path.iterdir()] == ['run']
+
+
+def test_a_place_that_cannot_be_written_is_refused_first(
+  run, tmp_path, monkeypatch
+):
+  build = lambda config: pytest.fail('an experiment was built')
+  monkeypatch.setattr(experiment, 'build', build)
+  for file in (tmp_path, tmp_path / 'none' / 'model.hns', '/dev/null'):
+    said = told(monkeypatch, run, f'--file={file}')
+    assert 'must be a file, in a folder that exists' in said
+
+
+def test_other_pictures_of_the_same_name_are_refused(run):
+  spec = export.load(export.from_run(run, None)).spec
+  other = export.redraw(spec._replace(image=(8, 4, 1)))
+  content = export.dump(other.spec, other.variables)
+  with pytest.raises(InputError, match=r'image=\(8, 4, 1\): the run has'):
+    export.evaluate(run, content, None)
+
+
+@pytest.mark.parametrize('content', ['', '{"config"', '[]', '{}', '\0'])
+def test_a_damaged_config_is_named(run, tmp_path, monkeypatch, content):
+  (tmp_path / 'config.json').write_text(content)
+  said = told(monkeypatch, tmp_path, '--file=model.hns')
+  assert f'{tmp_path / "config.json"}: cannot be read' in said
+
+
+@pytest.mark.parametrize('content', [b'', b'HNSM', b'\0' * 2**23])
+def test_a_file_that_is_no_model_is_refused(
+  run, tmp_path, monkeypatch, content
+):
+  (tmp_path / 'model.hns').write_bytes(content)
+  said = told(monkeypatch, run, f'--evaluate={tmp_path / "model.hns"}')
+  assert said == 'hns: this is not a model that hns.export wrote'
+
+
+OWN = """
+from hns import algorithms, config, data, models
+
+
+def mine(given, learning_rate):
+  return algorithms.hidenseek(
+    given, learning_rate, 'signs', 4, 'sign', False, False
+  )
+
+
+def inverted():
+  digits = data.digits()
+  return digits._replace(
+    train_images=255 - digits.train_images, test_images=255 - digits.test_images
+  )
+
+
+algorithms.RECIPES['mine'] = mine
+data.SOURCES['inverted'] = inverted
+models.MODELS['own'] = lambda classes: models.Network(classes, dense=(64,))
+
+
+def get_config():
+  return config.base(
+    **dict(algorithm='mine', mine=dict(learning_rate=0.03), dataset='inverted'),
+    **dict(model='own', num_clients=4, cohort=2, rounds=1, local_epochs=1),
+    **dict(pruning_steps=2, examples_per_client=20),
+  )
+"""
+
+
+@pytest.fixture
+def forget():
+  """Takes out of this process the names that were registered since."""
+  registries = algorithms.RECIPES, data.SOURCES, models.MODELS
+  before = [set(names) for names in registries]
+
+  def forget():
+    for names, there in zip(registries, before):
+      for name in names.keys() - there:
+        del names[name]
+
+  yield forget
+  forget()
+
+
+def test_names_that_a_config_file_registers(
+  tmp_path, monkeypatch, capsys, forget
+):
+  file, folder, model = (tmp_path / n for n in ('own.py', 'run', 'model.hns'))
+  file.write_text(OWN)
+  experiment.run(commandline.read(str(file)), folder)
+  arrays = tmp_path / 'model.npz'
+  actions = f'--file={model}', f'--file={arrays}', f'--evaluate={model}'
+  for action in actions:
+    forget()
+    said = told(monkeypatch, folder, action)
+    assert re.search(r"='(mine|own)': not known here: give --config=FILE", said)
+    assert told(monkeypatch, folder, action, f'--config={file}') == ''
+  assert capsys.readouterr().out.split('\n')[-2].startswith('accuracy ')
+  assert export.arrays(folder, None)['Dense_0/kernel'].shape == (64, 64)
+
+
+@pytest.mark.parametrize(
+  'field, name',
+  [
+    *(('algorithm', 'mine'), ('model', 'own'), ('dataset', 'inverted')),
+    *(('pruning', 'fisher'), ('partition', 'rings'), ('upload', 'words')),
+  ],
+)
+def test_a_name_that_is_not_registered_is_told(
+  run, tmp_path, monkeypatch, field, name
+):
+  about = json.loads((run / 'config.json').read_text())
+  about['config'][field] = name
+  if field == 'algorithm':
+    about['config'][name] = {'learning_rate': 0.1}
+  (tmp_path / 'config.json').write_text(json.dumps(about))
+  said = told(monkeypatch, tmp_path, '--file=model.hns')
+  assert f'{field}={name!r}: not known here: give --config=FILE' in said
+
+
+def test_a_method_s_table_may_hold_such_names(run, tmp_path, monkeypatch):
+  about = json.loads((run / 'config.json').read_text())
+  about['config']['hidenseek']['gate'] = 'ours'
+  (tmp_path / 'config.json').write_text(json.dumps(about))
+  said = told(monkeypatch, tmp_path, '--file=model.hns')
+  assert "gate='ours': not known here: give --config=FILE" in said

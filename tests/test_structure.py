@@ -27,6 +27,7 @@ FLOORS = [
   {'workdir', 'loop', 'limits'},
   {'record', 'sweeps'},
   {'experiment', 'commandline'},
+  {'model_file'},
   {'main', 'export', 'femnist'},
 ]
 
