@@ -2,6 +2,14 @@
 
 `RandomState` is NumPy's one generator whose stream is promised never to
 change, so a seed gives the same partition on any machine.
+
+A partition of your own is a function in `PARTITIONS` that returns the clients'
+examples, a list of indices into the train split for each:
+
+  PARTITIONS['mine'] = lambda rng, train, each, scheme, test: lists
+
+`validation_fraction` of a list is then kept for validation, and the client's
+test examples are dealt to it by the labels that it holds.
 """
 
 import math
@@ -9,7 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hns.dealing import deal_test
 from hns.errors import invalid
+from hns.pools import checked_pools
 
 
 class Labelled(NamedTuple):
@@ -36,6 +46,8 @@ class Scheme(NamedTuple):
     validation: share of a client's examples kept for validation, on top of
       `examples`.
     test: test examples a client, at most.
+    asking: what asks for validation examples, such as eval_split=validation;
+      '' if nothing does, so that a client may be without.
   """
 
   clients: int
@@ -44,6 +56,7 @@ class Scheme(NamedTuple):
   alpha: float
   validation: float
   test: int
+  asking: str = ''
 
 
 class Shares(NamedTuple):
@@ -60,8 +73,9 @@ def divide(
   """Shares out a dataset; `name` is one of `PARTITIONS`.
 
   Raises:
-    InputError: a client would be left without train or test examples, or the
-      scheme asks for more than there is.
+    InputError: a client would be left without examples that it needs, the
+      scheme asks for more than there is, or a partition of the user's own
+      returned something else than lists of examples.
   """
   rng = np.random.RandomState(seed)
   each = math.ceil(round(scheme.examples / (1 - scheme.validation), 9))
@@ -73,6 +87,7 @@ def divide(
       scheme.examples,
       f'{error}, validation included: lower it, or num_clients',
     ) from None
+  pools = checked_pools(name, pools, scheme.clients, len(train.labels))
   halves = [hold_out(rng, pool, each, scheme) for pool in pools]
   if name == 'natural':
     tests = [
@@ -89,6 +104,7 @@ def divide(
 
 def iid(rng, labels, clients: int, each: int) -> list[np.ndarray]:
   """`each` examples a client drawn from all alike; 0 shares out everything."""
+  _one_each(clients, len(labels))
   _enough(clients * each, len(labels), 'the dataset')
   order = rng.permutation(len(labels))
   return np.array_split(order[: clients * each] if each else order, clients)
@@ -108,6 +124,7 @@ def shards(
     raise invalid(
       'classes_per_client', classes, f'the data has {len(names)} classes'
     )
+  _one_each(clients, len(labels))
   chosen = _deal_classes(rng, clients, classes, len(names))
   pools = [[] for _ in range(clients)]
   for number, name in enumerate(names):
@@ -184,40 +201,6 @@ def hold_out(rng, pool, each, scheme) -> tuple[np.ndarray, np.ndarray]:
   return pool[size:], pool[:size]
 
 
-def deal_test(
-  rng, pools, train_labels, test_labels, each: int
-) -> list[np.ndarray]:
-  """Test examples with each client's own label distribution.
-
-  A class's test examples are dealt round to its holders without overlap, and
-  from the start again where there are fewer than are asked for.
-
-  Args:
-    rng: a `RandomState`.
-    pools: the clients' examples, indices into `train_labels`.
-    train_labels, test_labels: int [n].
-    each: test examples a client, at most; fewer where a class of his has too
-      few for his distribution.
-  """
-  counts = np.stack(
-    [np.bincount(train_labels[p], minlength=_top(train_labels)) for p in pools]
-  )
-  stock = np.bincount(test_labels, minlength=counts.shape[1])
-  stock = stock[: counts.shape[1]]
-  wanted = np.stack([_affordable(c, stock, each) for c in counts])
-  tests = [[] for _ in pools]
-  for name in np.flatnonzero(wanted.sum(0)):
-    order = rng.permutation(np.flatnonzero(test_labels == name))
-    start = 0
-    for client in np.flatnonzero(wanted[:, name]):
-      size = min(wanted[client, name], len(order))
-      places = np.arange(start, start + size) % max(len(order), 1)
-      tests[client].append(order[places])
-      start += size
-  empty = np.zeros(0, int)
-  return [np.concatenate([empty, *parts]) for parts in tests]
-
-
 def pad(pools: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
   """Index table int32 [clients, width], padded with 0, and sizes [clients]."""
   sizes = np.array([len(p) for p in pools], np.int32)
@@ -228,21 +211,27 @@ def pad(pools: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check(shares: Shares, scheme: Scheme) -> None:
-  """Raises `InputError` if a client has no examples in a split."""
-  for split in shares._fields:
-    if split == 'validation' and not scheme.validation:
-      continue
-    for client, examples in enumerate(getattr(shares, split)):
-      if not len(examples):
-        raise invalid(
-          'num_clients',
-          len(shares.train),
-          f'client {client} is left without {split} examples: take fewer '
-          'clients, more examples_per_client, or a larger alpha',
-        )
+  """Raises `InputError` if a client lacks examples in a split that it needs."""
+  clients = len(shares.train)
+  for client, (train, validation, test) in enumerate(zip(*shares)):
+    without = f'client {client} is left without'
+    if not len(train):
+      remedy = 'take fewer clients, more examples_per_client, or a larger alpha'
+      raise invalid('num_clients', clients, f'{without} examples: {remedy}')
+    if not len(test):
+      remedy = 'the test split has none of its classes'
+      raise invalid(
+        'num_clients', clients, f'{without} test examples: {remedy}'
+      )
+    if scheme.asking and not len(validation):
+      remedy = (
+        f'{without} validation examples, which {scheme.asking} needs: give '
+        f'every client two, or change {scheme.asking.split("=")[0]}'
+      )
+      raise invalid('validation_fraction', scheme.validation, remedy)
 
 
-# A new partition: (rng, train, pool size, scheme, test) -> pools of indices.
+# (rng, train, pool size, scheme, test) -> one list of indices a client.
 PARTITIONS = {
   'iid': lambda rng, data, each, s, test: iid(
     rng, data.labels, s.clients, each
@@ -269,29 +258,6 @@ def _deal_classes(rng, clients, classes, total) -> list[list[int]]:
   return dealt
 
 
-def _affordable(counts, stock, each) -> np.ndarray:
-  """Seats in the proportions of `counts`, as many as the stock allows."""
-  counts = np.where(stock > 0, counts, 0)
-  held = counts > 0
-  if not held.any():
-    return counts
-  share = counts[held] / counts.sum()
-  return _apportion(counts, min(each, int(min(stock[held] / share))))
-
-
-def _apportion(counts: np.ndarray, total: int) -> np.ndarray:
-  """`total` seats in the proportions of `counts`, by largest remainder."""
-  exact = counts / max(counts.sum(), 1) * total
-  seats = np.floor(exact).astype(int)
-  order = np.argsort(seats - exact, kind='stable')
-  seats[order[: int(round(exact.sum())) - seats.sum()]] += 1
-  return seats
-
-
-def _top(labels: np.ndarray) -> int:
-  return int(labels.max()) + 1
-
-
 class _TooFew(Exception):
   """A partition asks for more examples than there are."""
 
@@ -299,3 +265,9 @@ class _TooFew(Exception):
 def _enough(wanted: int, available: int, where: str) -> None:
   if wanted > available:
     raise _TooFew(f'{where} has {available} examples, {wanted} are asked for')
+
+
+def _one_each(clients: int, examples: int) -> None:
+  if clients > examples:
+    remedy = f'clients are left without examples: there are {examples}'
+    raise invalid('num_clients', clients, remedy)

@@ -15,7 +15,7 @@ class Examples(NamedTuple):
   """All examples of all clients, once, on the device.
 
   Attributes:
-    images: uint8 [n, h, w, c].
+    images: uint8 or float32 [n, h, w, c].
     labels: int32 [n].
     scale: float32 [2], mean and standard deviation of the pixels.
   """
@@ -78,8 +78,8 @@ def steps_of(plan: Plan, size: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def client_rows(rows: Rows, index: jax.Array) -> Rows:
-  """A client's rows; none for an index past the last client."""
-  present = index < rows.size.shape[0]
+  """A client's rows; none for an index that no client has."""
+  present = (index >= 0) & (index < rows.size.shape[0])
   return Rows(rows.index[index], jnp.where(present, rows.size[index], 0))
 
 

@@ -151,6 +151,82 @@ def test_bad_schemes_name_field_and_value(name, fields, said):
     divide(name, **fields)
 
 
+SIZES = [300, 5, 2, 30, 1, 200]
+OWN = np.split(np.random.RandomState(0).permutation(538), np.cumsum(SIZES)[:-1])
+
+
+def own(lists, **fields):
+  """Shares that a user's own lists of examples give."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(partition.PARTITIONS, 'own', lambda *given: lists)
+    return divide('own', **{'clients': 6, **fields})
+
+
+def test_own_lists_of_any_sizes_are_the_clients():
+  shares = own([OWN[0].tolist(), *OWN[1:]], validation=0.2)
+  assert [len(p) for p in shares.validation] == [60, 1, 1, 6, 0, 40]
+  for mine, train, held_out in zip(OWN, shares.train, shares.validation):
+    both = np.concatenate([train, held_out])
+    np.testing.assert_array_equal(np.sort(both), np.sort(mine))
+  assert all(1 <= len(test) <= SCHEME.test for test in shares.test)
+
+
+def test_one_example_is_too_few_where_validation_is_asked_for():
+  said = (
+    'validation_fraction=0.2: client 4 is left without validation examples, '
+    'which eval_split=validation needs: give every client two, or change '
+    'eval_split'
+  )
+  with pytest.raises(InputError) as error:
+    own(OWN, asking='eval_split=validation')
+  assert str(error.value) == said
+  assert len(own(OWN[:4], clients=4, asking='lotteryfl.threshold').train) == 4
+
+
+def test_a_writer_of_one_picture_is_a_client():
+  train = Labelled(np.array([0, 1, 1]), np.array([3, 8, 8]))
+  scheme = SCHEME._replace(clients=2, examples=0)
+  shares = partition.divide(0, 'natural', train, train, scheme)
+  assert sorted(map(len, shares.train)) == [1, 1]
+  assert sorted(map(len, shares.validation)) == [0, 1]
+  scheme = scheme._replace(asking='lotteryfl.threshold')
+  with pytest.raises(InputError, match='validation_fraction.*change lotteryfl'):
+    partition.divide(0, 'natural', train, train, scheme)
+
+
+@pytest.mark.parametrize(
+  'lists,said',
+  [
+    (OWN[:5], "num_clients=6: partition 'own' returned lists for 5"),
+    ([*OWN, [1]], "num_clients=6: partition 'own' returned lists for 7"),
+    ([*OWN[:5], [7, 3000]], 'client 5: index 1 is 3000: must be in 0..2999'),
+    ([[-1], *OWN[1:]], 'client 0: index 0 is -1: must be in 0..2999'),
+    ([*OWN[:5], [2**40]], 'client 5: index 0 is 1099511627776: must be'),
+    ([[1, 2.5], *OWN[1:]], r'client 0: .* not float64 .*index 1 is 2.5'),
+    ([*OWN[:5], [4, 5, 4]], 'client 5: index 2 is 4, which is there before'),
+    ([*OWN[:5], np.ones(3000, bool)], 'client 5: .*np.flatnonzero of a mask'),
+    ([*OWN[:5], [[1, 2], [3]]], 'client 5: .*not of lists'),
+    ([*OWN[:5], [[1, 2]]], r'client 5: .*not int64 \[1, 2\]'),
+    ([*OWN[:5], ['7']], 'client 5: .*not <U1'),
+    ([*OWN[:5], None], r'client 5: .*not object \[\]'),
+    (dict(enumerate(OWN)), r'client 0: .*not int64 \[\]'),
+    (None, "partition='own': must return a list of indices .* NoneType"),
+    ([*OWN[:5], []], 'num_clients=6: client 5 is left without examples'),
+  ],
+)
+def test_own_lists_that_cannot_be_are_named(lists, said):
+  with pytest.raises(InputError, match=said) as error:
+    own(lists)
+  assert '\n' not in str(error.value)
+
+
+def test_a_client_whose_classes_are_never_tested_is_named():
+  train, test = (Labelled(np.array(x), np.zeros(0)) for x in ([0, 1], [0, 0]))
+  scheme = SCHEME._replace(clients=2, examples=0)
+  with pytest.raises(InputError, match='client . .* test .* none of its class'):
+    partition.divide(0, 'iid', train, test, scheme)
+
+
 def test_scarce_test_examples_are_dealt_again():
   rng = np.random.RandomState(0)
   labels = np.repeat([0, 1], 50)
