@@ -6,6 +6,7 @@ A file from `pack` holds many runs.
 import collections
 import functools
 import gzip
+import io
 import json
 import os
 import pathlib
@@ -14,7 +15,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from hns import runs
+from hns import durable, runs
 from hns.errors import InputError, invalid
 from hns.runs import Row, leaves
 
@@ -105,6 +106,9 @@ def once(found: list[Saved]) -> tuple[list[Saved], list[str]]:
       continue
     first, second = sorted((other, run), key=lambda r: -sum(map(len, r.rows)))
     kept[key] = first
+    if first.folder.resolve() == second.folder.resolve():
+      said.append(f'{second.folder}: given twice, counted once')
+      continue
     said.append(
       f'{second.folder}: left out, the same run as {first.folder} (config and '
       f'seed){_deviation(second.rows, first.rows)}'
@@ -136,15 +140,20 @@ def _deviation(left_out: list[Row], kept: list[Row]) -> str:
 
 
 def pack(saved: list[Saved], path: pathlib.Path) -> None:
-  """Writes runs as one file, a line each, without lists in their rows."""
+  """Writes runs as one file, a line each, without lists in their rows.
+
+  Raises `OSError`; a file that was there is then as it was.
+  """
+  flat = lambda row: {k: v for k, v in row.items() if not isinstance(v, list)}
+  lines = [
+    json.dumps([folder.name, about, list(map(flat, rows))]) + '\n'
+    for folder, about, rows in saved
+  ]
   # No time in the header: the same runs give the same bytes.
-  with open(path, 'wb') as raw, gzip.GzipFile('', 'wb', 9, raw, 0) as file:
-    for folder, about, rows in saved:
-      flat = [
-        {k: v for k, v in row.items() if not isinstance(v, list)}
-        for row in rows
-      ]
-      file.write(json.dumps([folder.name, about, flat]).encode() + b'\n')
+  raw = io.BytesIO()
+  with gzip.GzipFile('', 'wb', 9, raw, 0) as file:
+    file.write(''.join(lines).encode())
+  durable.replace(path, raw.getvalue())
 
 
 def matching(

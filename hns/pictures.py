@@ -4,6 +4,7 @@ A picture is a function of groups of runs (`hns.groups.Group`) that returns a
 figure, or None if no run tells what it shows; `PICTURES` holds them all.
 """
 
+import collections
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,33 +14,42 @@ import tqdm
 from matplotlib.figure import Figure
 
 from hns import versus
-from hns.metrics import size
+from hns.axes import curve, figure_of, in_bytes
+from hns.runs import Row
 
-_STYLES = ('o-', 's--', '^:', 'v-.', 'D-', 'x--', '*:', '+-.')
 _HATCHES = ('', '///', '...', 'xxx', '\\\\\\', '+++', 'ooo', '---')
+# What a run's own picture shows: in words, and how.
+_LINES = {
+  'held_accuracy': ('as held (mean of clients)', 'D-'),
+  'held_accuracy_p10': ('as held (worst tenth)', '^:'),
+  'personal_accuracy': ('personalised (mean of clients)', 'o-'),
+  'personal_accuracy_p10': ('personalised (worst tenth)', 'v:'),
+  'global_accuracy': ('global', 's--'),
+}
 _BESIDE = dict(loc='center left', bbox_to_anchor=(1.02, 0.5), fontsize=8)
 
 
-def one_run(rows: list[dict[str, Any]], title: str) -> Figure:
-  """A run's accuracies against rounds and against bytes."""
+def one_run(rows: list[Row], title: str) -> Figure:
+  """A run's accuracies against rounds and against bytes.
+
+  Those that a row tells; a line has a gap where one is missing.
+  """
   figure = Figure(figsize=(9, 3.6), layout='constrained')
   rounds, traffic = figure.subplots(1, 2, sharey=True)
-  bytes_so_far = [r['uplink_bytes'] + r['downlink_bytes'] for r in rows]
+  told = lambda name: np.array([row.get(name) for row in rows], float)
+  sent = told('uplink_bytes') + told('downlink_bytes')
   places = (
-    (rounds, [r['round'] for r in rows], 'round'),
-    (traffic, bytes_so_far, 'bytes sent so far, both directions'),
+    (rounds, told('round'), 'round'),
+    (traffic, sent, 'bytes sent so far, both directions'),
   )
   for axes, x, label in places:
-    for name, text, style in (
-      ('personal_accuracy', 'personalised (mean of clients)', 'o-'),
-      ('personal_accuracy_p10', 'personalised (worst tenth)', 'v:'),
-      ('global_accuracy', 'global', 's--'),
-    ):
-      y = [r[name] for r in rows]
-      axes.plot(x, y, style, markersize=3, linewidth=1.3, label=text)
+    for name, (text, style) in _LINES.items():
+      if any(name in row for row in rows):
+        y = told(name)
+        axes.plot(x, y, style, markersize=3, linewidth=1.3, label=text)
     axes.set_xlabel(label)
     axes.grid(alpha=0.3)
-  traffic.xaxis.set_major_formatter(lambda x, _: size(x))
+  in_bytes(traffic)
   rounds.set_ylabel('test accuracy')
   rounds.set_ylim(0, 1.02)
   rounds.legend(loc='lower right', fontsize=8)
@@ -51,17 +61,17 @@ def accuracy(groups: list[Any]) -> Figure:
   """Personalised accuracy, mean and range over seeds, a row a dataset."""
   titles = 'round', 'bytes sent so far, both directions', 'seconds of training'
   datasets = _alike(groups, 'dataset')
-  figure, rows = _panels(datasets, 3, sharey='row')
+  figure, rows = figure_of(datasets, 3, sharey='row')
   for chosen, panels in zip(datasets, rows):
     for number, group in enumerate(chosen):
       y = series(group, 'personal_accuracy')
       for axes, x in zip(panels, _clocks(group)):
-        _curve(axes, x, y, number, group.label)
+        curve(axes, x, y, number, group.label)
     for axes, title in zip(panels, titles):
       axes.set_xlabel(title)
     panels[0].set_ylabel(f'{_data(chosen)}\npersonalised test accuracy')
     panels[1].set_xscale('log')
-    panels[1].xaxis.set_major_formatter(lambda x, _: size(x))
+    in_bytes(panels[1], 0)
     panels[2].legend(*panels[0].get_legend_handles_labels(), **_BESIDE)
   return figure
 
@@ -156,10 +166,11 @@ def _pruning(group) -> str:
 
 def _densities(group) -> dict[str, float]:
   """By layer, the share of its weights that is left."""
-  found = {
-    name: np.mean([run[name][0] / run[name][1] for run in group.layers])
-    for name in group.layers[0]
-  }
+  shares = collections.defaultdict(list)
+  for run in group.layers:
+    for name, (left, whole) in run.items():
+      shares[name].append(left / whole)
+  found = {name: np.mean(values) for name, values in shares.items()}
   # Conv_2 before Conv_10 before Dense_0.
   order = lambda name: (name.split('_')[0], len(name), name)
   return {name: found[name] for name in sorted(found, key=order)}
@@ -178,14 +189,14 @@ def signs(groups: list[Any]) -> Figure | None:
     'agree_with_clients': 'two clients agree',
     'flip_rate': 'the server flips in a round',
   }
-  figure, rows = _panels(datasets, len(names), sharey=False)
+  figure, rows = figure_of(datasets, len(names), sharey=False)
   for chosen, panels in zip(datasets, rows):
     for axes, (name, title) in zip(panels, names.items()):
       # Numbered among all, so that a method looks as in other pictures.
       for number, group in enumerate(chosen):
         if group in telling:
           x = series(group, 'round')[0]
-          _curve(axes, x, series(group, name), number, group.label)
+          curve(axes, x, series(group, name), number, group.label)
       axes.set_xlabel('round')
       axes.set_title(title, fontsize=9)
     panels[1].sharey(panels[0])
@@ -244,16 +255,22 @@ def write(groups: list[Any], folder: pathlib.Path) -> dict[str, str]:
 
 
 def series(group: Any, name: str) -> np.ndarray:
-  """A metric, float [seeds, rows], of the rows that every seed has."""
-  rows = zip(*([row[name] for row in rows] for rows in group.rows))
+  """A metric, float [seeds, rows], of the rows that every seed has.
+
+  NaN where a row does not tell it.
+  """
+  rows = zip(*([row.get(name) for row in rows] for rows in group.rows))
   return np.array(list(rows), float).T
 
 
 def _telling(groups, name: str) -> list[Any]:
-  """The groups whose every row tells this metric."""
-  return [
-    g for g in groups if all(name in row for rows in g.rows for row in rows)
-  ]
+  """The groups whose every row tells this metric, in finite numbers."""
+
+  def tells(row):
+    value = row.get(name)
+    return None not in (value if isinstance(value, list) else [value])
+
+  return [g for g in groups if all(tells(r) for rows in g.rows for r in rows)]
 
 
 def _alike(groups, *fields: str) -> list[list[Any]]:
@@ -267,34 +284,3 @@ def _alike(groups, *fields: str) -> list[list[Any]]:
 
 def _data(groups) -> str:
   return groups[0].config['dataset']
-
-
-def _panels(datasets, columns: int, sharey: Any) -> tuple[Figure, np.ndarray]:
-  """A figure with a row of axes a dataset."""
-  size = (4 * columns + 2.5, 2.9 * len(datasets))
-  figure = Figure(figsize=size, layout='constrained')
-  shape = len(datasets), columns
-  panels = figure.subplots(*shape, sharey=sharey, squeeze=False)
-  for axes in panels.flat:
-    axes.grid(alpha=0.3)
-  return figure, panels
-
-
-def _curve(axes, x, values, number: int, label: str) -> None:
-  """Mean and range of values, float [seeds, rows]; level if x stays 0."""
-  color, mean = f'C{number % 10}', values.mean(0)
-  if not x[-1]:
-    axes.axhline(mean[-1], linestyle=':', linewidth=1, color=color)
-    place = dict(xycoords=('axes fraction', 'data'), ha='right', va='bottom')
-    axes.annotate(f'{label}: 0 B', (0.98, mean[-1]), fontsize=8, **place)
-    return
-  style = _STYLES[number % len(_STYLES)]
-  every = max(1, len(x) // 10)
-  axes.plot(
-    *(x, mean, style),
-    color=color,
-    markersize=4,
-    markevery=every,
-    label=label,
-  )
-  axes.fill_between(x, values.min(0), values.max(0), color=color, alpha=0.2)

@@ -12,20 +12,25 @@ without what each client did.
 """
 
 import argparse
+import collections
+import contextlib
 import csv
+import math
 import os
 import pathlib
 import statistics
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tqdm
 
 from hns import pictures, versus
-from hns.errors import InputError
+from hns.errors import InputError, invalid
 from hns.groups import Group, group, load, matching, pack
-from hns.metrics import mean_sd, size
+from hns.metrics import size
+from hns.runs import Row
 
 _COLUMNS = {
   'round': ('round', '{:d}'),
@@ -33,23 +38,29 @@ _COLUMNS = {
   'personal_accuracy_p10': ('worst tenth', '{:.3f}'),
   'held_accuracy': ('held', '{:.3f}'),
   'global_accuracy': ('global', '{:.3f}'),
+  'train_loss': ('objective', '{:.3g}'),
+  'diverged_clients': ('diverged', '{:.3f}'),
   'uplink_bytes': ('up', None),
   'downlink_bytes': ('down', None),
   'seconds': ('s/round', '{:.2f}'),
 }
 
 
-def table(rows: list[dict[str, Any]], most: int = 8) -> str:
-  """A text table of at most `most` rows, evenly chosen, the last included."""
+def table(rows: list[Row], most: int = 8) -> str:
+  """A text table of at most `most` rows, evenly chosen, the last included.
+
+  Its columns are those that a row tells; `-` stands for a number that is not
+  finite.
+  """
   step = max(1, -(-len(rows) // most))
   chosen = rows[::-1][::step][::-1]
-  cells = [[title for title, _ in _COLUMNS.values()]] + [
-    [
-      (form.format(row[name]) if form else size(row[name]))
-      if name in row
-      else ''
-      for name, (_, form) in _COLUMNS.items()
-    ]
+  told = {
+    name: column
+    for name, column in _COLUMNS.items()
+    if any(name in row for row in rows)
+  }
+  cells = [[title for title, _ in told.values()]] + [
+    [_cell(row, name, form) for name, (_, form) in told.items()]
     for row in chosen
   ]
   widths = [max(map(len, column)) for column in zip(*cells)]
@@ -59,8 +70,19 @@ def table(rows: list[dict[str, Any]], most: int = 8) -> str:
   )
 
 
+def _cell(row: Row, name: str, form: str | None) -> str:
+  """A number of a row, as bytes without a format; '' where it is not told."""
+  value = row.get(name)
+  if value is None or not math.isfinite(value):
+    return '-' if name in row else ''
+  return form.format(value) if form else size(value)
+
+
 def compare(groups: list[Group]) -> str:
-  """A Markdown table: the last round's metrics, mean and sd over seeds."""
+  """A Markdown table: the last round's metrics, mean and sd over seeds.
+
+  `-` stands for a number that not all seeds have.
+  """
   titles = (
     'dataset | clients | method | weights sent down | round | seeds '
     '| held | its worst tenth | personalised | its worst tenth | global '
@@ -71,9 +93,8 @@ def compare(groups: list[Group]) -> str:
 
 def _cells(group: Group) -> list[str]:
   """One row of `compare`."""
-  pick = lambda name: [
-    rows[-1][name] for rows in group.rows if name in rows[-1]
-  ]
+  last = [rows[-1] for rows in group.rows]
+  pick = lambda name: [row[name] for row in last]
   accuracies = (
     *('held_accuracy', 'held_accuracy_p10'),
     *('personal_accuracy', 'personal_accuracy_p10', 'global_accuracy'),
@@ -85,7 +106,7 @@ def _cells(group: Group) -> list[str]:
     f'{round(statistics.mean(group.weights)):,}',
     '/'.join(sorted({str(number) for number in pick('round')})),
     ' '.join(map(str, group.seeds)),
-    *(mean_sd(pick(name)) for name in accuracies),
+    *(versus.over_seeds(last, name) for name in accuracies),
     size(statistics.mean(pick('uplink_bytes'))),
     size(statistics.mean(pick('downlink_bytes'))),
   ]
@@ -123,18 +144,21 @@ def records(groups: list[Group]) -> list[dict[str, Any]]:
   ]
 
 
-def over_rounds(rows: list[dict[str, Any]]) -> dict[str, float]:
-  """Of each accuracy, the mean of the last five rows, and the best ever."""
+def over_rounds(rows: list[Row]) -> dict[str, float]:
+  """Of each accuracy, the mean of the last five rows, and the best ever.
+
+  Of those alone that are finite in every row that tells them.
+  """
   found = {}
   for name in ('held_accuracy', 'personal_accuracy', 'global_accuracy'):
     values = [row[name] for row in rows if name in row]
-    if values:
+    if values and None not in values:
       found[f'{name}_last_five'] = statistics.mean(values[-5:])
       found[f'{name}_best_ever'] = max(values)
   return found
 
 
-def scalars(row: dict[str, Any]) -> dict[str, float]:
+def scalars(row: Row) -> dict[str, float]:
   """The metrics of a row that are one number."""
   return {k: v for k, v in row.items() if isinstance(v, (int, float))}
 
@@ -156,8 +180,12 @@ def tensorboard(groups: list[Group], folder: pathlib.Path) -> None:
     ) from error
   each = [run for g in groups for run in zip(g.folders, g.rows)]
   common = os.path.commonpath([path.resolve().parent for path, _ in each])
+  taken = collections.Counter()
   for path, rows in tqdm.tqdm(each, 'events', leave=False, disable=None):
     target = folder / path.resolve().relative_to(common)
+    taken[target] += 1
+    if taken[target] > 1:  # of one file of --pack
+      target = target.with_name(f'{target.name}-{taken[target]}')
     for old in target.glob('events.out.tfevents.*'):
       old.unlink()
     with SummaryWriter(str(target)) as writer:
@@ -165,7 +193,7 @@ def tensorboard(groups: list[Group], folder: pathlib.Path) -> None:
         for name, value in scalars(row).items():
           writer.add_scalar(name, value, row['round'])
         clients = row.get('client_accuracies')
-        if clients:
+        if clients and None not in clients:
           writer.add_histogram(
             'client_accuracies', np.array(clients), row['round']
           )
@@ -196,22 +224,63 @@ def main() -> None:
     sys.exit(f'hns: {error}')
 
 
+@contextlib.contextmanager
+def _writing(flag: str, path: pathlib.Path) -> Iterator[None]:
+  """Makes an `InputError` of what the disk says."""
+  try:
+    yield
+  except OSError as error:
+    remedy = f'cannot be written ({error.strerror or error}): give another'
+    raise invalid(flag, str(path), remedy) from error
+
+
+def notes(groups: list[Group], left_out: list[str]) -> str:
+  """What a reader of the tables must know, a line each.
+
+  Args:
+    groups: the runs shown.
+    left_out: what `hns.groups.load` said of others.
+  """
+  said = list(left_out)
+  runs = [run for g in groups for run in zip(g.folders, g.rows)]
+  for folder, rows in runs:
+    gaps = [row for row in rows if _gaps(row)]
+    if gaps:
+      names = ', '.join(dict.fromkeys(n for row in gaps for n in _gaps(row)))
+      said.append(
+        f'{folder}: not finite, from round {gaps[0]["round"]}: {names}'
+      )
+    worst = max(row.get('diverged_clients') or 0 for row in rows)
+    if worst:
+      said.append(f'{folder}: training diverged in {worst:.0%} of the clients')
+  return '\n'.join(said)
+
+
+def _gaps(row: Row) -> list[str]:
+  """The fields that hold a number that is not finite."""
+  holds = lambda value: None in value if isinstance(value, list) else False
+  return [name for name, x in row.items() if x is None or holds(x)]
+
+
 def _report(flags: argparse.Namespace) -> None:
-  found, skipped = load(flags.runs)
+  found, left_out = load(flags.runs)
   groups = matching(flags.filter, group(found), lambda g: g.label)
-  text = '\n'.join(skipped)
+  said = notes(groups, left_out)
   if not groups:
-    raise InputError(f'nothing to compare\n{text}')
+    raise InputError(f'nothing to compare\n{said}')
   tables = versus.overview, versus.claims
-  parts = [compare(groups), *(t(groups, flags.accuracy) for t in tables), text]
+  parts = [compare(groups), *(t(groups, flags.accuracy) for t in tables), said]
   text = '\n\n'.join(filter(None, parts))
   print(text)
   if flags.out:
-    write(groups, text, flags.out)
+    with _writing('out', flags.out):
+      write(groups, text, flags.out)
   if flags.pack:
-    pack(found, flags.pack)
+    with _writing('pack', flags.pack):
+      pack(found, flags.pack)
   if flags.tensorboard:
-    tensorboard(groups, flags.tensorboard)
+    with _writing('tensorboard', flags.tensorboard):
+      tensorboard(groups, flags.tensorboard)
 
 
 if __name__ == '__main__':

@@ -12,15 +12,22 @@ import json
 import pathlib
 import re
 import runpy
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from hns import config as configs
-from hns import limits, workdir
+from hns import limits, runs, workdir
 from hns.errors import InputError, invalid
 from hns.groups import matching
+from hns.values import fit
 
 Point = dict[str, Any]
+
+_LONGEST = 255  # bytes of a name, on most file systems
+# What a run's folder cannot be called: these have a meaning in every folder,
+# or are files of the sweep.
+_TAKEN = '.', '..', 'table.csv', 'table.md'
 
 
 def grid(fields: dict[str, Sequence]) -> list[Point]:
@@ -74,14 +81,22 @@ def read(file: str, given: dict[str, Any], name: str = '') -> list[Point]:
     raise invalid('sweep', name, f'{path}: {error}') from error
   if not points:
     raise invalid('config', file, 'it has no sweep() of at least one run')
-  if not isinstance(points, list) or not isinstance(points[0], dict):
-    raise invalid('sweep', name, 'must be a list of dicts: see hns/sweeps.py')
+  if not isinstance(points, list) or not all(map(_is_point, points)):
+    remedy = 'must be a list of dicts of fields by name: see hns/sweeps.py'
+    raise invalid('sweep', name, remedy)
   if case and any('config' in point for point in points):
     remedy = f'the sweep sets the case: leave it out, or use --filter={case}'
     raise invalid('config', file, remedy)
   for field in {field for point in points for field in point} & set(given):
     raise invalid(f'config.{field}', given[field], 'the sweep sets this field')
   return points
+
+
+def _is_point(point: Any) -> bool:
+  """Whether it is a dict of values by name, the case a text."""
+  if not isinstance(point, dict):
+    return False
+  return all(isinstance(f, str) for f in [*point, point.get('config', '')])
 
 
 class Run(NamedTuple):
@@ -103,6 +118,8 @@ def plan(
 ) -> list[Run]:
   """The runs of a sweep, in its order, those with equal configs once.
 
+  A folder whose files are damaged is left alone: see `damage`.
+
   Args:
     get_config: the ConfigDict of a case, '' for points without one.
     points: what each run changes.
@@ -112,23 +129,24 @@ def plan(
     InputError: a run's config is not valid, its folder holds another config, or
       two runs would have the same folder.
   """
-  runs = {}
+  planned = {}
   for point in points:
     changed = change(get_config(point.get('config', '')), point)
     name = name_of(point, changed.algorithm)
-    held = json.loads(changed.to_json())
+    run = Run(folder / name, point, json.loads(changed.to_json()))
     try:
       limits.validate(changed)
-      workdir.check(held, folder / name)
+      if not damage(run):
+        workdir.check(run.config, run.folder)
     except InputError as error:
       raise InputError(f'{name}: {error}') from error
-    runs.setdefault(changed.to_json(), Run(folder / name, point, held))
+    planned.setdefault(changed.to_json(), run)
   found = {}
-  for run in runs.values():
+  for run in planned.values():
     other = found.setdefault(run.folder, run)
     if other is not run:
       raise invalid('sweep', run.point, f'has the same name as {other.point}')
-  return list(runs.values())
+  return list(planned.values())
 
 
 def change(config: Any, point: Point) -> Any:
@@ -138,7 +156,8 @@ def change(config: Any, point: Point) -> Any:
     if field == 'config':
       continue
     try:
-      config.update_from_flattened_dict({field: value})
+      plain = fit(field, value, None)  # also of NumPy's scalars
+      config.update_from_flattened_dict({field: plain})
     except KeyError as error:
       raise invalid(field, value, 'the sweep sets no such field') from error
     except TypeError as error:
@@ -150,7 +169,8 @@ def change(config: Any, point: Point) -> Any:
 def name_of(point: Point, algorithm: str) -> str:
   """A folder's name: words first, the seed last; `signsgd,pruned=True,seed=0`.
 
-  It depends on nothing but the point, so that a sweep may grow.
+  It depends on nothing but the point, so that a sweep may grow. Where a folder
+  cannot have the name, or not all of it, a checksum of the point follows.
   """
   fields = sorted(
     point, key=lambda f: (f == 'seed', not isinstance(point[f], str), f)
@@ -160,16 +180,22 @@ def name_of(point: Point, algorithm: str) -> str:
     point[f] if isinstance(point[f], str) else f'{short(f)}={point[f]}'
     for f in fields
   ]
-  return re.sub(r'[^\w.,=+-]', '-', ','.join(words)) or 'run'
+  whole = ','.join(words)
+  name = re.sub(r'[^\w.,=+-]', '-', whole) or 'run'
+  if name not in _TAKEN and len(name.encode()) <= _LONGEST:
+    return name
+  end = f'-{zlib.crc32(whole.encode(errors="replace")):08x}'
+  start = name.encode()[: _LONGEST - len(end)].decode(errors='ignore')
+  return start + end
 
 
-def choose(runs: list[Run], pattern: str, index: int = -1) -> list[Run]:
+def choose(planned: list[Run], pattern: str, index: int = -1) -> list[Run]:
   """The runs whose name a pattern finds; of these the one at `index`, if >= 0.
 
   Raises:
     InputError: there is no such run, or the pattern cannot be read.
   """
-  chosen = matching(pattern, runs, lambda run: run.folder.name)
+  chosen = matching(pattern, planned, lambda run: run.folder.name)
   if index < 0:
     return chosen
   if index >= len(chosen):
@@ -177,12 +203,22 @@ def choose(runs: list[Run], pattern: str, index: int = -1) -> list[Run]:
   return [chosen[index]]
 
 
+def damage(run: Run) -> str:
+  """What is wrong with the files in a run's folder; '' for nothing."""
+  try:
+    runs.about(run.folder)
+    runs.read(run.folder)
+  except InputError as error:
+    return str(error)
+  return ''
+
+
 def complete(run: Run) -> bool:
-  """Whether a run's last round has been written."""
-  rows = workdir.rows(run.folder)
+  """Whether a run's last round has been written, and its folder is whole."""
+  rows = [] if damage(run) else runs.read(run.folder)
   return bool(rows) and rows[-1]['round'] == run.config['rounds']
 
 
-def left(runs: list[Run]) -> list[Run]:
-  """The runs that are not complete."""
-  return [run for run in runs if not complete(run)]
+def left(planned: list[Run]) -> list[Run]:
+  """The runs that can be played and are not complete."""
+  return [run for run in planned if not (complete(run) or damage(run))]

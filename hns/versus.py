@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from hns.axes import in_bytes
 from hns.metrics import mean_sd, size
 
 ACCURACIES = 'held', 'personal'
+_LINEAR = 1e4  # bytes up to which the axis of `front` is linear
 COSTS = {
   'uplink_bytes': 'up',
   'downlink_bytes': 'down',
@@ -29,22 +31,25 @@ COSTS = {
 def judged(group: Any, accuracy: str = 'held') -> Any:
   """A group whose rows call that accuracy `accuracy`, its worst tenth `p10`."""
   field = f'{accuracy}_accuracy'
-  more = lambda row: {
-    **row,
-    'accuracy': row[field],
-    'p10': row.get(f'{field}_p10'),
-  }
+  called = {field: 'accuracy', f'{field}_p10': 'p10'}
+  more = lambda row: (
+    row | {called[name]: value for name, value in row.items() if name in called}
+  )
   return group._replace(
     rows=tuple([more(row) for row in rows] for rows in group.rows)
   )
 
 
 def settings(groups: list[Any], accuracy: str = 'held') -> dict[str, list[Any]]:
-  """Groups that tell an accuracy, `judged`, by dataset, clients and model."""
+  """Groups that tell an accuracy, `judged`, by dataset, clients and model.
+
+  A group with a row that does not, or whose accuracy is not finite, is left
+  out.
+  """
   found = collections.defaultdict(list)
   for group in groups:
     rows = [row for rows in group.rows for row in rows]
-    if all(f'{accuracy}_accuracy' in row for row in rows):
+    if all(row.get(f'{accuracy}_accuracy') is not None for row in rows):
       config = group.config
       name = f'{config["dataset"]}, {config["num_clients"]} clients'
       found[f'{name}, {config["model"]}'].append(judged(group, accuracy))
@@ -141,13 +146,23 @@ def _rank(group: Any) -> tuple[bool, float]:
 def told(group: Any) -> list[str]:
   """What a method ends with, over seeds."""
   last = _ends(group)
-  pick = lambda name: [row[name] for row in last if row.get(name) is not None]
   names = 'accuracy', 'p10', 'global_accuracy'
   sent = 'uplink_bytes', 'downlink_bytes'
   return [
-    *(mean_sd(pick(name)) for name in names),
-    *(size(np.mean(pick(name))) for name in sent),
+    *(over_seeds(last, name) for name in names),
+    *(size(np.mean([row[name] for row in last])) for name in sent),
   ]
+
+
+def over_seeds(rows: list[dict[str, Any]], name: str) -> str:
+  """Mean and standard deviation of a metric, one row a seed.
+
+  '' where no seed tells it, `-` where not all do or one is not finite.
+  """
+  values = [row.get(name) for row in rows]
+  if not any(name in row for row in rows):
+    return ''
+  return '-' if None in values else mean_sd(values)
 
 
 def compared(ours: Any, rival: Any) -> list[str]:
@@ -171,8 +186,9 @@ def _with(group: Any, seeds: set[int]) -> Any:
 
 
 def percent(value: float, base: float) -> str:
-  """A relative difference, +12.3 %."""
-  return f'{100 * (value / base - 1):+.1f} %' if base else ''
+  """A relative difference, +12.3 %; '' if there is none."""
+  told = base and np.isfinite(value / base)
+  return f'{100 * (value / base - 1):+.1f} %' if told else ''
 
 
 def final(group: Any) -> float:
@@ -189,13 +205,15 @@ def _ends(group: Any) -> list[dict[str, Any]]:
 def at(group: Any, target: float) -> dict[str, float]:
   """Means over seeds of the first row whose mean accuracy is the target's.
 
+  A mean is NaN where a seed does not tell it.
+
   Args:
     group: runs evaluated in the same rounds.
     target: at most the highest mean of a row that all seeds have.
   """
   for rows in zip(*group.rows):
     mean = {
-      name: float(np.mean([row[name] for row in rows]))
+      name: float(np.mean([row.get(name, np.nan) for row in rows], dtype=float))
       for name in ('accuracy', *COSTS)
     }
     if mean['accuracy'] >= target - 1e-9:
@@ -226,8 +244,8 @@ def front(groups: list[Any]) -> Figure | None:
     axes.step(
       *zip(*((max(x, 1), y) for x, y in best)), where='post', color='C0', lw=0.8
     )
-    axes.set_xscale('symlog', linthresh=1e4)
-    axes.xaxis.set_major_formatter(lambda x, _: size(x))
+    axes.set_xscale('symlog', linthresh=_LINEAR)
+    in_bytes(axes, _LINEAR)
     axes.set_xlabel('bytes sent, both directions, all rounds and clients')
     axes.set_ylabel(f'{setting}\naccuracy as held')
     axes.grid(alpha=0.3)

@@ -100,9 +100,13 @@ def run_all(
       for job in waiting if free else ():
         if complete(job):
           ended.append((job, ''))
-        elif free and (one := start(job, free[-1])):
-          going.append(one)
-          free.pop()
+        elif free:
+          one, error = attempt(job, free[-1])
+          if error:
+            ended.append((job, error))
+          if one:
+            going.append(one)
+            free.pop()
       begun = [job for job, _ in ended] + [one.job for one in going]
       waiting = [job for job in waiting if job not in begun]
       time.sleep(0.2)
@@ -112,6 +116,14 @@ def run_all(
       yield ended + [(one.job, failure(one, complete)) for one in over]
   finally:
     stop(going)
+
+
+def attempt(job: Job, slot: Slot) -> tuple[Going | None, str]:
+  """`start`, and what the system said if it could not, '' for nothing."""
+  try:
+    return start(job, slot), ''
+  except OSError as error:
+    return None, f'not begun: {error}'
 
 
 def start(job: Job, slot: Slot) -> Going | None:
@@ -162,7 +174,10 @@ def failure(one: Going, complete: Callable[[Job], bool]) -> str:
   code = one.process.returncode
   if code == 0:
     return '' if complete(one.job) else 'it ended before its last round'
-  said = (one.job.folder / 'log.txt').read_bytes()[one.begin :]
+  try:
+    said = (one.job.folder / 'log.txt').read_bytes()[one.begin :]
+  except OSError as error:
+    said = f'its log cannot be read: {error}'.encode()
   lines = said.decode(errors='replace').strip().splitlines()
   how = f'{signal.Signals(-code).name}: ' if code < 0 else ''
   return how + (lines[-1] if lines else f'exit code {code}')

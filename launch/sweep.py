@@ -24,7 +24,7 @@ from typing import Any
 import jobs
 import tqdm
 
-from hns import commandline, groups, report, sweeps, workdir
+from hns import commandline, groups, report, runs, sweeps
 from hns import config as configs
 from hns.errors import InputError, invalid
 from hns.sweeps import Run
@@ -49,7 +49,7 @@ def main(words: list[str]) -> None:
     stem = pathlib.Path(configs.case_of(given.file)[0]).stem
     name = '-'.join(filter(None, [stem, given.flags['sweep']]))
     folder = pathlib.Path(given.flags['workdir'] or f'runs/{name}')
-    runs = sweeps.plan(
+    planned = sweeps.plan(
       functools.partial(config_of, given.file, given.changed),
       sweeps.read(given.file, given.changed, given.flags['sweep']),
       folder,
@@ -58,13 +58,13 @@ def main(words: list[str]) -> None:
     for name in ('index', 'jobs'):
       if given.flags[name] < _FLAGS[name][0]:
         raise invalid(name, given.flags[name], 'must be at least 0')
-    chosen = sweeps.choose(runs, given.flags['filter'], index)
+    chosen = sweeps.choose(planned, given.flags['filter'], index)
     # Not by what is left: a run goes on only with the devices it began with.
     slots = jobs.share(asked, len(chosen), jobs.cores(), jobs.gpus())
     print(describe(chosen, len(slots)), flush=True)
     if not given.flags['dry_run']:
       command = functools.partial(command_of, given.file, given.changed)
-      sys.exit(carry_out(runs, chosen, command, slots))
+      sys.exit(carry_out(planned, chosen, command, slots))
   except (InputError, OSError) as error:
     sys.exit(f'hns: {error}')
 
@@ -99,21 +99,26 @@ def command_of(file: str, given: dict[str, Any], run: Run) -> list[str]:
   ]
 
 
-def describe(runs: list[Run], at_once: int) -> str:
+def describe(chosen: list[Run], at_once: int) -> str:
   """The plan: what is done, what is left, and how long that takes."""
-  todo = sweeps.left(runs)
-  done = [run for run in runs if run not in todo]
-  words = {True: 'left', False: 'done'}
-  lines = [f'{words[run in todo]}  {run.folder.name}' for run in runs]
+  states = [state_of(run) for run in chosen]
+  lines = [f'{word}  {run.folder.name}' for word, run in zip(states, chosen)]
+  count = {word: states.count(word) for word in ('done', 'left', 'damaged')}
+  todo, damaged = count['left'], count['damaged']
   lines.append(
-    f'{len(runs)} runs (0-{len(runs) - 1}) in {runs[0].folder.parent}: '
-    f'{len(done)} done, {len(todo)} left, {at_once} at a time'
+    f'{len(chosen)} runs (0-{len(chosen) - 1}) in {chosen[0].folder.parent}: '
+    f'{count["done"]} done, {todo} left, {at_once} at a time'
+    + f', {damaged} damaged and left out'
+    * bool(damaged)
   )
-  if todo and done:
-    each = statistics.median(map(seconds_of, done))
+  lines += [f'hns: {said}' for said in map(sweeps.damage, chosen) if said]
+  done = [run for word, run in zip(states, chosen) if word == 'done']
+  times = [x for x in map(seconds_of, done) if x is not None]
+  if todo and times:
+    each = statistics.median(times)
     time = tqdm.tqdm.format_interval
     lines.append(
-      f'about {time(each * math.ceil(len(todo) / at_once))} '
+      f'about {time(each * math.ceil(todo / at_once))} '
       f'if they take {time(each)} each, the median of those done'
     )
   elif todo:
@@ -121,21 +126,36 @@ def describe(runs: list[Run], at_once: int) -> str:
   return '\n'.join(lines)
 
 
-def seconds_of(run: Run) -> float:
-  """How long a complete run took by its metrics: its start is not counted."""
-  rows = workdir.rows(run.folder)
-  rounds = statistics.mean(row['seconds'] for row in rows) * rows[-1]['round']
-  looks = sum(row['eval_seconds'] for row in rows)
-  return rounds + looks + rows[-1]['compile_seconds']
+def state_of(run: Run) -> str:
+  """Done, left, or damaged."""
+  if sweeps.damage(run):
+    return 'damaged'
+  return 'done' if sweeps.complete(run) else 'left'
+
+
+def seconds_of(run: Run) -> float | None:
+  """How long a complete run took by its metrics: its start is not counted.
+
+  None where a row does not tell.
+  """
+  rows = runs.read(run.folder)
+  names = 'seconds', 'eval_seconds', 'compile_seconds'
+  times = [[row.get(name) for name in names] for row in rows]
+  if any(None in row for row in times):
+    return None
+  rounds, looks, compiling = zip(*times)
+  return (
+    statistics.mean(rounds) * rows[-1]['round'] + sum(looks) + compiling[-1]
+  )
 
 
 def carry_out(
-  runs: list[Run],
+  planned: list[Run],
   chosen: list[Run],
   command: Callable[[Run], list[str]],
   slots: list[jobs.Slot],
 ) -> int:
-  """Runs what is left of `chosen`; writes tables of `runs`; names failures.
+  """Runs what is left of `chosen`; writes tables of `planned`; names failures.
 
   Returns:
     The exit code: 0 if all of `chosen` is complete.
@@ -145,10 +165,12 @@ def carry_out(
     signal.signal(number, lambda number, _: stopping.append(number))
   failed = run_left(chosen, command, slots, stopping)
   folder = chosen[0].folder.parent
-  print(write_tables(runs, failed, folder))
+  print(write_tables(planned, failed, folder))
   for place, error in failed.items():
     print(f'hns: {place.name} failed: {error} ({place}/log.txt)')
-  missing = len(sweeps.left(chosen))
+  for said in filter(None, map(sweeps.damage, chosen)):
+    print(f'hns: left out: {said}')
+  missing = sum(not sweeps.complete(run) for run in chosen)
   done = f'{len(chosen) - missing} of {len(chosen)} runs done'
   print(f'{done}: {folder}/table.csv, table.md')
   if missing and stopping:
@@ -176,34 +198,36 @@ def run_left(chosen, command, slots, stopping) -> dict[pathlib.Path, str]:
   return failed
 
 
-def write_tables(runs: list[Run], failed: dict, folder: pathlib.Path) -> str:
+def write_tables(planned: list[Run], failed: dict, folder: pathlib.Path) -> str:
   """Writes table.csv and table.md; returns what the second says."""
   folder.mkdir(parents=True, exist_ok=True)
-  fields = list(dict.fromkeys(field for run in runs for field in run.point))
-  lines = [record(run, fields, run.folder in failed) for run in runs]
+  fields = list(dict.fromkeys(field for run in planned for field in run.point))
+  lines = [record(run, fields, run.folder in failed) for run in planned]
   names = list(dict.fromkeys(name for line in lines for name in line))
   with replaced(folder / 'table.csv') as file:
     writer = csv.DictWriter(file, names)
     writer.writeheader()
     writer.writerows(lines)
-  done = [run.folder for run in runs if sweeps.complete(run)]
-  text = report.compare(groups.group(groups.load(done)[0])) if done else ''
+  done = [run.folder for run in planned if sweeps.complete(run)]
+  found, left_out = groups.load(done)
+  alike = groups.group(found)
+  text = '\n\n'.join([report.compare(alike), report.notes(alike, left_out)])
   with replaced(folder / 'table.md') as file:
-    file.write(text + '\n')
-  return text
+    file.write(text.strip() + '\n')
+  return text.strip()
 
 
 def record(run: Run, fields: list[str], failed: bool) -> dict[str, Any]:
   """A run's fields, how it stands, and the numbers of its last row."""
   held = configs.leaves(run.config) | run.point
   mine = lambda field: '.' not in field or field in run.point
-  rows = workdir.rows(run.folder) or [{}]
-  status = 'done' if sweeps.complete(run) else 'left'
+  state = state_of(run)
+  rows = [] if state == 'damaged' else runs.read(run.folder)
   return {
     'run': run.folder.name,
     **{f: held.get(f, '') if mine(f) else '' for f in fields},
-    'status': 'failed' if failed else status,
-    **report.scalars(rows[-1]),
+    'status': 'failed' if failed else state,
+    **(report.scalars(rows[-1]) if rows else {}),
   }
 
 

@@ -144,10 +144,16 @@ def test_what_cannot_be_chosen_is_named(tmp_path):
       sweeps.choose(runs, pattern, index)
 
 
+def stored(folder, **fields):
+  """A folder of a run of `small_config` without a row."""
+  folder.mkdir()
+  config = json.loads(small_config(**fields).to_json())
+  about = {'config': config, 'versions': {}, 'weights_downloaded': 1}
+  (folder / 'config.json').write_text(json.dumps(about))
+
+
 def test_a_folder_of_another_config_is_refused(tmp_path):
-  (tmp_path / 'seed=1').mkdir()
-  about = {'config': json.loads(small_config(rounds=9).to_json())}
-  (tmp_path / 'seed=1' / 'config.json').write_text(json.dumps(about))
+  stored(tmp_path / 'seed=1', rounds=9)
   with pytest.raises(InputError, match='^seed=1: .*rounds is 9 there and 2'):
     sweeps.plan(
       lambda case: small_config(), [{'seed': 0}, {'seed': 1}], tmp_path
@@ -253,7 +259,7 @@ while config['seed'] >= max(map(int, os.listdir(folder.parent / 'until'))):
   assert time.monotonic() < end
 if config['seed'] == 5:
   sys.exit('OSError: no space left')
-about = {'config': config, 'weights_downloaded': 1}
+about = {'config': config, 'versions': {}, 'weights_downloaded': 1}
 (folder / 'config.json').write_text(json.dumps(about))
 names = 'personal_accuracy', 'personal_accuracy_p10', 'global_accuracy'
 row = {'round': 2, 'uplink_bytes': 9, 'downlink_bytes': 9, 'clients': [1]}
