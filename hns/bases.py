@@ -33,7 +33,7 @@ def masked(key, fixed, scores) -> Any:
 
 def sampled(key, fixed, scores) -> Any:
   """The gate of FedPM: each weight is there with probability sigmoid(score)."""
-  draws = tree.drawn(lambda n: jax.random.uniform(key, n), scores)
+  draws = tree.uniform(key, scores)
   mask = jax.tree.map(
     lambda m, s, d: m * bernoulli(s, d), fixed['mask'], scores, draws
   )
@@ -140,8 +140,7 @@ def supermask(
     fixed = hide(params)
     del fixed['signs']
     fixed['mask'] = prune(prune_key, hide(params))
-    draw = lambda n: jax.random.uniform(score_key, n, minval=-1.0)
-    scores = tree.drawn(draw, fixed['weights'])
+    scores = tree.uniform(score_key, fixed['weights'], -1.0)
     scores = jax.tree.map(jnp.multiply, scores, fixed['mask'])
     server = Server(scores, upload.memory(scores))
     return Birth(fixed, server, upload.own(scores))
@@ -157,7 +156,7 @@ def supermask(
     value = tree.flatten(message.value)
     if down.symbols:
       value = wire.dequantise(value, download_bits)
-    draw = 1 - jax.random.uniform(key, value.shape)
+    draw = 1 - jax.random.uniform(key, value.shape, jnp.float32)
     start = spread(value, draw, download_bits)
     return tree.unflatten(start, message.value)
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from hns import rounds, training
 from hns.federated import Birth
-from hns.rounds import Engine
+from hns.client import Engine
 from hns.training import Federation
 
 

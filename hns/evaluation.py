@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import jax
 
 from hns import rounds
+from hns.client import Engine, Opening, State, participate
 from hns.federated import Birth
 from hns.parallel import each_client
-from hns.rounds import Engine, Opening, State
 from hns.supermask import model_signs
 from hns.training import Federation, client_rows, correct
 
@@ -69,7 +69,7 @@ def personal_model(
   engine: Engine, opening: Opening, index: jax.Array, own: Any
 ) -> Any:
   """Variables that one client has after its local training."""
-  return rounds.participate(engine, opening, index, own).model
+  return participate(engine, opening, index, own).model
 
 
 def personal_models(

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hns import pruning, rounds, tree
+from hns import pruning, tree
+from hns.client import Engine, Opening, participate
 from hns.parallel import each_client
-from hns.rounds import Engine
 from hns.supermask import hide
 from hns.training import Examples, Rows, correct, fit
 from hns.wire import Message
@@ -54,12 +54,12 @@ def cross(
 
 
 def uploads(
-  engine: Engine, opening: rounds.Opening, ids: jax.Array, own: Any
+  engine: Engine, opening: Opening, ids: jax.Array, own: Any
 ) -> Message:
   """What these clients would upload, leaves [ids, ...]."""
 
   def client(opening, index, own):
-    return (), rounds.participate(engine, opening, index, own).upload
+    return (), participate(engine, opening, index, own).upload
 
   return each_client(client, opening, ids, own, engine.width, engine.mesh)[1]
 
@@ -114,8 +114,7 @@ def learn(
   """
   scores, order = jax.random.split(key)
   fixed = {name: v for name, v in variables.items() if name != 'signs'}
-  draw_scores = lambda n: jax.random.uniform(scores, n, minval=-1.0)
-  start = tree.drawn(draw_scores, fixed['weights'])
+  start = tree.uniform(scores, fixed['weights'], -1.0)
   method, apply = engine.method, engine.apply
   trained, _ = fit(
     order, method, apply, engine.plan, examples, rows, fixed, start

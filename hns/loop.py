@@ -25,7 +25,7 @@ from hns import (
 )
 from hns.checkpoint import Progress
 from hns.federated import Birth
-from hns.rounds import Engine
+from hns.client import Engine
 from hns.training import Federation, Rows
 from hns.wire import Envelope
 

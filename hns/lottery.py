@@ -69,11 +69,11 @@ def lottery(
     ticket = _masked(message.value, own.kept)
     sizes = jax.tree.map(lambda w: abs(w) if w.ndim > 1 else None, ticket)
     smaller = largest(sizes, own.kept, share, target)
-    mask = choose(score({'params': ticket}) > threshold, smaller, own.kept)
+    mask = tree.where(score({'params': ticket}) > threshold, smaller, own.kept)
     return Ticket(mask, tree.differ(own.kept, mask))
 
   def join(key, fixed, message, own):
-    start = choose(own.cut, fixed['first'], message.value)
+    start = tree.where(own.cut, fixed['first'], message.value)
     return _masked(start, own.kept)
 
   return base._replace(
@@ -138,7 +138,7 @@ def hermes(
     model = join(key, fixed, message, own)
     smaller = largest(_norms(model, head), own.kept, share, target)
     good = score({'params': model}) > threshold
-    return own._replace(kept=choose(good, smaller, own.kept))
+    return own._replace(kept=tree.where(good, smaller, own.kept))
 
   def split(key, fixed, message, own, start, trained):
     mine = Mine(trained, jnp.ones((), bool))
@@ -213,7 +213,7 @@ def one_shot(base: Method, target: float) -> Method:
 
   def split(key, fixed, message, own, start, trained):
     smaller = largest(trained, own.kept, 1 - target, target)
-    mask = choose(own.cut, own.kept, smaller)
+    mask = tree.where(own.cut, own.kept, smaller)
     mine = message._replace(weight=mask)
     upload, inner = base.split(key, fixed, mine, own.inner, start, trained)
     return upload, Ticket(mask, jnp.ones((), bool), inner)
@@ -258,11 +258,6 @@ def _keep(mask, share, target) -> jax.Array:
   keep = jnp.round(living * (1 - share)).astype(jnp.int32)
   least = max(1, round(mask.size * target))
   return jnp.minimum(living, jnp.maximum(keep, least))
-
-
-def choose(which: jax.Array, first: Any, second: Any) -> Any:
-  """The first tree where `which`, bool [], holds, else the second."""
-  return jax.tree.map(lambda a, b: jnp.where(which, a, b), first, second)
 
 
 def zeros_stay(forward, view, start, trained) -> jax.Array:

@@ -93,6 +93,9 @@ class Tally(NamedTuple):
     uplink, downlink: bytes of all rounds.
     uplink_since, uploaded_since: bytes and weights since the last evaluation.
     seconds_since: spent on rounds since the last evaluation.
+    clients_since, rejected_since, diverged_since: how many clients took part
+      since the last evaluation, and of how many the update was rejected or
+      training diverged, as in `hns.rounds.Report`.
     steps, scored: of all rounds and clients, as in `hns.rounds.Report`.
     train_loss, flip_rate: of the last round.
   """
@@ -103,6 +106,9 @@ class Tally(NamedTuple):
   uplink_since: int = 0
   uploaded_since: int = 0
   seconds_since: float = 0.0
+  clients_since: int = 0
+  rejected_since: int = 0
+  diverged_since: int = 0
   steps: int = 0
   scored: int = 0
   train_loss: float = 0.0
@@ -120,6 +126,9 @@ def add(tally: Tally, report: Any, seconds: float) -> Tally:
     uplink_since=tally.uplink_since + up,
     uploaded_since=tally.uploaded_since + total('uploaded'),
     seconds_since=tally.seconds_since + seconds,
+    clients_since=tally.clients_since + total('took_part'),
+    rejected_since=tally.rejected_since + total('rejected'),
+    diverged_since=tally.diverged_since + total('diverged'),
     steps=tally.steps + total('steps'),
     scored=tally.scored + total('scored'),
     train_loss=float(report.train_loss),
@@ -129,15 +138,16 @@ def add(tally: Tally, report: Any, seconds: float) -> Tally:
 
 def evaluated(tally: Tally) -> Tally:
   """The tally after an evaluation."""
-  return tally._replace(
-    rounds=0, uplink_since=0, uploaded_since=0, seconds_since=0.0
-  )
+  since = [name for name in Tally._fields if name.endswith('_since')]
+  return tally._replace(rounds=0, **dict.fromkeys(since, 0))
 
 
 def traffic(tally: Tally, cost: Any) -> dict[str, float]:
   """A row's bytes, steps, FLOPs, loss and flips; `cost`: `hns.cost.Cost`."""
   return {
     'train_loss': tally.train_loss,
+    'rejected_clients': tally.rejected_since,
+    'diverged_clients': tally.diverged_since / max(tally.clients_since, 1),
     'flip_rate': tally.flip_rate,
     'uplink_bytes': tally.uplink,
     'downlink_bytes': tally.downlink,

@@ -47,6 +47,11 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
   return jax.tree.map(put, tree)
 
 
+def absent_if_unknown(ids: jax.Array, clients: int) -> jax.Array:
+  """The ids, `ABSENT` for any that none of so many clients has."""
+  return jnp.where((ids >= 0) & (ids < clients), ids, ABSENT)
+
+
 def each_client(
   function: Callable[[Any, jax.Array, Any], tuple[Any, Any]],
   given: Any,

@@ -70,7 +70,7 @@ def magnitude(key, net, variables, inputs) -> Any:
 def random(key, net, variables, inputs) -> Any:
   """The same uniform draw whatever the weights: a control."""
   del net, inputs
-  return tree.drawn(lambda n: jax.random.uniform(key, n), variables['weights'])
+  return tree.uniform(key, variables['weights'])
 
 
 SCORES: dict[str, Score] = {

@@ -57,13 +57,14 @@ def unflatten(vector: jax.Array, like: Tree) -> Tree:
   return jax.tree.unflatten(structure, cut)
 
 
-def drawn(draw: Callable[[tuple[int]], jax.Array], like: Tree) -> Tree:
-  """One `draw(shape)` for all leaves of `like`, cut into their shapes.
+def uniform(key: jax.Array, like: Tree, least: float = 0.0) -> Tree:
+  """Uniform draws from [least, 1) in the shapes of `like`, float32.
 
   One draw, not one a leaf: that compiles faster.
   """
   size = sum(leaf.size for leaf in jax.tree.leaves(like))
-  return unflatten(draw((size,)), like)
+  draw = jax.random.uniform(key, (size,), jnp.float32, least)
+  return unflatten(draw, like)
 
 
 def count(tree: Tree) -> jax.Array:
@@ -87,11 +88,33 @@ def merge(first: Tree, second: Tree) -> Tree:
 
 
 def checksum(tree: Tree) -> int:
-  """CRC-32 of all leaves' bytes, in tree order."""
-  parts = (np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree))
+  """CRC-32 of all leaves' bytes, in tree order; a leaf may be a PRNG key."""
+  leaves = map(_key_data, jax.tree.leaves(tree))
+  parts = (np.asarray(leaf).tobytes() for leaf in leaves)
   return functools.reduce(lambda crc, part: zlib.crc32(part, crc), parts, 0)
+
+
+def is_finite(tree: Tree) -> jax.Array:
+  """Whether every number of a tree of arrays is finite, bool []."""
+  floats = [
+    x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)
+  ]
+  return functools.reduce(
+    jnp.logical_and, [jnp.all(jnp.isfinite(x)) for x in floats], jnp.array(True)
+  )
+
+
+def where(which: jax.Array, first: Tree, second: Tree) -> Tree:
+  """The first tree where `which`, bool [], holds, else the second."""
+  return jax.tree.map(lambda a, b: jnp.where(which, a, b), first, second)
 
 
 def differ(first: Tree, second: Tree) -> jax.Array:
   """Whether two trees of arrays differ anywhere, bool []."""
   return count(jax.tree.map(jnp.not_equal, first, second)) > 0
+
+
+def _key_data(leaf: jax.Array) -> jax.Array:
+  """The numbers of a typed PRNG key; any other leaf as it is."""
+  typed = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+  return jax.random.key_data(leaf) if typed else leaf

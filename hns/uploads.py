@@ -79,8 +79,8 @@ def dithered(share: float = 0.5) -> Upload:
   """
 
   def send(key, mask, start, trained, own):
-    draw = lambda n: jax.random.uniform(key, n, minval=-1.0)
-    noisy = jax.tree.map(jnp.add, trained, tree.drawn(draw, trained))
+    noise = tree.uniform(key, trained, -1.0)
+    noisy = jax.tree.map(jnp.add, trained, noise)
     return _turned(start, noisy), own
 
   return Upload(wire.levels(1, coded=True), send, _vote(share))
@@ -98,7 +98,7 @@ def samples(clip: float = 0.01) -> Upload:
     return jnp.where(bernoulli(score, draw) > 0, 1, -1).astype(jnp.int8)
 
   def send(key, mask, start, trained, own):
-    draws = tree.drawn(lambda n: jax.random.uniform(key, n), trained)
+    draws = tree.uniform(key, trained)
     return jax.tree.map(leaf, draws, trained), own
 
   def take(server, mean, total):
@@ -161,13 +161,12 @@ def one_bit() -> Compress:
   Bernstein et al. 2018 (arXiv 1802.04434), with the scale of 1901.09847.
   """
 
-  def leaf(coin, x, mask):
-    up = jnp.where(x == 0, coin, x > 0)
+  def leaf(draw, x, mask):
+    up = jnp.where(x == 0, draw < 0.5, x > 0)
     return jnp.where(up, 1.0, -1.0) * _brief(_mean(abs(x), mask))
 
   def function(key, values, mask):
-    coins = tree.drawn(lambda n: jax.random.bernoulli(key, 0.5, n), values)
-    return jax.tree.map(leaf, coins, values, mask)
+    return jax.tree.map(leaf, tree.uniform(key, values), values, mask)
 
   return Compress(wire.levels(1, stepped=True), function)
 
@@ -213,7 +212,7 @@ def uniform(bits: int) -> Compress:
     return (2 * place - top) * step
 
   def function(key, values, mask):
-    draws = tree.drawn(lambda n: jax.random.uniform(key, n), values)
+    draws = tree.uniform(key, values)
     return jax.tree.map(leaf, draws, values, mask)
 
   return Compress(codec, function)

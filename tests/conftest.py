@@ -13,8 +13,8 @@ import jaxlib
 import numpy as np
 import pytest
 
+from hns import client, experiment, models, own, rounds
 from hns import config as configs
-from hns import experiment, models, own, rounds
 
 # Fake devices, for tests that spread clients; before anything asks for one.
 jax.config.update('jax_num_cpu_devices', 8)
@@ -79,7 +79,7 @@ def compiled(function, engine):
 class Played(NamedTuple):
   """After some rounds: the state, what all clients keep, the last report."""
 
-  state: rounds.State
+  state: client.State
   own: Any
   report: Any
   ids: Any

@@ -6,16 +6,29 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import play, small
+from conftest import clients, compiled, play, small
 
-from hns import tree, wrappers
+from hns import checkpoint, metrics, own, parallel, rounds, tree, wrappers
 from hns.algorithms import RECIPES
+
+
+def contracted(name, **fields):
+  """An experiment whose pictures are floats, so that a test can break them."""
+  experiment = small(algorithm=name, local_epochs=5, **fields)
+  images = experiment.federation.examples.images.astype(jnp.float32)
+  return with_images(experiment, images)
+
+
+def with_images(experiment, images):
+  federation = experiment.federation
+  examples = federation.examples._replace(images=images)
+  return experiment._replace(federation=federation._replace(examples=examples))
 
 
 @pytest.mark.parametrize('name', RECIPES)
 def test_contract(name):
   """Shapes last, it learns, and widths of the vmap change nothing."""
-  experiment = small(algorithm=name, local_epochs=5)
+  experiment = contracted(name)
   first = play(experiment, 0)
   # Two at a time: the third has padding at its side.
   alone, chunked = (play(experiment, held='test', width=w) for w in (1, 2))
@@ -134,3 +147,158 @@ def test_a_personal_method_prepares_as_its_base():
   birth = head.init(jax.random.key(0), experiment.birth.shared.values)
   play(experiment._replace(birth=birth), method=head)
   assert seen[0] == ((), {'Dense_0', 'Dense_1'}, ())
+
+
+def broken(experiment, client):
+  """The experiment with NaN in the training pictures of one client."""
+  federation = experiment.federation
+  size = int(federation.train.size[client])
+  images = federation.examples.images
+  rows = federation.train.index[client, :size]
+  return with_images(experiment, images.at[rows].set(jnp.nan))
+
+
+def play_changed(experiment, width, change):
+  """Four rounds; `change(number, ids)` gives the ids and experiment of each.
+
+  Returns what server and clients have at the end, and all reports.
+  """
+  engine = experiment.engine._replace(held='test', width=width)
+  step = compiled(rounds.run_round, engine)
+  state, store, told = rounds.begin(experiment.birth), store_of(experiment), []
+  for number in range(4):
+    ids, seen = change(number, cohort(experiment, number))
+    held = own.fetch(store, ids)
+    _, key, birth, federation, *_ = seen
+    state, held, report = step(key, birth, federation, state, ids, held)
+    own.keep(store, ids, held)
+    told.append(jax.device_get(report))
+  everyone = np.arange(clients(experiment))
+  return (state, own.fetch(store, everyone)), told
+
+
+def store_of(experiment):
+  return own.create(experiment.birth.own)
+
+
+def cohort(experiment, number):
+  draw = compiled(rounds.cohort, experiment.engine)
+  key, federation = experiment.key, experiment.federation
+  return np.array(draw(key, federation, jnp.int32(number)))
+
+
+@pytest.mark.parametrize('width', [1, 2])
+@pytest.mark.parametrize('name', RECIPES)
+def test_a_client_whose_update_is_nan_is_as_if_it_were_absent(name, width):
+  """In round 2; the client took part in round 1 as well."""
+  experiment = contracted(name)
+  ids = cohort(experiment, 1)
+  victim = np.intersect1d(cohort(experiment, 0), ids)[0]
+  place = ids == victim
+
+  def diverging(number, ids):
+    return ids, broken(experiment, victim) if number == 1 else experiment
+
+  def left_out(number, ids):
+    gone = (number == 1) & (ids == victim)
+    return np.where(gone, parallel.ABSENT, ids), experiment
+
+  found, told = play_changed(experiment, width, diverging)
+  expected, wanted = play_changed(experiment, width, left_out)
+  chex.assert_trees_all_equal(found, expected)
+  for number, (got, want) in enumerate(zip(told, wanted)):
+    others = ~place | (number != 1)
+    np.testing.assert_array_equal(got.rejected, ~others)
+    assert not want.rejected.any() and got.took_part.all()
+    for field in ('uplink', 'downlink', 'uploaded', 'steps', 'scored', 'held'):
+      a, b = getattr(got, field), getattr(want, field)
+      np.testing.assert_array_equal(a[others], b[others], field)
+    for field in ('train_loss', 'flip_rate'):
+      assert getattr(got, field) == getattr(want, field)
+  # It had downloaded and trained before it knew; who is absent pays nothing.
+  assert told[1].steps[place] > 0 and told[1].diverged[place]
+  assert (told[1].downlink[place] > 0) == (name != 'local')
+  assert not told[1].uplink[place] and not told[1].uploaded[place]
+  assert not any(
+    getattr(wanted[1], field)[place]
+    for field in ('uplink', 'downlink', 'uploaded', 'steps', 'scored')
+  )
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_a_round_of_which_nothing_is_left_changes_nothing(name):
+  experiment = contracted(name)
+  images = experiment.federation.examples.images
+  lost = with_images(experiment, jnp.full_like(images, jnp.nan))
+  found, told = play_changed(
+    experiment, 1, lambda number, ids: (ids, experiment if number < 2 else lost)
+  )
+
+  def nobody(number, ids):
+    return ids if number < 2 else np.full(3, parallel.ABSENT), experiment
+
+  expected, _ = play_changed(experiment, 1, nobody)
+  chex.assert_trees_all_equal(found, expected)
+  assert told[-1].rejected.all() and np.isnan(told[-1].train_loss)
+  assert not told[1].rejected.any() and told[1].train_loss > 0
+
+
+def test_finite_updates_whose_mean_is_not_are_rejected():
+  """Each is below the largest float32, the sum over examples is above."""
+
+  def update(grads, state, params):
+    return jax.tree.map(lambda p: jnp.full_like(p, 1e37) - p, params), state
+
+  experiment = small(algorithm='fedavg')
+  huge = optax.GradientTransformation(lambda params: (), update)
+  method = experiment.engine.method._replace(optimizer=huge)
+  before, after = (play(experiment, n, method=method) for n in (0, 1))
+  chex.assert_trees_all_equal(after.state.shared, before.state.shared)
+  assert np.all(after.report.rejected)
+
+
+@pytest.mark.parametrize('width', [1, 2])
+@pytest.mark.parametrize('nobody', [6, 7, -1, -6, 2**31 - 1, -(2**31)])
+def test_ids_of_no_client_cost_and_change_nothing(width, nobody):
+  """There are six clients."""
+  experiment = contracted('fedper')
+  ids = np.array([2, nobody, 4], np.int32)
+  found, told = play_changed(experiment, width, lambda *_: (ids, experiment))
+  absent = np.where(ids == nobody, parallel.ABSENT, ids)
+  expected, _ = play_changed(experiment, width, lambda *_: (absent, experiment))
+  chex.assert_trees_all_equal(found, expected)
+  assert told[0].took_part.tolist() == [True, False, True]
+  for field in ('uplink', 'downlink', 'uploaded', 'steps'):
+    assert (getattr(told[0], field) > 0).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize('rate,diverged', [(0.05, False), (1e30, True)])
+def test_a_client_that_learns_nothing_has_diverged(rate, diverged):
+  """A huge rate makes the norms' output 0, and the loss of a guess."""
+  experiment = small(algorithm='fedavg', fedavg=dict(learning_rate=rate))
+  report = play(experiment, 3).report
+  assert np.isfinite(report.train_loss)
+  assert np.all(np.asarray(report.diverged) == diverged)
+
+
+def test_what_a_row_and_the_held_models_are_told_of_rejected_clients():
+  zeros = np.zeros(4, np.int32)
+  report = rounds.Report(**dict.fromkeys(rounds.Report._fields, zeros))
+  report = report._replace(
+    train_loss=np.float32(1),
+    flip_rate=np.float32(0),
+    took_part=np.array([True, True, True, False]),
+    rejected=np.array([False, True, False, False]),
+    diverged=np.array([True, True, False, False]),
+    held=np.array([5, 6, 7, 8]),
+  )
+  told = np.array([3, 0, 1, parallel.ABSENT]), report, 1.0
+  progress = checkpoint.Progress(
+    None, None, metrics.Tally(), np.full(5, -1), (told, told)
+  )
+  progress = checkpoint.read(progress)
+  assert progress.held.tolist() == [-1, 7, -1, 5, -1]  # client 0: as it was
+  cost = type('Cost', (), dict(step=1.0, scored=0.0))
+  row = metrics.traffic(progress.tally, cost)
+  assert (row['rejected_clients'], row['diverged_clients']) == (2, 4 / 6)
+  assert metrics.evaluated(progress.tally).rejected_since == 0

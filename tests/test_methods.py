@@ -8,8 +8,9 @@ import optax
 import pytest
 from conftest import compiled, opened, play, small
 
-from hns import cost, lottery, rounds, tree, uploads, wire, wrappers
+from hns import cost, lottery, tree, uploads, wire, wrappers
 from hns.bases import dense, odds
+from hns.client import participate, train_client
 from hns.errors import InputError
 from hns.federated import Server, everything
 from hns.supermask import bernoulli, binary
@@ -20,7 +21,7 @@ KEY = jax.random.key(0)
 def trained(experiment, number=1):
   """What the clients of round 1 train, their starts and what they keep."""
   opening, ids, held = opened(experiment)
-  train = compiled(rounds.train_client, experiment.engine)
+  train = compiled(train_client, experiment.engine)
   return [
     train(opening, index, jax.tree.map(lambda x, k=k: x[k], held))
     for k, index in enumerate(ids[:number])
@@ -143,14 +144,14 @@ def test_fedmask_prunes_once_and_votes_where_it_keeps():
     )
     assert abs(mine(first.own).mean() - 0.2) < 1e-3
     np.testing.assert_array_equal(mine(first.own), mine(later.own))
-  part = compiled(rounds.participate, experiment.engine)
+  part = compiled(participate, experiment.engine)
   opening, ids, births = opened(experiment)
   newborn = jax.tree.map(lambda x: x[0], births)
   again = jax.tree.map(lambda x: x[int(first.ids[0])], first.own)
   second = opened(experiment, first.state)[0]
   for number, before in ((opening, newborn), (second, again)):
-    _, own, _, _, model = part(number, int(first.ids[0]), before)
-    mask = np.asarray(tree.flatten(model['mask']))
+    found = part(number, int(first.ids[0]), before)
+    own, mask = found.own, np.asarray(tree.flatten(found.model['mask']))
     assert not np.any(mask[~np.asarray(tree.flatten(own[0].kept))])
     assert 0 < np.sum(mask) <= 0.2 * mask.size + 2
 

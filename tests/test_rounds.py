@@ -10,6 +10,7 @@ import optax
 from conftest import compiled, opened, play, small
 
 from hns import (
+  client,
   evaluation,
   explore,
   loop,
@@ -182,15 +183,15 @@ def test_an_absent_client_is_inert():
   experiment = small()
   engine, _, birth, *_ = experiment
   opening = opened(experiment)[0]
-  participate = compiled(rounds.participate, engine)
-  upload, _, loss, examples, *_ = participate(opening, parallel.ABSENT, ())
+  participate = compiled(client.participate, engine)
+  part = participate(opening, parallel.ABSENT, ())
   start = engine.method.join(
     opening.key_shared, birth.fixed, opening.message, birth.own
   )
-  assert int(examples) == 0 and float(loss) == 0
+  assert int(part.examples) == 0 and float(part.loss) == 0
   jax.tree.map(
     lambda a, b: np.testing.assert_array_equal(a, np.ones_like(b)),
-    upload.value,
+    part.upload.value,
     start,
   )
 

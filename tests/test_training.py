@@ -7,7 +7,8 @@ import optax
 import pytest
 from conftest import opened, play, small
 
-from hns import federated, parallel, rounds, training, wire
+from hns import federated, parallel, training, wire
+from hns.client import participate
 from hns.training import Plan, Rows
 
 
@@ -162,15 +163,13 @@ def test_no_weight_is_summed_where_clients_choose_none(name):
   opening, ids, own = opened(experiment)
   engine = experiment.engine
 
-  def client(opening, index, own):
-    part = rounds.participate(engine, opening, index, own)
-    common = opening.message.weight
-    return federated.weigh(part.upload, common, part.examples)[1], ()
+  def summed(opening, index, own):
+    return participate(engine, opening, index, own).terms[1], ()
 
   for width in (1, 2):
     shapes = jax.eval_shape(
       lambda *asked, width=width: parallel.each_client(
-        client, *asked, width, engine.mesh
+        summed, *asked, width, engine.mesh
       ),
       *(opening, ids, own),
     )

@@ -13,6 +13,7 @@ import optax
 from engine import workloads
 
 from hns import devices, experiment, loop, rounds, tree
+from hns.client import client_key
 from hns.supermask import sign
 from hns.training import batch, client_rows, shuffled
 
@@ -68,7 +69,7 @@ def _problem(engine, opening, ids):
   examples = federation.examples
 
   def order(index):
-    key = rounds.client_key(opening, index)
+    key = client_key(opening, index)
     key = jax.random.fold_in(jax.random.fold_in(key, 1), 0)
     rows = client_rows(federation.train, index)
     chosen = shuffled(key, rows, engine.plan.batch_size)
