@@ -54,7 +54,7 @@ def message(codec, rng, sizes=(90, 31, 0, 12)):
 def mutated(rng, payload):
   """One to three changes, most of them after the header; checksum right."""
   for _ in range(rng.randint(1, 4)):
-    start = HEAD * (rng.rand() < 0.95)
+    start = min(HEAD * (rng.rand() < 0.95), len(payload))
     first, last = sorted(rng.randint(start, len(payload) + 1, 2))
     last = last if rng.rand() < 0.3 else min(last, first + 1 + rng.randint(4))
     new = rng.randint(0, 256, last - first, dtype=np.uint8).tobytes()
