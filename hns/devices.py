@@ -196,8 +196,9 @@ def _xla_flags() -> list[str]:
   if len(words) == 1 and not words[0].startswith('-'):
     with contextlib.suppress(OSError):
       words = pathlib.Path(words[0]).read_text().split()
-  kept = [word for word in words if not word.startswith(_HARMLESS)]
-  return sorted(kept, key=lambda word: word.split('=')[0])  # the last one wins
+  # Of two with one name, the last one counts.
+  found = {word.split('=')[0]: word for word in words}
+  return sorted(w for w in found.values() if not w.startswith(_HARMLESS))
 
 
 def wait_for_all(name: str) -> None:

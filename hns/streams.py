@@ -74,4 +74,6 @@ def show(text: str) -> None:
     with open(os.devnull, 'w') as nothing, contextlib.suppress(OSError):
       os.dup2(nothing.fileno(), 1)
     cause = getattr(error, 'strerror', None) or error
-    raise InputError(f'stdout: cannot be written ({cause})') from error
+    raise InputError(
+      f'stdout: cannot be written ({cause}); what a run found is in its folder'
+    ) from error

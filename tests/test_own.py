@@ -1,7 +1,9 @@
 """What clients keep, on the host."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from hns import own, parallel
 
@@ -36,16 +38,34 @@ def test_only_clients_that_took_part_cost_memory():
 
 
 def test_what_is_written_is_read(tmp_path):
-  birth = {**BIRTH, 'c': jnp.zeros((2, 3), bool)}
+  birth = {**BIRTH, 'c': jnp.zeros((2, 3), bool), 'd': jnp.zeros((0, 2))}
+  birth |= {'half': jnp.ones(3, jnp.bfloat16), 'key': jax.random.key(5)}
   store = own.create(birth)
   new = {'a': jnp.ones((2, 2)), 'b': jnp.int8([9, 10])}
-  own.keep(
-    store, np.array([3, 1]), new | {'c': jnp.arange(12).reshape(2, 2, 3) > 4}
-  )
-  own.write(store, tmp_path)
+  new |= {'c': jnp.arange(12).reshape(2, 2, 3) > 4, 'd': jnp.zeros((2, 0, 2))}
+  new |= {'half': jnp.full((2, 3), 1.5, jnp.bfloat16)}
+  new |= {'key': jax.random.split(jax.random.key(6), 2)}
+  own.keep(store, np.array([3, 1]), new)
+  own.write(store, lambda name: open(tmp_path / name, 'wb'))
   got = own.read(store.birth, list(store.held), tmp_path)
   assert list(got.held) == [3, 1]
   for i, state in store.held.items():
     for name, kept in state.items():
       np.testing.assert_array_equal(got.held[i][name], kept)
       assert got.held[i][name].dtype == kept.dtype
+  with pytest.raises(ValueError, match='more bytes than the clients keep'):
+    own.read(store.birth, [3], tmp_path)
+  with pytest.raises(ValueError):
+    own.read(store.birth, [3, 1, 2], tmp_path)
+
+
+@pytest.mark.parametrize('impl', ['threefry2x32', 'rbg'])
+def test_a_client_may_keep_a_key_for_random_numbers(impl):
+  born = jax.random.key(0, impl=impl)
+  store = own.create({'key': born})
+  keys = jax.random.split(jax.random.key(1, impl=impl), 2)
+  own.keep(store, np.array([4, 2]), {'key': keys})
+  got = own.fetch(store, np.array([2, 9, 4]))['key']
+  assert got.dtype == born.dtype
+  expected = [jax.random.key_data(key) for key in (keys[1], born, keys[0])]
+  np.testing.assert_array_equal(jax.random.key_data(got), np.stack(expected))

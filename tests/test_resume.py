@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import random
-import resource
 import shutil
 import signal
 import threading
@@ -16,12 +15,9 @@ import numpy as np
 import pytest
 from conftest import ROOT, small_config
 
-from hns import checkpoint, experiment, loop, main, own, record, workdir
-from hns.checkpoint import Progress
+from hns import checkpoint, experiment, loop, main, record, workdir
 from hns.errors import InputError
 from hns.interrupt import Interrupted
-from hns.metrics import Tally
-from hns.rounds import State
 
 ROUNDS = 20
 METHODS = {
@@ -252,72 +248,12 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
       record._write({'round': 1}, tmp_path, full)
 
 
-def progress(number):
-  """One of a run of a vector, of which clients 7 and 2 keep something."""
-  nobody = np.full(9, -1, np.int32)
-  state = State(np.int32(0), {'w': np.zeros(999)})
-  like = Progress(state, {}, Tally(), nobody)
-  store = own.create({'a': np.zeros(3, np.int8), 'b': np.zeros((), bool)})
-  held = {'a': np.full((2, 3), number, np.int8), 'b': np.array([True, False])}
-  own.keep(store, np.array([7, 2]), held)
-  state = State(np.int32(number), {'w': np.full(999, number / 7)})
-  tally = Tally(rounds=1, uplink=2**40 + number, train_loss=1 / 3)
-  return like._replace(store=own.create(store.birth)), Progress(
-    state, store, tally, np.arange(9, dtype=np.int32) - number
-  )
-
-
-def test_the_newest_two_are_kept_and_read_back(tmp_path):
-  for number in (1, 2, 10):
-    like, given = progress(number)
-    checkpoint.write(tmp_path, given)
-  assert checkpoint.numbers(tmp_path) == [2, 10]
-  got = checkpoint.restore(tmp_path, like)
-  chex.assert_trees_all_equal(got, given)
-  chex.assert_trees_all_equal_dtypes(got[:2], given[:2])
-  assert type(got.tally.uplink) is int
-  (tmp_path / '11.part').mkdir()
-  checkpoint.clean(tmp_path, 2)
-  assert [path.name for path in tmp_path.iterdir()] == ['2']
-
-
-def test_checkpoints_are_as_seldom_as_asked_and_of_their_moment(tmp_path):
-  with checkpoint.writer(tmp_path, 1e9) as save:
-    save(progress(1)[1], False)
-    assert checkpoint.numbers(tmp_path) == []
-    save(progress(2)[1], True)
-    assert checkpoint.numbers(tmp_path) == [2]
-  like, given = progress(3)
-  taken = checkpoint.snapshot(given)
-  given.state.shared['w'][:] = 0
-  given.held[:] = 0
-  own.keep(
-    given.store, np.array([2]), {'a': np.ones((1, 3)), 'b': np.ones(1, bool)}
-  )
-  chex.assert_trees_all_equal(taken, progress(3)[1])
-
-
-def test_a_full_disk_leaves_the_checkpoints_that_were(tmp_path, capfd):
-  checkpoint.write(tmp_path, progress(5)[1])
-  limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-  resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limit[1]))
-  try:
-    with pytest.raises(
-      InputError, match='round 6 could not be saved .File too'
-    ):
-      checkpoint.write(tmp_path, progress(6)[1])
-  finally:
-    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-  assert capfd.readouterr().err == ''
-  assert [path.name for path in tmp_path.iterdir()] == ['5']
-
-
 def test_the_command_ends_as_a_shell_expects(monkeypatch, capsys):
   def run(config, folder):
     raise Interrupted('saved', signal.SIGTERM)
 
   monkeypatch.setattr(experiment, 'run', run)
-  monkeypatch.setattr(main.devices, 'start', lambda distributed: None)
+  monkeypatch.setattr(main.devices, 'start', lambda *given: None)
   with pytest.raises(SystemExit) as end:
     main.main(['hns', f'--config={ROOT}/configs/test.py'])
   assert end.value.code == 143
