@@ -1,4 +1,5 @@
 import io
+import json
 import os
 import shutil
 
@@ -104,6 +105,140 @@ def test_the_newest_version_is_read(home):
     data_dir=home / 'tfds', file_format='array_record'
   ).download_and_prepare()
   assert data.version('tiny') == '1.0.10'
+
+
+def again(home, version, **fields):
+  """Prepares another version of `tiny`; fields of its description changed."""
+  newer = type('Tiny', (Tiny,), dict(name='tiny'), skip_registration=True)
+  newer.VERSION = tfds.core.Version(version)
+  newer(
+    data_dir=home / 'tfds', file_format='array_record'
+  ).download_and_prepare()
+  path = home / 'tfds' / 'tiny' / version / 'dataset_info.json'
+  path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+  return path
+
+
+def test_the_newest_version_that_can_be_read_is(home, monkeypatch):
+  again(home, '3.0.1')
+  again(home, '3.0.10', fileFormat='tfrecord')
+  for odd in ('9', '9.0.0.incompleteABC', 'incomplete.X_9.0.0', '9.0.0-copy'):
+    shutil.copytree(home / 'tfds/tiny/1.0.0', home / 'tfds/tiny' / odd)
+  (home / 'tfds/tiny/9.0.0').mkdir()
+  seen, decode = [], prepared.decode
+
+  def spy(name, folder, group):
+    seen.append(folder.name)
+    return decode(name, folder, group)
+
+  monkeypatch.setattr(prepared, 'decode', spy)
+  assert len(data.load('tiny').train_labels) == 7
+  assert seen == [data.version('tiny')] == ['3.0.1']
+  again(home, '3.1.0', fileFormat='tfrecord')  # and a copy in another format
+  path = home / 'tfds/tiny/3.1.0/dataset_info.json'
+  about = json.loads(path.read_text())
+  about['alternativeFileFormats'] = ['array_record']
+  path.write_text(json.dumps(about))
+  assert data.version('tiny') == '3.1.0'
+
+
+def test_no_version_that_can_be_read_names_them(home):
+  path = home / 'tfds/tiny/1.0.0/dataset_info.json'
+  about = json.loads(path.read_text())
+  for changed in (about | {'fileFormat': 'tfrecord'}, about):
+    changed.pop('fileFormat') if changed is about else None
+    path.write_text(json.dumps(changed))
+    with pytest.raises(InputError, match=r'tiny \(1.0.0 is tfrecord\); set'):
+      data.load('tiny')
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    '',
+    '{',
+    '[]',
+    '7',
+    '{}',
+    '{"name": "tiny", "splits": [], "alternativeFileFormats": 5}',
+    '{"name": "tiny", "splits": 5, "fileFormat": "array_record"}',
+    '\0' * 9,
+    '[' * 100_000,
+  ],
+)
+def test_a_damaged_description_is_named(home, text):
+  path = home / 'tfds' / 'tiny' / '1.0.0' / 'dataset_info.json'
+  path.write_text(text)
+  with pytest.raises(InputError, match=f'^{path}: is damaged ') as error:
+    data.load('tiny')
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('damage', ['features', 'cut', 'flipped', 'gone'])
+def test_damaged_examples_are_named(home, damage):
+  folder = home / 'tfds' / 'tiny' / '1.0.0'
+  path = folder / 'tiny-train.array_record-00000-of-00001'
+  whole = bytearray(path.read_bytes())
+  if damage == 'features':
+    (folder / 'features.json').write_text('{')
+  elif damage == 'cut':
+    path.write_bytes(whole[:70_000])
+  elif damage == 'flipped':
+    whole[70] ^= 16
+    path.write_bytes(whole)
+  else:
+    path.unlink()
+  with pytest.raises(InputError, match=f'^{folder}.*: is damaged ') as error:
+    data.load('tiny')
+  assert '\n' not in str(error.value) and not (home / 'cache').exists()
+
+
+def test_labels_that_a_dataset_lacks_are_named(home):
+  """TFDS writes -1 where a test split has none; nothing is cached."""
+
+  def split(self, dl_manager):
+    examples = [x | {'label': -1} for _, x in self._generate_examples(3)]
+    return {'train': self._generate_examples(7), 'test': enumerate(examples)}
+
+  fields = dict(name='blind', _split_generators=split)
+  blind = type('Blind', (Tiny,), fields, skip_registration=True)
+  blind(
+    data_dir=home / 'tfds', file_format='array_record'
+  ).download_and_prepare()
+  with pytest.raises(InputError, match=r'test_labels\[0\]=-1: must be in 0..2'):
+    data.load('blind')
+  assert not (home / 'cache').exists()
+
+
+def test_a_group_is_one_value(home):
+  with pytest.raises(
+    InputError, match="group='image': must be a feature of one"
+  ):
+    data.load('tiny', 'image')
+
+
+def test_a_damaged_cache_is_made_again(home, capsys):
+  first = data.load('tiny', 'writer')
+  (path,) = (home / 'cache').iterdir()
+  path.write_bytes(path.read_bytes()[:300])
+  capsys.readouterr()
+  for said in (1, 0):
+    for a, b in zip(first, data.load('tiny', 'writer')):
+      np.testing.assert_array_equal(a, b)
+    assert capsys.readouterr().err.count(f'hns: {path} is of no use') == said
+
+
+@pytest.mark.parametrize(
+  'name',
+  ['..', '.', '', '/etc', '../tiny', 'tiny/..', 'tiny/1.0.0/x', 'a\0b', 'a\nb']
+  + ['x' * 300, 'x' * 10_000, 'tiny:1.0.0', '*', '~', 'é', ' tiny', 'tiny\n'],
+)
+def test_names_stay_inside_the_data_folder(home, name):
+  with pytest.raises(InputError, match='^dataset=.*must be a name') as error:
+    data.load(name)
+  assert '\n' not in str(error.value)
+  with pytest.raises(InputError, match='^dataset=.*must be a name'):
+    data.version(name)
 
 
 def test_names_may_have_a_config(home):

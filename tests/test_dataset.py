@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import small_config
 from PIL import Image
 
 from hns import data, experiment
@@ -226,6 +227,19 @@ def test_groups_are_kept(monkeypatch):
   np.testing.assert_array_equal(found.train_groups, LABELS)
   empty = load(monkeypatch, train_groups=[], test_groups=())
   assert empty.train_groups.shape == empty.test_groups.shape == (0,)
+
+
+def test_grey_oblong_floats_are_learnt(monkeypatch, tmp_path):
+  rng = np.random.RandomState(0)
+  labels = np.arange(500) % 4
+  pictures = 1e-3 * (rng.randn(4, 20, 32)[labels] + rng.randn(500, 20, 32))
+  mine = data.Dataset(
+    pictures[:400], labels[:400], [], pictures[400:], labels[400:], [], 4
+  )
+  monkeypatch.setitem(data.SOURCES, 'mine', lambda: mine)
+  config = small_config(dataset='mine', num_clients=4, cohort=4, rounds=1)
+  (row,) = experiment.run(config, tmp_path / 'run')
+  assert row['personal_accuracy'] > 0.8 and row['train_loss'] < 1
 
 
 def test_the_scale_of_floats_is_that_of_their_bytes():
