@@ -32,6 +32,13 @@ def run(tmp_path_factory):
   return folder
 
 
+@pytest.fixture(scope='module')
+def averaged(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('export') / 'averaged'
+  experiment.run(small_config(algorithm='fedavg', rounds=1), folder)
+  return folder
+
+
 def told(monkeypatch, *words):
   """What `hns.export` says as it ends, '' if all went well."""
   monkeypatch.setattr(sys, 'argv', ['export', *map(str, words)])
@@ -172,6 +179,14 @@ def test_a_client_is_one_of_the_run_s(run, client):
     export.from_run(run, client)
 
 
+def shapes(model):
+  """Of the arrays of a plain network for digits, by path."""
+  net, picture = models.create(model, 10), np.zeros((1, 8, 8, 1))
+  like = jax.eval_shape(net.init, jax.random.key(0), picture)['params']
+  whole = {k: x.shape for k, x in flatten_dict(like, sep='/').items()}
+  return {**whole, 'scale': (2,)}
+
+
 def correct(net, arrays, run, client=None):
   """The accuracy of arrays in a plain network on test pictures of a run."""
   arrays = dict(arrays)
@@ -188,42 +203,30 @@ def correct(net, arrays, run, client=None):
   return np.mean(np.argmax(logits, -1) == labels)
 
 
-@pytest.mark.parametrize(
-  'fields',
-  [
-    dict(algorithm='fedavg', model='tiny'),
-    dict(algorithm='fedper', model='tiny'),
-    dict(algorithm='hidenseek', model='mlp', density=0.03),
-    dict(
-      algorithm='signsgd',
-      model='cnn',
-      density=0.02,
-      signsgd=dict(pruned=True),
-    ),
-  ],
-  ids=lambda fields: fields['algorithm'],
-)
-def test_arrays_are_the_model_in_any_program(tmp_path, monkeypatch, fields):
-  """Also where pruning has cut units off."""
-  rows = experiment.run(small_config(rounds=1, **fields), tmp_path / 'run')
-  net = models.create(fields['model'], 10)
-  like = net.init(jax.random.key(0), np.zeros((1, 8, 8, 1)))['params']
-  shapes = {k: x.shape for k, x in flatten_dict(like, sep='/').items()}
-  file = tmp_path / 'model.npz'
-  for client in (None, 2):
-    word = 'global' if client is None else client
-    assert not told(
-      monkeypatch, tmp_path / 'run', f'--client={word}', f'--file={file}'
-    )
-    with np.load(file) as held:
-      arrays = dict(held)
-    assert {x.dtype for x in arrays.values()} == {np.dtype(np.float32)}
-    assert {k: x.shape for k, x in arrays.items()} == {**shapes, 'scale': (2,)}
-    name = 'global_accuracy' if client is None else 'client_accuracies'
-    expected = rows[-1][name] if client is None else rows[-1][name][client]
-    found = correct(net, arrays, tmp_path / 'run', client)
-    assert found == pytest.approx(expected, abs=1e-4)
-  assert sorted(p.name for p in tmp_path.iterdir()) == ['model.npz', 'run']
+def test_arrays_are_the_model_in_any_program(averaged, tmp_path, monkeypatch):
+  file, rows = tmp_path / 'model.npz', runs.read(averaged)
+  assert not told(monkeypatch, averaged, '--client=2', f'--file={file}')
+  with np.load(file) as held:
+    arrays = dict(held)
+  assert {x.dtype for x in arrays.values()} == {np.dtype(np.float32)}
+  assert {k: x.shape for k, x in arrays.items()} == shapes('tiny')
+  found = correct(models.create('tiny', 10), arrays, averaged, 2)
+  assert found == pytest.approx(rows[-1]['client_accuracies'][2], abs=1e-4)
+  assert [p.name for p in tmp_path.iterdir()] == ['model.npz']
+
+
+def test_arrays_have_the_units_that_pruning_cut_off(tmp_path, monkeypatch):
+  convs = ((32, 3, 2, False), (32, 3, 2, True))
+  net = lambda classes: models.Network(classes, convs, dense=(48,))
+  monkeypatch.setitem(models.MODELS, 'narrow', net)
+  fields = dict(model='narrow', density=0.02, rounds=1)
+  rows = experiment.run(small_config(**fields), tmp_path)
+  arrays = export.arrays(tmp_path, None)
+  assert {k: x.shape for k, x in arrays.items()} == shapes('narrow')
+  cut = export.trained(tmp_path, None)[1]['weights']
+  assert cut['Conv_1']['kernel'].shape != arrays['Conv_1/kernel'].shape
+  found = correct(net(10), arrays, tmp_path)
+  assert found == pytest.approx(rows[-1]['global_accuracy'], abs=1e-4)
 
 
 def test_arrays_of_signs_are_weights_times_signs(run):
@@ -242,13 +245,11 @@ def test_arrays_of_signs_are_weights_times_signs(run):
   np.testing.assert_array_equal(found['scale'], np.float32(model.spec.scale))
 
 
-def test_a_run_without_signs_asks_for_arrays(tmp_path, monkeypatch):
-  folder = tmp_path / 'run'
-  experiment.run(small_config(algorithm='fedavg', rounds=1), folder)
-  said = told(monkeypatch, folder, f'--file={tmp_path / "model.hns"}')
+def test_a_run_without_signs_asks_for_arrays(averaged, tmp_path, monkeypatch):
+  said = told(monkeypatch, averaged, f'--file={tmp_path / "model.hns"}')
   assert 'fedavg: its models are not signs' in said
   assert '--file=NAME.npz' in said
-  assert [p.name for p in tmp_path.iterdir()] == ['run']
+  assert not [*tmp_path.iterdir()]
 
 
 def test_a_place_that_cannot_be_written_is_refused_first(
