@@ -27,11 +27,11 @@ from hns import (
   workdir,
 )
 from hns.algorithms import RECIPES, Given
+from hns.client import Engine
 from hns.errors import invalid, shown
 from hns.federated import Birth, Method
 from hns.loop import Experiment
 from hns.record import Schedule, record
-from hns.client import Engine
 from hns.supermask import Supermask
 from hns.training import Examples, Federation, Plan, Rows, steps_of
 from hns.wire import Envelope
@@ -267,11 +267,7 @@ def title(config: Any) -> str:
 
 def _method(config, given: Given) -> Method:
   """The recipe with the parameters of its table."""
-  table = config[config.algorithm]
-  try:
-    return RECIPES[config.algorithm](given, **table)
-  except TypeError as error:
-    raise invalid(config.algorithm, dict(table), str(error)) from error
+  return RECIPES[config.algorithm](given, **config[config.algorithm])
 
 
 def _head_of(net, inputs) -> str:
