@@ -133,7 +133,10 @@ def read(paths: list[pathlib.Path]) -> Iterator[Writer]:
     InputError: a broken file, or a writer that is in two.
   """
   home = {}
-  for path in tqdm.tqdm(paths, 'preparing femnist', unit='file', disable=None):
+  hidden = None if sys.stderr else True  # None: unless stderr is a terminal
+  for path in tqdm.tqdm(
+    paths, 'preparing femnist', unit='file', disable=hidden
+  ):
     content = _content(path)
     for name, count in zip(map(str, content['users']), content['num_samples']):
       if name in home:
@@ -147,7 +150,7 @@ def _content(path: pathlib.Path) -> dict[str, Any]:
   """A file's JSON, its three tables looked at."""
   try:
     content = json.loads(path.read_text(encoding='utf-8'))
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     opened = re.findall(r'"([^"]*)"\s*:\s*\{', getattr(error, 'doc', ''))
     name = opened[-1] if opened[1:] else None
     where = 'somewhere' if name is None else f'in writer {name}'
@@ -193,7 +196,7 @@ def _image(path: pathlib.Path, name: str, i: int, row: Any) -> np.ndarray:
     raise _broken(path, name, f'x[{i}] has {size} numbers, not {_SIDE**2}')
   try:
     pixels = np.array(row, float)
-  except (TypeError, ValueError):
+  except (TypeError, ValueError, OverflowError):
     pixels = np.array(np.nan)
   if not np.all((pixels >= 0) & (pixels <= 1)):
     raise _broken(path, name, f'x[{i}] holds something else than numbers 0..1')

@@ -169,7 +169,7 @@ def _read(
     source,
     f'decoding {title}',
     leave=False,
-    disable=None if sys.stderr else True,
+    disable=None if sys.stderr else True,  # None: unless it is a terminal
   ):
     images.append(example['image'])
     labels.append(example['label'])

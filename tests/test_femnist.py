@@ -116,6 +116,7 @@ CY = 'user_data', 'cy'
     (at(*CY, 'x', 0), 0.5, r'writer cy x\[0\] has no numbers'),
     (at(*CY, 'x', 1, 5), 1.5, r'writer cy x\[1\] holds something else'),
     (at(*CY, 'x', 1, 5), float('nan'), r'writer cy x\[1\] holds something'),
+    (at(*CY, 'x', 1, 5), 10**400, r'writer cy x\[1\] holds something'),
     (at(*CY, 'x', 1, 5), [], r'writer cy x\[1\] holds something else'),
     (at(*CY, 'x', 1, 5), 'ink', r'writer cy x\[1\] holds something else'),
     (at(*CY, 'y'), None, 'writer cy has no list y'),
@@ -158,6 +159,9 @@ def test_a_file_cut_off_is_named_with_its_writer(leaf, keep, where):
 def test_files_that_are_not_leaf_s_are_refused(leaf):
   path = leaf / 'all_data_1.json'
   path.write_bytes(b'\xff\xfe\x00')
+  with pytest.raises(InputError, match='all_data_1.json.*damaged'):
+    femnist.prepare(leaf, data.data_dir())
+  path.write_text('[' * 100_000)
   with pytest.raises(InputError, match='all_data_1.json.*damaged'):
     femnist.prepare(leaf, data.data_dir())
   path.write_text('[]')
