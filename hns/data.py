@@ -20,6 +20,7 @@ import numpy as np
 from hns import prepared
 from hns.cache import cached
 from hns.dataset import Dataset, checked
+from hns.errors import invalid
 
 
 def load(name: str, group: str = '') -> Dataset:
@@ -54,14 +55,21 @@ def version(name: str) -> str:
 
 def data_dir() -> pathlib.Path:
   """Where TFDS datasets are: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-  default = '~/tensorflow_datasets'
-  return pathlib.Path(os.environ.get('TFDS_DATA_DIR') or default).expanduser()
+  return _folder('TFDS_DATA_DIR', '~/tensorflow_datasets')
 
 
 def cache_dir() -> pathlib.Path:
   """Where decoded arrays are kept: $HNS_CACHE_DIR, else ~/.cache/hns."""
-  default = '~/.cache/hns'
-  return pathlib.Path(os.environ.get('HNS_CACHE_DIR') or default).expanduser()
+  return _folder('HNS_CACHE_DIR', '~/.cache/hns')
+
+
+def _folder(variable: str, default: str) -> pathlib.Path:
+  """What an environment variable says; `InputError` if ~ is nobody's."""
+  said = os.environ.get(variable) or default
+  try:
+    return pathlib.Path(said).expanduser()
+  except RuntimeError as error:
+    raise invalid(variable, said, f'{error} set it to a folder') from None
 
 
 def digits() -> Dataset:

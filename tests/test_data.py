@@ -249,6 +249,12 @@ def test_names_may_have_a_config(home):
   assert data.version('emnist/balanced') == '1.0.0'
 
 
+def test_a_folder_of_nobody_is_named(monkeypatch):
+  monkeypatch.setenv('HNS_CACHE_DIR', '~nobody-here/cache')
+  with pytest.raises(InputError, match="HNS_CACHE_DIR='~nobody-here/cache': "):
+    data.cache_dir()
+
+
 def test_names_tfds_does_not_know_get_another_remedy(home):
   with pytest.raises(InputError, match='GeneratorBasedBuilder'):
     data.load('nothing')
