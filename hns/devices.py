@@ -179,7 +179,11 @@ def together() -> Iterator[None]:
 
 def numerics() -> dict[str, Any]:
   """Settings of JAX and XLA beside its precision that change numbers."""
-  settings = {name: getattr(jax.config, name, None) for name in _NUMERIC}
+  # Those that a context can change are attributes, the others are not.
+  values = jax.config.values
+  settings = {
+    name: getattr(jax.config, name, values.get(name)) for name in _NUMERIC
+  }
   # Some are objects that print as their name.
   plain = (bool, int, float, str, type(None))
   found = {

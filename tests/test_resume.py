@@ -1,5 +1,7 @@
 """A run that ended early goes on, and ends as if it never had."""
 
+import errno
+import functools
 import json
 import multiprocessing
 import os
@@ -11,11 +13,21 @@ import time
 from typing import Any, NamedTuple
 
 import chex
+import jax
 import numpy as np
 import pytest
 from conftest import ROOT, small_config
 
-from hns import checkpoint, experiment, loop, main, record, workdir
+from hns import (
+  checkpoint,
+  devices,
+  durable,
+  experiment,
+  loop,
+  main,
+  record,
+  workdir,
+)
 from hns.errors import InputError
 from hns.interrupt import Interrupted
 
@@ -25,6 +37,7 @@ METHODS = {
   'local': {'algorithm': 'local'},  # keeps everything
   'lotteryfl': {'algorithm': 'lotteryfl'},  # prunes on the client
 }
+DRAW = workdir.draw  # which most tests here leave out
 # So many runs at once, so often, of every method: 24 are killed.
 RUNS, LIVES = 4, 2
 
@@ -246,6 +259,229 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
   with pytest.raises(InputError, match='cannot be written .No space'):
     with workdir.writing(tmp_path), open('/dev/full', 'a') as full:
       record._write({'round': 1}, tmp_path, full)
+
+
+ODD = ['lr=[0.03]', 'a\\b', '**', '?x', '~', '%20', 'a\nb', 'é λ', '-x', '{y}']
+
+
+@pytest.mark.parametrize('name', [*ODD, 'gs:/a', '$HOME', 'a' * 255])
+def test_any_name_of_a_folder_goes_on(local, tmp_path, monkeypatch, name):
+  config, folder = config_of('local'), tmp_path / name
+  config.update(rounds=2)
+  share(monkeypatch, *local)
+  monkeypatch.chdir(tmp_path)
+  experiment.run(config, name)
+  config.update(rounds=4)
+  rows = experiment.run(config, folder)
+  assert [row['round'] for row in rows] == [2, 4]
+  like = loop.begin(local[0])
+  assert int(workdir.load(folder, like, 4).state.round) == 4
+
+
+@pytest.mark.parametrize(
+  'name,said',
+  [
+    ('a' * 256, 'cannot be a folder .File name too long'),
+    ('b/' + 'é' * 128, 'cannot be a folder .File name too long'),
+    ('c/' * 2100, 'cannot be a folder .File name too long'),
+    ('d\0', 'cannot be a folder .embedded null'),
+    ('e\ud800', 'cannot be a folder .*surrogates not allowed'),
+    ('file', 'cannot be written .*file is not a folder'),
+    ('file/inside', 'cannot be written .*file is not a folder'),
+  ],
+)
+def test_a_name_that_cannot_be_is_refused_first(
+  tmp_path, monkeypatch, name, said
+):
+  (tmp_path / 'file').write_text('')
+  monkeypatch.setattr(experiment, 'build', lambda config: pytest.fail('built'))
+  with pytest.raises(InputError, match=said) as error:
+    experiment.run(config_of('local'), tmp_path / name)
+  assert '\n' not in str(error.value)
+  assert [path.name for path in tmp_path.iterdir()] == ['file']
+
+
+@pytest.mark.parametrize(
+  'field,value', [('seed', 1), ('local.learning_rate', 0.7), ('rounds', 4)]
+)
+def test_without_its_config_a_run_is_still_known(stopped, field, value):
+  """By its checkpoints; and nothing of it is touched."""
+  config, folder, _ = stopped
+  text = (folder / 'metrics.jsonl').read_text()
+  (folder / 'config.json').unlink()
+  config.update_from_flattened_dict({field: value})
+  with pytest.raises(InputError, match=f'{field} is .* there and {value} here'):
+    experiment.run(config, folder)
+  assert not (folder / 'config.json').exists()
+  assert (folder / 'metrics.jsonl').read_text() == text
+
+
+def test_a_config_that_is_gone_comes_back(stopped):
+  config, folder, _ = stopped
+  before = (folder / 'config.json').read_text()
+  (folder / 'config.json').unlink()
+  experiment.run(config, folder)
+  assert (folder / 'config.json').read_text() == before
+
+
+def test_metrics_of_nobody_knows_what_are_refused(stopped):
+  config, folder, _ = stopped
+  (folder / 'config.json').unlink()
+  shutil.rmtree(folder / 'checkpoints')
+  text = (folder / 'metrics.jsonl').read_text()
+  with pytest.raises(InputError, match='without its config.json'):
+    experiment.run(config, folder)
+  assert (folder / 'metrics.jsonl').read_text() == text
+
+
+@pytest.mark.parametrize(
+  'field,there',
+  [
+    ('config.seed', 7),
+    ('config.local.learning_rate', 0.7),
+    ('born', 3),
+    ('examples', 3),
+    ('versions.jax', '0.1'),
+    ('numerics.jax_default_prng_impl', 'rbg'),
+  ],
+)
+def test_a_checkpoint_of_another_run_is_refused(stopped, field, there):
+  """Copied in, beside this run's config.json."""
+  config, folder, _ = stopped
+  checkpoints = folder / 'checkpoints'
+  like = loop.begin(experiment.build(config))
+  held = checkpoint.restore(checkpoints, like)
+  about = json.loads((folder / 'config.json').read_text())
+  *tables, name = field.split('.')
+  functools.reduce(lambda held, name: held[name], tables, about)[name] = there
+  held = held._replace(state=held.state._replace(round=np.int32(6)))
+  checkpoint.write(checkpoints, about, held)
+  text = (folder / 'config.json').read_text()
+  name = field.removeprefix('config.')
+  with pytest.raises(InputError, match=f'{name} is .* there .*checkpoints/6'):
+    experiment.run(config, folder)
+  with pytest.raises(InputError, match=f'6 is of another run .*{name} is'):
+    workdir.load(folder, like, 6)
+  assert (folder / 'config.json').read_text() == text
+
+
+@pytest.mark.parametrize(
+  'setting,value,said',
+  [
+    ('jax_default_prng_impl', 'rbg', 'numerics.jax_default_prng_impl'),
+    ('jax_threefry_partitionable', False, 'numerics.jax_threefry_partition'),
+    ('jax_default_matmul_precision', 'highest', 'matmul_precision'),
+    ('jax_disable_most_optimizations', False, 'numerics.jax_disable_most'),
+  ],
+)
+def test_a_run_keeps_the_settings_it_began_with(stopped, setting, value, said):
+  config, folder, _ = stopped
+  before = getattr(jax.config, setting)
+  jax.config.update(setting, value)
+  try:
+    with pytest.raises(InputError, match=f'{said}.* is .* there and'):
+      experiment.run(config, folder)
+  finally:
+    jax.config.update(setting, before)
+
+
+@pytest.mark.parametrize(
+  'flags,alike',
+  [
+    ('--xla_force_host_platform_device_count=3', True),
+    ('--xla_dump_to=x', True),
+    ('--xla_allow_excess_precision=false', False),
+    ('@file', False),
+  ],
+)
+def test_only_flags_that_change_numbers_are_told(
+  tmp_path, monkeypatch, flags, alike
+):
+  (tmp_path / 'flags').write_text('--xla_cpu_enable_fast_math=true\n')
+  monkeypatch.setenv('XLA_FLAGS', '--xla_a=1 --xla_b=2')
+  before = devices.numerics()
+  monkeypatch.setenv('XLA_FLAGS', f'--xla_b=1 --xla_b=2 --xla_a=1 {flags}')
+  if flags == '@file':
+    monkeypatch.setenv('XLA_FLAGS', str(tmp_path / 'flags'))
+  assert (devices.numerics() == before) is alike
+  json.dumps(before)
+
+
+def removed(folder):
+  shutil.rmtree(folder)
+
+
+def renamed(folder):
+  folder.rename(folder.with_name('elsewhere'))
+
+
+def replaced(folder):
+  renamed(folder)
+  folder.mkdir()
+  (folder / 'metrics.jsonl').write_text('')
+
+
+@pytest.mark.parametrize('take', [removed, renamed, replaced])
+@pytest.mark.parametrize('when', [3, 8])
+def test_a_folder_taken_away_is_an_error(
+  local, tmp_path, monkeypatch, take, when
+):
+  config, folder = config_of('local'), tmp_path / 'run'
+  config.update(rounds=8, eval_every=8, checkpoint_seconds=1e9)
+  share(monkeypatch, *local)
+  keep, calls = loop.own.keep, []
+
+  def kept(*given):
+    keep(*given)
+    calls.append(given)
+    if len(calls) == when:
+      take(folder)
+
+  monkeypatch.setattr(loop.own, 'keep', kept)
+  with pytest.raises(InputError, match='was removed, renamed or replaced'):
+    experiment.run(config, folder)
+  assert len(calls) == when
+  left = [path.name for path in folder.rglob('*')]
+  assert left == ['metrics.jsonl'] * (take is replaced)
+
+
+def test_numbers_that_are_not_finite_are_null(tmp_path):
+  row = {'round': 1, 'a': float('nan'), 'b': [1.0, float('-inf')], 'c': 2}
+  with (tmp_path / 'metrics.jsonl').open('w') as file:
+    record._write(record._finite(row), tmp_path, file)
+  text = (tmp_path / 'metrics.jsonl').read_text()
+  assert text == '{"round": 1, "a": null, "b": [1.0, null], "c": 2}\n'
+  news = dict(uplink_bytes=1, downlink_bytes=2, global_accuracy=0.5)
+  said = record._news(news | {'personal_accuracy': None})
+  assert said == 'personalised ?, global 0.500, 3 B'
+
+
+@pytest.mark.parametrize('name', ['config.json', 'accuracy.png'])
+def test_a_full_disk_leaves_what_was_there(local, tmp_path, monkeypatch, name):
+  config, folder = config_of('local'), tmp_path / 'run'
+  config.update(rounds=2)
+  share(monkeypatch, *local)
+  monkeypatch.setattr(workdir, 'draw', DRAW)
+  experiment.run(config, folder)
+  before = (folder / name).read_bytes()
+  config.update(rounds=3)
+  replace = durable.os.replace
+
+  def full(source, target):
+    if target.name == name:
+      raise OSError(errno.ENOSPC, 'No space left on device')
+    replace(source, target)
+
+  monkeypatch.setattr(durable.os, 'replace', full)
+  complete = 'the run is complete and saved, but accuracy.png cannot'
+  said = {'config.json': 'cannot be written', 'accuracy.png': complete}[name]
+  with pytest.raises(InputError, match=f'{said}.*No space left') as error:
+    experiment.run(config, folder)
+  assert '\n' not in str(error.value)
+  assert (folder / name).read_bytes() == before
+  assert not list(folder.glob('*.part'))
+  done = [row['round'] for row in workdir.rows(folder)][-1]
+  assert done == (3 if name == 'accuracy.png' else 2)
 
 
 def test_the_command_ends_as_a_shell_expects(monkeypatch, capsys):
