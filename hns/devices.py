@@ -4,6 +4,7 @@ Call `start` before anything else asks JAX for a device; `hns.main` does.
 """
 
 import contextlib
+import enum
 import hashlib
 import os
 import pathlib
@@ -184,10 +185,8 @@ def numerics() -> dict[str, Any]:
   settings = {
     name: getattr(jax.config, name, values.get(name)) for name in _NUMERIC
   }
-  # Some are objects that print as their name.
-  plain = (bool, int, float, str, type(None))
   found = {
-    name: value if isinstance(value, plain) else str(value)
+    name: value.value if isinstance(value, enum.Enum) else value
     for name, value in settings.items()
   }
   found |= {name: os.environ.get(name, '') for name in _VARIABLES}

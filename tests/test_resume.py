@@ -376,7 +376,7 @@ def test_a_checkpoint_of_another_run_is_refused(stopped, field, there):
 )
 def test_a_run_keeps_the_settings_it_began_with(stopped, setting, value, said):
   config, folder, _ = stopped
-  before = getattr(jax.config, setting)
+  before = jax.config.values[setting]
   jax.config.update(setting, value)
   try:
     with pytest.raises(InputError, match=f'{said}.* is .* there and'):
@@ -404,7 +404,7 @@ def test_only_flags_that_change_numbers_are_told(
   if flags == '@file':
     monkeypatch.setenv('XLA_FLAGS', str(tmp_path / 'flags'))
   assert (devices.numerics() == before) is alike
-  json.dumps(before)
+  assert json.loads(json.dumps(before)) == before
 
 
 def removed(folder):
