@@ -10,7 +10,7 @@ import numpy as np
 import tqdm
 
 from hns.dataset import Dataset
-from hns.errors import InputError, invalid
+from hns.errors import InputError, invalid, shown
 
 _NAME = re.compile(r'\w[\w+-]*(\.[\w+-]+)*(/\w[\w+-]*(\.[\w+-]+)*)?', re.ASCII)
 _VERSION = re.compile(r'\d+\.\d+\.\d+', re.ASCII)
@@ -61,7 +61,8 @@ def _formats(path: pathlib.Path) -> list[str]:
 
 def _damaged(path: pathlib.Path, error: Exception) -> InputError:
   why = ' '.join(f'{type(error).__name__} {error}'.split())[:200]
-  return InputError(f'{path}: is damaged ({why}): prepare the dataset again')
+  remedy = 'prepare the dataset again'
+  return InputError(f'{shown(path)}: is damaged ({why}): {remedy}')
 
 
 def _missing(root: pathlib.Path, name: str, why: str) -> InputError:
