@@ -76,11 +76,16 @@ def _packed(path: pathlib.Path) -> list[Callable[[], Saved]]:
     what = 'neither a folder nor a whole file of --pack'
     raise InputError(f'{path}: {what} ({error})') from error
 
+  if not lines:
+    raise InputError(f'{path}: holds no run')
+
   def read(number, line):
     where = f'{path}, line {number}'
     held = runs.parsed(line, where, runs.finite)
     if type(held) is not list or [type(x) for x in held] != [str, dict, list]:
       raise InputError(f'{where}: not a run that --pack wrote')
+    if not held[2]:
+      raise InputError(f'{where}: no evaluated round')
     name, about, rows = held
     told = lambda row: f'{where}, row {row}'
     return Saved(

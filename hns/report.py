@@ -244,22 +244,22 @@ def notes(groups: list[Group], left_out: list[str]) -> str:
   said = list(left_out)
   runs = [run for g in groups for run in zip(g.folders, g.rows)]
   for folder, rows in runs:
-    gaps = [row for row in rows if _gaps(row)]
+    names = dict.fromkeys(name for row in rows for name in row)
+    gaps = [(row['round'], n) for row in rows for n in names if _gap(row, n)]
     if gaps:
-      names = ', '.join(dict.fromkeys(n for row in gaps for n in _gaps(row)))
-      said.append(
-        f'{folder}: not finite, from round {gaps[0]["round"]}: {names}'
-      )
+      fields = ', '.join(dict.fromkeys(name for _, name in gaps))
+      first = gaps[0][0]
+      said.append(f'{folder}: no finite number, from round {first}: {fields}')
     worst = max(row.get('diverged_clients') or 0 for row in rows)
     if worst:
       said.append(f'{folder}: training diverged in {worst:.0%} of the clients')
   return '\n'.join(said)
 
 
-def _gaps(row: Row) -> list[str]:
-  """The fields that hold a number that is not finite."""
-  holds = lambda value: None in value if isinstance(value, list) else False
-  return [name for name, x in row.items() if x is None or holds(x)]
+def _gap(row: Row, name: str) -> bool:
+  """Whether a field holds no number, or one that is not finite."""
+  value = row.get(name)
+  return None in (value if isinstance(value, list) else [value])
 
 
 def _report(flags: argparse.Namespace) -> None:

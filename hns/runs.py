@@ -22,6 +22,7 @@ _CONFIG = {
   **dict.fromkeys(('density', 'checkpoint_seconds'), float),
 }
 _ROW = dict.fromkeys(('round', 'uplink_bytes', 'downlink_bytes'), int)
+_ROW |= dict.fromkeys(('personal_accuracy', 'global_accuracy'), None)
 _KINDS = {
   dict: 'a table',
   str: 'a text',
@@ -162,13 +163,17 @@ def checked_rows(rows: Iterable[Any], told: Callable[[int], str]) -> list[Row]:
 
 
 def _check(held: Any, kinds: dict[str, type], where: object) -> None:
-  """Raises `InputError` unless a table has these fields of these types."""
+  """Raises `InputError` unless a table has these fields of these types.
+
+  None stands for any type.
+  """
   if type(held) is not dict:
     raise _damaged(where, f'{_brief(held)} is not a table')
   for name, kind in kinds.items():
     if name not in held:
       raise _damaged(where, f'{name} is missing')
-    if type(held[name]) not in ((int, float) if kind is float else (kind,)):
+    allowed = (int, float) if kind is float else (kind,)
+    if kind and type(held[name]) not in allowed:
       what = f'{name} is {_brief(held[name])}, not {_KINDS[kind]}'
       raise _damaged(where, what)
 

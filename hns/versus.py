@@ -136,7 +136,9 @@ def claims(groups: list[Any], accuracy: str = 'held') -> str:
 def markdown(titles: list[str], lines: list[list[str]]) -> str:
   """A table of cells."""
   rows = [titles, ['---'] * len(titles), *lines]
-  return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
+  # A name may hold what would end its cell.
+  kept = lambda cell: ' '.join(cell.split('\n')).replace('|', '\\|')
+  return '\n'.join(f'| {" | ".join(map(kept, row))} |' for row in rows)
 
 
 def _rank(group: Any) -> tuple[bool, float]:
