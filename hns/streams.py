@@ -43,13 +43,14 @@ def open_closed() -> None:
   Else the next file that is opened, such as a run's metrics, takes the place
   of one, and what is said there is written into it.
   """
-  for number, name in enumerate(('stdin', 'stdout', 'stderr')):
+  for number in range(3):
     try:
       os.fstat(number)
     except OSError:
       os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+  for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
     if getattr(sys, name) is None:
-      setattr(sys, name, open(os.devnull, 'w' if number else 'r'))
+      setattr(sys, name, open(os.devnull, mode))
 
 
 def say(text: str) -> None:
