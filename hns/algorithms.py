@@ -6,6 +6,7 @@ its parameters, with their tuned values, into a table of the same name in
 is said behind their defaults in `hns/config.py`.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -34,11 +35,16 @@ class Given(NamedTuple):
 
   Attributes:
     prune: `(key, variables) -> mask`, of the config's score and density.
-    head: the name of the output layer.
+    find_head: gives `head`, or raises `InputError` where it cannot be told.
   """
 
   prune: Prune
-  head: str
+  find_head: Callable[[], str]
+
+  @property
+  def head(self) -> str:
+    """The path of the output layer, such as `Dense_2`."""
+    return self.find_head()
 
 
 # What `upload` may be: what a client sends, and how its scores are spread.

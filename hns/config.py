@@ -52,6 +52,8 @@ def _fields() -> ml_collections.ConfigDict:
   config.test_examples_per_client = 200  # test examples, at most
 
   config.model = 'cnn'  # the network
+  config.head = ''  # the layer that stays at home in methods with a personal
+  # one; '' is the only layer with an output a class
   config.density = 0.2  # share of the weights that survives pruning, (0, 1]
   config.pruning = 'synflow'  # the score of a weight
   config.pruning_steps = 100  # steps of pruning; 1 is single-shot

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from hns import rounds, training
-from hns.federated import Birth
 from hns.client import Engine
+from hns.federated import Birth
 from hns.training import Federation
 
 

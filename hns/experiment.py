@@ -1,35 +1,31 @@
 """A config to an `Experiment`, and an `Experiment` to a run's folder."""
 
-import functools
 import json
 import pathlib
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from hns import (
-  compact,
   data,
   devices,
   identity,
   limits,
   models,
+  network,
   own,
   parallel,
   partition,
-  pruning,
   streams,
   tree,
   wire,
   workdir,
 )
-from hns.algorithms import RECIPES, Given
 from hns.client import Engine
 from hns.errors import invalid, shown
-from hns.federated import Birth, Method
 from hns.loop import Experiment
 from hns.record import Schedule, record
 from hns.supermask import Supermask
@@ -43,7 +39,8 @@ def build(config: Any) -> Experiment:
   mesh = parallel.mesh_of(devices.choose(config.devices, config.cohort))
   dataset = data.load(config.dataset, config.group)
   remedy = "all clients' pictures and the model: lower it, or model"
-  with devices.enough_memory('num_clients', config.num_clients, remedy):
+  memory = devices.enough_memory('num_clients', config.num_clients, remedy)
+  with memory, jax.enable_x64(False):
     return _assemble(config, mesh, dataset)
 
 
@@ -51,11 +48,12 @@ def _assemble(config, mesh, dataset) -> Experiment:
   federation = federate(config, dataset)
   net = models.create(config.model, dataset.classes)
   inputs = jnp.zeros((1, *dataset.train_images.shape[1:]))
-  _check_model(config, net, inputs)
-  net, method, birth, key, layers = conceive(config, net, inputs)
-  plan = Plan(config.batch_size, config.local_epochs, config.local_steps)
+  network.check(config.model, net, inputs, dataset.classes)
+  conceived = network.conceive(config, net, inputs, dataset.classes)
+  net, birth, key = conceived.net, conceived.birth, conceived.key
+  plan = _plan(config, np.asarray(federation.train.size))
   engine = Engine(
-    method,
+    conceived.method,
     Supermask(net).apply,
     plan,
     config.cohort,
@@ -74,51 +72,26 @@ def _assemble(config, mesh, dataset) -> Experiment:
     federation,
     asked,
     config.eval_split,
-    layers,
+    conceived.layers,
+    conceived.head,
     Envelope(0, 0, config.seed, config.density),
   )
 
 
-class Conceived(NamedTuple):
-  """A network and a method before training.
+def _plan(config, sizes: np.ndarray) -> Plan:
+  """How long clients of these sizes train; raises `InputError` if too long.
 
-  Attributes:
-    net: the plain module, without the units that pruning cut off.
-    method: its federated method.
-    birth: what exists before round 1.
-    key: of all rounds.
-    layers: by layer, how many weights survived, of how many; {} unpruned.
+  No batch is larger than the largest client, which would be padding.
   """
-
-  net: Any
-  method: Method
-  birth: Birth
-  key: jax.Array
-  layers: dict[str, list[int]]
-
-
-def conceive(config: Any, net: Any, inputs: jax.Array) -> Conceived:
-  """Draws and prunes a network: all of it follows from the config's seed.
-
-  Args:
-    config: a valid config; its data is not looked at.
-    net: the plain module.
-    inputs: float [1, ...]: the shape of one example.
-  """
-  weights, birth, key = jax.random.split(jax.random.key(config.seed), 3)
-  prune = functools.partial(_prune, config, net, inputs)
-  method = _method(config, Given(prune, _head_of(net, inputs)))
-
-  @jax.jit
-  def begin(weights, birth):
-    return method.init(birth, net.init(weights, inputs)['params'])
-
-  born = begin(weights, birth)
-  masks = compact.masks_of(born)
-  pruning.check_layers(masks, config.density)
-  layers = {name: [int(m.sum()), m.size] for name, m in masks.items()}
-  net, born = compact.compact(net, born)
-  return Conceived(net, method, born, key, layers)
+  largest = int(sizes.max())
+  batch_size = min(config.batch_size, largest)
+  field = 'local_steps' if config.local_steps else 'local_epochs'
+  passes = -(-largest // batch_size) if field == 'local_epochs' else 1
+  most = (2**31 - 1) // (passes * batch_size)
+  if config[field] > most:
+    remedy = f'a client of {largest} examples can take at most {most}'
+    raise invalid(field, config[field], remedy)
+  return Plan(batch_size, config.local_epochs, config.local_steps)
 
 
 def _asked(seed: int, count: int, sizes: Any) -> np.ndarray:
@@ -195,7 +168,8 @@ def run(config: Any, folder: str | pathlib.Path) -> list[dict[str, Any]]:
     Interrupted: ctrl-C, SIGTERM or SIGHUP came; the run was saved.
   """
   folder = pathlib.Path(folder)
-  with streams.lenient():
+  # Whatever JAX_ENABLE_X64 says, a run computes in single precision.
+  with streams.lenient(), jax.enable_x64(False):
     held = json.loads(config.to_json())
     about = identity.about(held)
     identity.agree(about)
@@ -254,6 +228,7 @@ def _about(config, experiment) -> dict[str, Any]:
     'weights_downloaded': int(downloaded(key, birth.fixed, birth.shared)),
     'bytes_kept_a_client': own.bytes_each(birth.own),
     'layers': experiment.layers,
+    'head': experiment.head,
   }
 
 
@@ -263,54 +238,6 @@ def title(config: Any) -> str:
     f'{config.algorithm} on {config.dataset}: {config.num_clients} clients, '
     f'{config.partition}, {config.model}, seed {config.seed}'
   )
-
-
-def _method(config, given: Given) -> Method:
-  """The recipe with the parameters of its table."""
-  return RECIPES[config.algorithm](given, **config[config.algorithm])
-
-
-def _head_of(net, inputs) -> str:
-  """The name of the layer that is made last."""
-  names = []
-
-  def init(key):
-    params = net.init(key, inputs)['params']
-    names.extend(params)  # in the order in which they are made
-    return params
-
-  jax.eval_shape(init, jax.random.key(0))
-  return names[-1]
-
-
-def _prune(config, net, inputs, key, variables) -> Any:
-  total = sum(w.size for w in jax.tree.leaves(variables['weights']))
-  return pruning.prune(
-    key,
-    pruning.SCORES[config.pruning],
-    net,
-    variables,
-    inputs,
-    pruning.schedule(total, config.density, config.pruning_steps),
-  )
-
-
-def _check_model(config, net, inputs) -> None:
-  """Traces the model on one image, without computing anything."""
-  try:
-    shapes = jax.eval_shape(net.init, jax.random.key(0), inputs)
-  except (ValueError, TypeError, ZeroDivisionError) as error:
-    shapes = None
-    cause = str(error).split('\n')[0]
-  sizes = [0] if shapes is None else [x.size for x in jax.tree.leaves(shapes)]
-  if not all(sizes):
-    cause = cause if shapes is None else 'a layer is left without inputs'
-    raise invalid(
-      'model',
-      config.model,
-      f'images of {config.dataset}, {inputs.shape[1:]}, do not fit: {cause}; '
-      'choose mlp or cnn, which take any size',
-    )
 
 
 def _width(net, inputs, mesh, cohort, plan, federation) -> int:

@@ -41,6 +41,7 @@ from hns import (
   experiment,
   loop,
   models,
+  network,
   rounds,
   runs,
   tree,
@@ -200,7 +201,8 @@ def _places(config, net, inputs) -> dict[str, np.ndarray]:
   """By path, where in a whole kernel the weights lie that `compact` left."""
   # A network that knows its widths is taken for one that was cut already.
   widths = (*(c[0] for c in net.convs), *net.dense)
-  born = experiment.conceive(config, net.clone(full=widths), inputs).birth
+  whole = net.clone(full=widths)
+  born = network.conceive(config, whole, inputs, net.classes).birth
   masks = {(k, 'kernel'): m for k, m in compact.masks_of(born).items()}
   places = {k: np.arange(m.size).reshape(m.shape) for k, m in masks.items()}
   held = {'mask': unflatten_dict(masks), 'place': unflatten_dict(places)}

@@ -24,8 +24,8 @@ from hns import (
   wire,
 )
 from hns.checkpoint import Progress
-from hns.federated import Birth
 from hns.client import Engine
+from hns.federated import Birth
 from hns.training import Federation, Rows
 from hns.wire import Envelope
 
@@ -42,6 +42,7 @@ class Experiment(NamedTuple):
     split: the examples that accuracies are measured on, test or validation.
     layers: by layer, how many weights survived pruning, of how many; {}
       where nothing is pruned.
+    head: the path of the output layer; None where that is not plain.
     envelope: what every payload's header says, but for the round.
   """
 
@@ -52,6 +53,7 @@ class Experiment(NamedTuple):
   asked: np.ndarray
   split: str
   layers: dict[str, list[int]]
+  head: str | None
   envelope: Envelope
 
   @property

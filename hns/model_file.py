@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hns import coding, devices, experiment, limits, models
+from hns import coding, devices, limits, models, network
 from hns import config as configs
 from hns.errors import InputError, invalid
 from hns.pruning import SCORES
@@ -37,8 +37,8 @@ MOST_BYTES = 2**22  # of a file
 _TEXT = 4096  # bytes of its JSON
 _CLASSES = 10**6
 _PICTURE = 2**20  # values of one
-_WEIGHTS = 10**7
-_PRUNED = 10**9  # weights x steps of pruning: about a minute
+_WEIGHTS = 5 * 10**6  # to redraw them takes less than 1 GB
+_PRUNED = 100 * _WEIGHTS  # weights x steps of pruning: about a minute
 
 
 class Spec(NamedTuple):
@@ -95,7 +95,8 @@ def redraw(spec: Spec) -> Model:
   size, config = _size(spec), _config(spec)
   net = models.create(spec.model, spec.classes)
   with devices.enough_memory('model', spec.model, f'{size.weights:,} weights'):
-    born = experiment.conceive(config, net, jnp.zeros((1, *spec.image)))
+    inputs = jnp.zeros((1, *spec.image))
+    born = network.conceive(config, net, inputs, spec.classes)
   fixed = born.birth.fixed
   signs = jax.tree.map(lambda w: np.ones(w.shape, np.float32), fixed['weights'])
   return Model(Supermask(born.net), {**fixed, 'signs': signs}, spec)
@@ -172,8 +173,8 @@ def _parts(content: bytes) -> tuple[dict[str, Any], bytes]:
     about = json.loads(rest[:length])
   except (ValueError, RecursionError) as error:
     raise InputError('model file: its text is not JSON') from error
-  names = {*Spec._fields, 'weights'}
-  if not isinstance(about, dict) or about.keys() != names:
+  names = *Spec._fields, 'weights'
+  if not isinstance(about, dict) or about.keys() != {*names}:
     raise InputError(f'model file: its fields must be {", ".join(names)}')
   return about, rest[length:]
 

@@ -4,8 +4,9 @@ A new score is a function `(key, net, variables, inputs) -> scores`, the tree
 of the weights with a number >= 0 for each; put it in `SCORES`.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -15,10 +16,13 @@ import numpy as np
 
 from hns import tree
 from hns.errors import invalid
-from hns.models import Norm
-from hns.supermask import seek
+from hns.models import Network, Norm
+from hns.supermask import hide, seek
 
-_NORMS = (Norm, nn.BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+_NORMS = (
+  *(Norm, nn.BatchNorm, nn.GroupNorm, nn.InstanceNorm, nn.LayerNorm),
+  nn.RMSNorm,
+)
 
 Score = Callable[[jax.Array, nn.Module, dict, jax.Array], Any]
 
@@ -29,8 +33,9 @@ def synflow(key, net, variables, inputs) -> Any:
   Tanaka et al. 2020 (arXiv 2006.05467), eq. 2: all weights positive, norm
   layers bypassed, so that the network is linear and R = sum of saliencies of
   each layer (conservation). Each kernel is divided by its mean column sum
-  first: that multiplies R, and so every score, by one number, which changes
-  no ranking and keeps R near 1 in float32 at any depth.
+  first: in a chain of layers that multiplies R, and so every score, by one
+  number, which changes no ranking and keeps R near 1 in float32 at any depth.
+  `prune` refuses other networks: see `check_chain`.
 
   Args:
     key: unused.
@@ -40,6 +45,11 @@ def synflow(key, net, variables, inputs) -> Any:
     inputs: float [1, ...], only its shape and dtype are used.
   """
   del key
+  return _flow(net, variables, inputs)[1]
+
+
+def _flow(net, variables, inputs) -> tuple[jax.Array, Any]:
+  """The sum of outputs R, and the saliency of each weight."""
   positive = jax.tree.map(
     lambda w, m: _unit_gain(jnp.abs(w) * m),
     variables['weights'],
@@ -52,11 +62,44 @@ def synflow(key, net, variables, inputs) -> Any:
     params = seek(
       {'weights': weights, 'mask': ones, 'signs': ones, 'params': rest}
     )
-    with nn.intercept_methods(_bypass_norms):
+    with _without_norms():
       return jnp.sum(net.apply(params, jnp.ones_like(inputs)))
 
-  grads = jax.grad(total)(positive)
-  return jax.tree.map(lambda w, g: jnp.abs(w * g), positive, grads)
+  outputs, grads = jax.value_and_grad(total)(positive)
+  return outputs, jax.tree.map(lambda w, g: jnp.abs(w * g), positive, grads)
+
+
+def check_chain(net: nn.Module, inputs: jax.Array) -> None:
+  """Raises `InputError` for a network for which `synflow` would be wrong.
+
+  In a chain of layers each one's saliencies add up to the sum of outputs
+  (Tanaka et al. 2020, theorem 2). They do not where paths part, as with
+  shortcuts, where a kernel is used twice, and where a function is not
+  positively homogeneous: softmax, gates, GELU, biases that are not 0.
+
+  Args:
+    net: the plain module.
+    inputs: float [1, ...]: the shape of one example.
+  """
+  if isinstance(net, Network):  # a chain by construction
+    return
+  with jax.ensure_compile_time_eval():  # so that a trace can ask, too
+    blank = jnp.zeros(inputs.shape, inputs.dtype)
+    params = jax.jit(net.init)(jax.random.key(0), blank)['params']
+    outputs, scores = jax.jit(functools.partial(_flow, net))(
+      hide(params), blank
+    )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(scores):
+      share = float(jnp.sum(leaf) / outputs)
+      unread = leaf.ndim == 2 and not np.all(leaf)
+      if unread or not abs(share - 1) < 1e-3:
+        raise invalid(
+          'pruning',
+          'synflow',
+          f'{tree.path_name(path)} is in no plain chain of layers with ReLU '
+          f'that reads all of its inputs (it carries {share:.3g} of the flow): '
+          'choose pruning=magnitude or random, or leave that module out',
+        )
 
 
 def magnitude(key, net, variables, inputs) -> Any:
@@ -105,7 +148,12 @@ def prune(
 
   Returns:
     A tree of bool, like `variables['weights']`.
+
+  Raises:
+    InputError: see `check_chain`.
   """
+  if score is synflow:
+    check_chain(net, inputs)
   score_key, tie_key = jax.random.split(key)
   size = sum(w.size for w in jax.tree.leaves(variables['weights']))
   order = jax.random.permutation(tie_key, size).astype(jnp.uint32)
@@ -173,7 +221,7 @@ def check_layers(mask: Any, density: float) -> None:
         'density',
         density,
         f'pruning leaves no weight in {tree.path_name(path)}: raise density, '
-        'or pruning_steps if it is below 100',
+        'or pruning_steps if it is below 100, or choose another pruning',
       )
 
 
@@ -196,8 +244,23 @@ def _unit_gain(kernel: jax.Array) -> jax.Array:
   return kernel / jnp.where(total > 0, total, 1)
 
 
-def _bypass_norms(call, args, kwargs, context):
-  """Interceptor: a norm layer returns its input (it would undo all scale)."""
-  if isinstance(context.module, _NORMS) and context.method_name == '__call__':
-    return args[0] if args else kwargs['x']
-  return call(*args, **kwargs)
+@contextlib.contextmanager
+def _without_norms() -> Iterator[None]:
+  """Norm layers return their input: they would undo all scale.
+
+  Flax takes an interceptor off inside an `assert`, which `python -O` leaves
+  out, so this one stops acting by itself.
+  """
+  acting = True
+
+  def bypass(call, args, kwargs, context):
+    is_norm = isinstance(context.module, _NORMS)
+    if acting and is_norm and context.method_name == '__call__':
+      return args[0] if args else kwargs['x']
+    return call(*args, **kwargs)
+
+  with nn.intercept_methods(bypass):
+    try:
+      yield
+    finally:
+      acting = False

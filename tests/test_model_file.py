@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hns import experiment, model_file, models
+from hns import model_file, models, network
 from hns.errors import InputError
 
 SPEC = model_file.Spec(
@@ -59,7 +59,7 @@ def drawn_once(monkeypatch):
 def undrawn(monkeypatch):
   """Fails a test in which weights are drawn."""
   draw = lambda *_: pytest.fail('weights were drawn')
-  monkeypatch.setattr(experiment, 'conceive', draw)
+  monkeypatch.setattr(network, 'conceive', draw)
 
 
 def taken_apart(content):

@@ -21,7 +21,7 @@ FLOORS = [
   {'lottery'},
   {'training'},
   {'algorithms', 'client'},
-  {'rounds'},
+  {'rounds', 'network'},
   {'evaluation', 'config', 'checkpoint', 'explore', 'cost'},
   {'identity'},
   {'workdir', 'loop', 'limits'},
