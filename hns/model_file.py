@@ -94,7 +94,10 @@ def redraw(spec: Spec) -> Model:
   """
   size, config = _size(spec), _config(spec)
   net = models.create(spec.model, spec.classes)
-  with devices.enough_memory('model', spec.model, f'{size.weights:,} weights'):
+  memory = devices.enough_memory(
+    'model', spec.model, f'{size.weights:,} weights'
+  )
+  with memory, jax.enable_x64(False):
     inputs = jnp.zeros((1, *spec.image))
     born = network.conceive(config, net, inputs, spec.classes)
   fixed = born.birth.fixed
@@ -223,31 +226,29 @@ def _size(spec: Spec) -> _Size:
   Raises `InputError` if it cannot be, or is more than a file may ask for.
   """
   _config(spec)
-  shapes = _shapes(spec)
-  layers = [math.prod(x.shape) for x in jax.tree.leaves(shapes['weights'])]
-  rest = [math.prod(x.shape) for x in jax.tree.leaves(shapes['params'])]
-  if not layers or not all(layers + rest):
-    remedy = f'pictures of {spec.image} leave a layer without inputs'
-    raise invalid('model', spec.model, remedy)
-  total, steps = sum(layers + rest), spec.pruning_steps
-  if total > _WEIGHTS or total * steps > _PRUNED:
+  shapes = jax.eval_shape(hide, _shapes(spec)['params'])
+  layers = [x.size for x in jax.tree.leaves(shapes['weights'])]
+  total = sum(layers) + sum(x.size for x in jax.tree.leaves(shapes['params']))
+  if total > _WEIGHTS or total * spec.pruning_steps > _PRUNED:
     raise invalid(
       'model',
       spec.model,
-      f'{total:,} weights and {steps:,} steps of pruning; a file of signs '
-      f'holds at most {_WEIGHTS:,}, and {_PRUNED:,} if multiplied: write the '
-      'run with --file=NAME.npz',
+      f'{total:,} weights and {spec.pruning_steps:,} steps of pruning; a file '
+      f'of signs holds at most {_WEIGHTS:,}, and {_PRUNED:,} if multiplied: '
+      'write the run with --file=NAME.npz',
     )
   return _Size(total, len(layers), round(sum(layers) * spec.density))
 
 
 def _shapes(spec: Spec) -> Any:
-  """The collections of the masked network, as shapes."""
+  """The network's collections, as shapes; `InputError` if it cannot be."""
   net = models.create(spec.model, spec.classes)
   image = jax.ShapeDtypeStruct((1, *spec.image), jnp.float32)
-  init = lambda key, image: hide(net.init(key, image)['params'])
   try:
-    return jax.eval_shape(init, jax.random.key(0), image)
+    network.check(spec.model, net, image, spec.classes)
+    return network.shapes_of(net, image)
+  except InputError:
+    raise
   except Exception as error:  # a user's own network may raise anything
     what = f'{type(error).__name__}: {error}'.split('\n')[0]
     remedy = f'pictures of {spec.image} do not fit ({what})'
