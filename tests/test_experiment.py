@@ -1,5 +1,6 @@
 """The command, its files, and what it says to bad input."""
 
+import errno
 import io
 import json
 import os
@@ -26,6 +27,8 @@ FIELDS = {
   'client_steps',
   'client_flops',
   'train_loss',
+  'rejected_clients',
+  'diverged_clients',
   'uplink_bytes',
   'downlink_bytes',
   'uplink_bits_per_weight',
@@ -82,6 +85,19 @@ def test_a_terminal_sees_a_bar(tmp_path, monkeypatch):
   last = terminal.getvalue().split('\r')[-1]
   assert '2/2' in last and '00:00' in last  # what is left
   assert 'personalised' in last and 'global' in last and ' kB' in last
+
+
+def test_a_terminal_that_is_gone_does_not_end_a_run(tmp_path, monkeypatch):
+  class Gone(io.StringIO):
+    def isatty(self):
+      return True
+
+    def write(self, text):
+      raise OSError(errno.EPIPE, 'Broken pipe')
+
+  monkeypatch.setattr('sys.stderr', Gone())
+  assert len(experiment.run(small_config(), tmp_path)) == 2
+  assert len(experiment.run(small_config(), tmp_path)) == 2
 
 
 def test_a_seed_repeats_every_number(tmp_path):
@@ -154,7 +170,7 @@ def test_metrics_count_rounds_between_evaluations(tmp_path):
     (dict(examples_per_client=1000), 'examples_per_client=1000: class'),
     (dict(num_clients=2000, examples_per_client=0), 'num_clients=2000'),
     (dict(partition='natural'), "group=''"),
-    (dict(model='lenet'), r"model='lenet': images of digits, \(8, 8, 1\)"),
+    (dict(model='lenet'), r"model='lenet': examples of shape \(8, 8, 1\)"),
     (dict(hidenseek={'download_bits': 9}), 'download_bits=9: must be 1 to 8'),
     (
       dict(algorithm='fedavg_quantized', fedavg_quantized={'upload_bits': 16}),
