@@ -2,6 +2,8 @@
 
 import csv
 import json
+import math
+import re
 import shutil
 import struct
 import subprocess
@@ -10,8 +12,10 @@ import sys
 import numpy as np
 import pytest
 from conftest import small_config
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
-from hns import experiment, metrics, pictures, report
+from hns import axes, experiment, metrics, pictures, report, versus
 from hns.groups import group, label, load, pack
 from hns.runs import read
 
@@ -228,3 +232,120 @@ def test_labels_tell_variants_apart():
   )
   assert named('hidenseek', 'magnitude') == 'hidenseek (density 0.2, magnitude)'
   assert named('hidenseek', steps=1) == 'hidenseek (density 0.2, single-shot)'
+
+
+def test_what_is_not_finite_is_shown_and_said(runs, tmp_path):
+  """In the report, its pictures, its table and its event files."""
+  shutil.copytree(runs / 's0', tmp_path / 'run')
+  rows = read(runs / 's0')
+  names = 'train_loss', 'held_accuracy', 'personal_accuracy'
+  for row in rows:
+    row |= dict.fromkeys(names) | {'client_accuracies': [None, 0.5]}
+  text = ''.join(json.dumps(row) + '\n' for row in rows)
+  (tmp_path / 'run' / 'metrics.jsonl').write_text(text)
+  groups = group(load([str(tmp_path / 'run'), str(runs / 's1')])[0])
+  (line,) = report.notes(groups, []).split('\n')
+  assert line.startswith(f'{tmp_path}/run: no finite number, from round 1: ')
+  assert 'train_loss' in line and 'client_accuracies' in line
+  cells = report.compare(groups).splitlines()[2].split(' | ')
+  assert cells[5] == '0 1' and cells[6] == cells[8] == '-' != cells[10]
+  assert versus.settings(groups) == {} and versus.claims(groups) == ''
+  (tmp_path / 'out').mkdir()
+  assert 'clients.png' not in pictures.write(groups, tmp_path / 'out')
+  assert 'train_loss' not in report.records(groups)[0]
+  assert 'train_loss' in report.records(groups)[1]
+  report.tensorboard(groups, tmp_path / 'events')
+  (folder,) = (tmp_path / 'events').glob('**/run')
+  tags = {tag for _, tag, _ in events(folder)}
+  assert 'global_accuracy' in tags and 'train_loss' not in tags
+  last = report.table(read(tmp_path / 'run')).splitlines()[-1]
+  assert 'nan' not in last and last.split()[1] == '-'
+  pictures.one_run(read(tmp_path / 'run'), '').savefig(tmp_path / 'a.png')
+
+
+def test_a_row_shows_what_it_tells():
+  row = {'round': 5, 'personal_accuracy': 0.5, 'uplink_bytes': 1200}
+  more = {'train_loss': None, 'diverged_clients': 0.25}
+  text = report.table([row | {'round': 4}, row | more])
+  assert [line.split() for line in text.splitlines()] == [
+    ['round', 'personalised', 'objective', 'diverged', 'up'],
+    ['4', '0.500', '1.2', 'kB'],
+    ['5', '0.500', '-', '0.250', '1.2', 'kB'],
+  ]
+  row |= {'train_loss': float('nan')}
+  assert report.table([row]).split()[-3:] == ['-', '1.2', 'kB']
+
+
+def test_packed_runs_of_one_name_have_event_files_each(runs, tmp_path):
+  first, second = load([str(runs / 's0'), str(runs / 's1')])[0]
+  pack([first, second._replace(folder=first.folder)], tmp_path / 'a.gz')
+  groups = group(load([str(tmp_path / 'a.gz')])[0])
+  report.tensorboard(groups, tmp_path / 'events')
+  names = sorted(p.name for p in (tmp_path / 'events').iterdir())
+  assert names == ['s0', 's0-2']
+
+
+@pytest.mark.parametrize('flag', ['out', 'pack', 'tensorboard'])
+def test_what_cannot_be_written_is_named(runs, tmp_path, monkeypatch, flag):
+  (tmp_path / 'file').write_text('kept')
+  target = tmp_path / 'file' / 'inside'
+  words = ['report', str(runs / 's0'), f'--{flag}={target}']
+  monkeypatch.setattr(sys, 'argv', words)
+  said = f"hns: {flag}='{target}': cannot be written .*give another$"
+  with pytest.raises(SystemExit, match=said):
+    report.main()
+  words[2] = f'--pack={tmp_path}'
+  with pytest.raises(SystemExit, match='cannot be written .Is a directory'):
+    report.main()
+  assert [p.name for p in tmp_path.iterdir()] == ['file']
+
+
+def test_a_name_cannot_break_a_table(runs):
+  (saved,) = load([str(runs / 's0')])[0]
+  held = json.loads(json.dumps(saved.about))
+  held['config']['dataset'] = 'a\nb|c'
+  lines = report.compare(group([saved._replace(about=held)])).splitlines()
+  assert len(lines) == 3 and lines[2].startswith('| a b\\|c | 6 |')
+
+
+BYTES = [
+  *[(10**k, 10**k) for k in (2, 5, 9)],
+  *[(6_050_000, 6_060_000), (3_900, 711_000), (1_100_000, 4_900_000)],
+  *[(5_100_000, 12_000_000), (999_400, 1_001_000), (30, 9 * 10**11)],
+  *[(40_000, 9 * 10**9), (1_000, 9_990), (200, 260)],
+]
+
+
+@pytest.mark.parametrize('low,high', BYTES)
+@pytest.mark.parametrize('log_from', [0, 1e4, math.inf])
+def test_sizes_on_an_axis_are_apart(low, high, log_from):
+  figure = Figure(figsize=(14.5, 2.9), layout='constrained')
+  FigureCanvasAgg(figure)
+  panel = figure.subplots(1, 3)[1]
+  panel.plot([low, high], [0, 1])
+  if log_from == 0:
+    panel.set_xscale('log')
+  elif log_from < math.inf:
+    panel.set_xscale('symlog', linthresh=log_from)
+  axes.in_bytes(panel, log_from)
+  figure.draw_without_rendering()
+  labels = [x for x in panel.get_xticklabels() if x.get_text()]
+  words = [label.get_text() for label in labels]
+  assert 2 <= len(set(words)) == len(words)
+  assert all(re.fullmatch(r'[\d.]+ (B|kB|MB|GB|TB)', word) for word in words)
+  assert not panel.get_xticklabels(minor=True)
+  boxes = [label.get_window_extent() for label in labels]
+  assert all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:]))
+
+
+def test_the_picture_of_a_run_shows_every_accuracy_that_it_tells(runs):
+  rows = read(runs / 's0')
+  drawn = pictures.one_run(rows, '').axes[1].get_lines()
+  assert len(drawn) == 5
+  held = [row['held_accuracy'] for row in rows]
+  np.testing.assert_array_equal(drawn[0].get_ydata(), held)
+  quiet = [{k: v for k, v in r.items() if 'held' not in k} for r in rows]
+  assert len(pictures.one_run(quiet, '').axes[1].get_lines()) == 3
+  silent = [r | {'uplink_bytes': 0, 'downlink_bytes': 0} for r in rows]
+  ticks = pictures.one_run(silent, '').axes[1].get_xticklabels()
+  assert [tick.get_text() for tick in ticks] == ['0 B']
