@@ -39,6 +39,7 @@ from hns import (
   durable,
   evaluation,
   experiment,
+  limits,
   loop,
   models,
   network,
@@ -49,7 +50,7 @@ from hns import (
 )
 from hns import config as configs
 from hns.algorithms import RECIPES
-from hns.errors import InputError, invalid
+from hns.errors import InputError, invalid, shown
 from hns.model_file import (
   DRAWN,
   MOST_BYTES,
@@ -138,9 +139,14 @@ def _opened(folder: Folder, client: int | None) -> tuple[Any, Any, Any]:
   """A run's config, the experiment built anew, and all of its config.json."""
   about = runs.about(folder)
   if about is None:
-    raise InputError(f'{folder}: holds no run')
-  _check_names(about)
-  config = configs.base(**about['config'])
+    raise InputError(f'{shown(folder)}: holds no run')
+  try:
+    _check_names(about)
+    config = configs.base(**about['config'])
+    limits.validate(config)
+  except InputError as error:
+    path = shown(pathlib.Path(folder) / 'config.json')
+    raise InputError(f'{path}: {error}') from error
   if client is not None and client not in range(config.num_clients):
     raise invalid('client', client, f'the run has {config.num_clients}, from 0')
   return config, experiment.build(config), about
@@ -154,8 +160,9 @@ def _check_names(about: dict[str, Any]) -> None:
       known('algorithm', name, RECIPES)
   registries = {k: n for k, n in configs.NAMES.items() if isinstance(n, dict)}
   for table in (config, config.get(config['algorithm'], {})):
-    for field in registries.keys() & table.keys():
-      known(field, table[field], registries[field])
+    for field in sorted(registries.keys() & table.keys()):
+      if isinstance(table[field], str):
+        known(field, table[field], registries[field])
   if about.get('dataset_version') == 'built in':
     known('dataset', config['dataset'], data.SOURCES)
 

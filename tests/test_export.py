@@ -1,7 +1,6 @@
 """A model file: small, exact, and refused when it cannot be right."""
 
 import json
-import re
 import subprocess
 import sys
 
@@ -11,17 +10,8 @@ import pytest
 from conftest import small_config
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from hns import (
-  algorithms,
-  commandline,
-  data,
-  devices,
-  experiment,
-  export,
-  models,
-  runs,
-)
 from hns import config as configs
+from hns import data, devices, experiment, export, models, runs
 from hns.errors import InputError
 
 
@@ -270,13 +260,6 @@ def test_other_pictures_of_the_same_name_are_refused(run):
     export.evaluate(run, content, None)
 
 
-@pytest.mark.parametrize('content', ['', '{"config"', '[]', '{}', '\0'])
-def test_a_damaged_config_is_named(run, tmp_path, monkeypatch, content):
-  (tmp_path / 'config.json').write_text(content)
-  said = told(monkeypatch, tmp_path, '--file=model.hns')
-  assert f'{tmp_path / "config.json"}: cannot be read' in said
-
-
 @pytest.mark.parametrize('content', [b'', b'HNSM', b'\0' * 2**23])
 def test_a_file_that_is_no_model_is_refused(
   run, tmp_path, monkeypatch, content
@@ -284,93 +267,3 @@ def test_a_file_that_is_no_model_is_refused(
   (tmp_path / 'model.hns').write_bytes(content)
   said = told(monkeypatch, run, f'--evaluate={tmp_path / "model.hns"}')
   assert said == 'hns: this is not a model that hns.export wrote'
-
-
-OWN = """
-from hns import algorithms, config, data, models
-
-
-def mine(given, learning_rate):
-  return algorithms.hidenseek(
-    given, learning_rate, 'signs', 4, 'sign', False, False
-  )
-
-
-def inverted():
-  digits = data.digits()
-  return digits._replace(
-    train_images=255 - digits.train_images, test_images=255 - digits.test_images
-  )
-
-
-algorithms.RECIPES['mine'] = mine
-data.SOURCES['inverted'] = inverted
-models.MODELS['own'] = lambda classes: models.Network(classes, dense=(64,))
-
-
-def get_config():
-  return config.base(
-    **dict(algorithm='mine', mine=dict(learning_rate=0.03), dataset='inverted'),
-    **dict(model='own', num_clients=4, cohort=2, rounds=1, local_epochs=1),
-    **dict(pruning_steps=2, examples_per_client=20),
-  )
-"""
-
-
-@pytest.fixture
-def forget():
-  """Takes out of this process the names that were registered since."""
-  registries = algorithms.RECIPES, data.SOURCES, models.MODELS
-  before = [set(names) for names in registries]
-
-  def forget():
-    for names, there in zip(registries, before):
-      for name in names.keys() - there:
-        del names[name]
-
-  yield forget
-  forget()
-
-
-def test_names_that_a_config_file_registers(
-  tmp_path, monkeypatch, capsys, forget
-):
-  file, folder, model = (tmp_path / n for n in ('own.py', 'run', 'model.hns'))
-  file.write_text(OWN)
-  experiment.run(commandline.read(str(file)), folder)
-  arrays = tmp_path / 'model.npz'
-  actions = f'--file={model}', f'--file={arrays}', f'--evaluate={model}'
-  for action in actions:
-    forget()
-    said = told(monkeypatch, folder, action)
-    assert re.search(r"='(mine|own)': not known here: give --config=FILE", said)
-    assert told(monkeypatch, folder, action, f'--config={file}') == ''
-  assert capsys.readouterr().out.split('\n')[-2].startswith('accuracy ')
-  assert export.arrays(folder, None)['Dense_0/kernel'].shape == (64, 64)
-
-
-@pytest.mark.parametrize(
-  'field, name',
-  [
-    *(('algorithm', 'mine'), ('model', 'own'), ('dataset', 'inverted')),
-    *(('pruning', 'fisher'), ('partition', 'rings'), ('upload', 'words')),
-  ],
-)
-def test_a_name_that_is_not_registered_is_told(
-  run, tmp_path, monkeypatch, field, name
-):
-  about = json.loads((run / 'config.json').read_text())
-  about['config'][field] = name
-  if field == 'algorithm':
-    about['config'][name] = {'learning_rate': 0.1}
-  (tmp_path / 'config.json').write_text(json.dumps(about))
-  said = told(monkeypatch, tmp_path, '--file=model.hns')
-  assert f'{field}={name!r}: not known here: give --config=FILE' in said
-
-
-def test_a_method_s_table_may_hold_such_names(run, tmp_path, monkeypatch):
-  about = json.loads((run / 'config.json').read_text())
-  about['config']['hidenseek']['gate'] = 'ours'
-  (tmp_path / 'config.json').write_text(json.dumps(about))
-  said = told(monkeypatch, tmp_path, '--file=model.hns')
-  assert "gate='ours': not known here: give --config=FILE" in said
