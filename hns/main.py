@@ -5,7 +5,7 @@ import sys
 
 from absl import logging
 
-from hns import commandline, devices, experiment, report, streams
+from hns import commandline, devices, experiment, metrics, report, streams
 from hns.errors import InputError, shown
 
 _FLAGS = {
@@ -52,6 +52,9 @@ def _run(words: list[str]) -> None:
     streams.show(experiment.title(config))
     streams.show(report.table(rows))
     streams.show(f'{shown(workdir)}: metrics.jsonl, config.json, accuracy.png')
+    trouble = metrics.trouble(rows)
+    if trouble:
+      print(f'hns: {trouble}', file=sys.stderr)
 
 
 if __name__ == '__main__':

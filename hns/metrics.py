@@ -93,11 +93,10 @@ class Tally(NamedTuple):
     uplink, downlink: bytes of all rounds.
     uplink_since, uploaded_since: bytes and weights since the last evaluation.
     seconds_since: spent on rounds since the last evaluation.
-    clients_since, rejected_since, diverged_since: how many clients took part
-      since the last evaluation, and of how many the update was rejected or
-      training diverged, as in `hns.rounds.Report`.
-    steps, scored: of all rounds and clients, as in `hns.rounds.Report`.
+    steps, scored, rejected: of all rounds and clients, as in
+      `hns.rounds.Report`.
     train_loss, flip_rate: of the last round.
+    diverged: share of the last round's clients whose training diverged.
   """
 
   rounds: int = 0
@@ -106,13 +105,12 @@ class Tally(NamedTuple):
   uplink_since: int = 0
   uploaded_since: int = 0
   seconds_since: float = 0.0
-  clients_since: int = 0
-  rejected_since: int = 0
-  diverged_since: int = 0
   steps: int = 0
   scored: int = 0
+  rejected: int = 0
   train_loss: float = 0.0
   flip_rate: float = 0.0
+  diverged: float = 0.0
 
 
 def add(tally: Tally, report: Any, seconds: float) -> Tally:
@@ -126,28 +124,28 @@ def add(tally: Tally, report: Any, seconds: float) -> Tally:
     uplink_since=tally.uplink_since + up,
     uploaded_since=tally.uploaded_since + total('uploaded'),
     seconds_since=tally.seconds_since + seconds,
-    clients_since=tally.clients_since + total('took_part'),
-    rejected_since=tally.rejected_since + total('rejected'),
-    diverged_since=tally.diverged_since + total('diverged'),
     steps=tally.steps + total('steps'),
     scored=tally.scored + total('scored'),
+    rejected=tally.rejected + total('rejected'),
     train_loss=float(report.train_loss),
     flip_rate=float(report.flip_rate),
+    diverged=total('diverged') / max(total('took_part'), 1),
   )
 
 
 def evaluated(tally: Tally) -> Tally:
   """The tally after an evaluation."""
-  since = [name for name in Tally._fields if name.endswith('_since')]
-  return tally._replace(rounds=0, **dict.fromkeys(since, 0))
+  return tally._replace(
+    rounds=0, uplink_since=0, uploaded_since=0, seconds_since=0.0
+  )
 
 
 def traffic(tally: Tally, cost: Any) -> dict[str, float]:
   """A row's bytes, steps, FLOPs, loss and flips; `cost`: `hns.cost.Cost`."""
   return {
     'train_loss': tally.train_loss,
-    'rejected_clients': tally.rejected_since,
-    'diverged_clients': tally.diverged_since / max(tally.clients_since, 1),
+    'rejected_clients': tally.rejected,
+    'diverged_clients': tally.diverged,
     'flip_rate': tally.flip_rate,
     'uplink_bytes': tally.uplink,
     'downlink_bytes': tally.downlink,
@@ -157,6 +155,26 @@ def traffic(tally: Tally, cost: Any) -> dict[str, float]:
     'client_steps': tally.steps,
     'client_flops': tally.steps * cost.step + tally.scored * cost.scored,
   }
+
+
+def trouble(rows: list[dict[str, Any]]) -> str:
+  """What went wrong in a run's training, as one line; '' if nothing did.
+
+  Args:
+    rows: of `metrics.jsonl`; those of older versions tell nothing of it.
+  """
+  last, said = rows[-1] if rows else {}, []
+  share, rejected = (
+    last.get(name) or 0 for name in ('diverged_clients', 'rejected_clients')
+  )
+  if share >= 0.5:
+    said.append(
+      f'TRAINING DIVERGED: of the clients of the last round {share:.0%} had an '
+      'objective that was not finite or no better than that of a guess'
+    )
+  if rejected:
+    said.append(f'{rejected} updates were not finite and were left out')
+  return '; '.join([*said, 'lower the learning rate'] if said else [])
 
 
 def size(count: float) -> str:

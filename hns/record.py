@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pathlib
+import sys
 from typing import Any, NamedTuple, TextIO
 
 import jax
@@ -76,6 +77,8 @@ def record(
       experiment, schedule.rounds, schedule.eval_every, progress, played
     ):
       row = _finite(row)
+      if first:
+        _say_rejected(row, rows)
       rows.append(row)
       with devices.together():
         _write(row, folder, file)
@@ -103,6 +106,17 @@ def _finite(value: Any) -> Any:
     return [_finite(x) for x in value]
   wild = isinstance(value, float) and not math.isfinite(value)
   return None if wild else value
+
+
+def _say_rejected(row, before) -> None:
+  """Says once on stderr that updates were not finite."""
+  known = before[-1].get('rejected_clients') if before else 0
+  if row['rejected_clients'] and not known:
+    said = 'updates of clients were not finite and were left out'
+    tqdm.tqdm.write(
+      f'hns: up to round {row["round"]} {row["rejected_clients"]} {said}',
+      file=sys.stderr,
+    )
 
 
 def _write(row, folder, file) -> None:

@@ -29,7 +29,7 @@ import tqdm
 from hns import pictures, versus
 from hns.errors import InputError, invalid
 from hns.groups import Group, group, load, matching, pack
-from hns.metrics import size
+from hns.metrics import size, trouble
 from hns.runs import Row
 
 _COLUMNS = {
@@ -250,9 +250,8 @@ def notes(groups: list[Group], left_out: list[str]) -> str:
       fields = ', '.join(dict.fromkeys(name for _, name in gaps))
       first = gaps[0][0]
       said.append(f'{folder}: no finite number, from round {first}: {fields}')
-    worst = max(row.get('diverged_clients') or 0 for row in rows)
-    if worst:
-      said.append(f'{folder}: training diverged in {worst:.0%} of the clients')
+    if trouble(rows):
+      said.append(f'{folder}: {trouble(rows)}')
   return '\n'.join(said)
 
 

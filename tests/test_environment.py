@@ -1,0 +1,158 @@
+"""What surrounds a program changes none of its numbers."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from conftest import ROOT, play, small, small_config
+
+from hns import experiment, metrics, models, pruning, tree
+from hns.algorithms import RECIPES
+from hns.supermask import hide
+
+ENVIRONMENTS = [{'PYTHONOPTIMIZE': '1'}, {'JAX_ENABLE_X64': '1'}]
+SHORT = dict(model='tiny', rounds=2, eval_every=1)
+
+
+def command(words, folder, **environment):
+  """A finished command in a process of its own, and the rows of its run."""
+  call = [sys.executable, '-m', 'hns.main', f'--workdir={folder}', *words]
+  done = subprocess.run(
+    call, capture_output=True, text=True, env=os.environ | environment
+  )
+  path = folder / 'metrics.jsonl'
+  lines = path.read_text().splitlines() if path.exists() else []
+  return done, [json.loads(line) for line in lines]
+
+
+def steady(rows):
+  """Rows without what the clock says."""
+  return [{k: v for k, v in r.items() if 'seconds' not in k} for r in rows]
+
+
+@pytest.fixture(scope='module')
+def plain(tmp_path_factory):
+  """The rows of digits, a run that prunes, in a plain environment."""
+  words = [f'--config={ROOT}/configs/test.py', '--config.devices=1']
+  folder = tmp_path_factory.mktemp('plain')
+  return words, steady(command(words, folder / 'run')[1])
+
+
+@pytest.mark.parametrize('environment', ENVIRONMENTS)
+def test_digits_are_the_same_in_other_environments(
+  plain, environment, tmp_path
+):
+  words, expected = plain
+  done, rows = command(words, tmp_path / 'run', **environment)
+  assert done.returncode == 0, done.stderr
+  assert steady(rows) == expected and len(rows) == 2
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_every_method_is_the_same_under_double_precision(name, tmp_path):
+  """JAX_ENABLE_X64 is `jax_enable_x64`; both runs take the same programs."""
+  config = small_config(algorithm=name, **SHORT)
+  expected = experiment.run(config, tmp_path / 'single')
+  jax.config.update('jax_enable_x64', True)
+  try:
+    found = experiment.run(config, tmp_path / 'double')
+  finally:
+    jax.config.update('jax_enable_x64', False)
+  assert steady(found) == steady(expected)
+  about = [
+    json.loads((tmp_path / folder / 'config.json').read_text())
+    for folder in ('single', 'double')
+  ]
+  assert about[0] == about[1]
+
+
+@pytest.mark.parametrize('name', ['signsgd', 'fedmask', 'fedpm', 'lotteryfl'])
+def test_a_round_by_hand_runs_in_double_precision(x64, name):
+  """With the draws, and so the sizes of things, of single precision."""
+  played = play(small(algorithm=name))
+  assert np.isfinite(played.report.train_loss)
+  assert not np.any(played.report.rejected)
+
+
+def test_norms_are_bypassed_for_as_long_as_saliency_is_computed():
+  """Also where Flax leaves an interceptor behind, as without asserts."""
+  net, x = models.mlp(10), np.ones((3, 8, 8, 1), np.float32)
+  params = net.init(jax.random.key(0), x)
+  before = net.apply(params, x)
+  script = f"""
+import numpy as np
+{_SCRIPT}
+"""
+  done = subprocess.run(
+    [sys.executable, '-O', '-c', script], capture_output=True, text=True
+  )
+  assert done.returncode == 0, done.stderr
+  scores = pruning.synflow(None, net, hide(params['params']), x[:1])
+  told = np.array(json.loads(done.stdout))
+  np.testing.assert_array_equal(net.apply(params, x), before)
+  np.testing.assert_allclose(told[0], np.asarray(before[0]), rtol=1e-5)
+  total = sum(float(np.sum(s)) for s in jax.tree.leaves(scores))
+  np.testing.assert_allclose(told[1, 0], total, rtol=1e-5)
+
+
+_SCRIPT = """
+import json, jax
+from hns import models, pruning
+from hns.supermask import hide
+net, x = models.mlp(10), np.ones((3, 8, 8, 1), np.float32)
+params = net.init(jax.random.key(0), x)
+scores = pruning.synflow(None, net, hide(params['params']), x[:1])
+total = sum(float(np.sum(s)) for s in jax.tree.leaves(scores))
+logits = np.asarray(net.apply(params, x)[0], float).tolist()
+print(json.dumps([logits, [total] * 10]))
+"""
+
+
+def test_a_run_that_diverges_says_so(tmp_path):
+  """And counts no bytes of updates that cannot be sent; exit 0."""
+  words = [
+    f'--config={ROOT}/configs/test.py',
+    '--config.algorithm=fedprox',
+    '--config.fedprox.learning_rate=1e30',
+  ]
+  done, rows = command(words, tmp_path / 'run')
+  assert done.returncode == 0
+  once = 'hns: up to round 1 3 updates of clients were not finite and were'
+  assert done.stderr.count(once) == 1
+  assert done.stderr.strip().split('\n')[-1] == (
+    'hns: TRAINING DIVERGED: of the clients of the last round 100% had an '
+    'objective that was not finite or no better than that of a guess; 6 '
+    'updates were not finite and were left out; lower the learning rate'
+  )
+  assert [row['rejected_clients'] for row in rows] == [3, 6]
+  assert [row['diverged_clients'] for row in rows] == [1, 1]
+  assert [row['train_loss'] for row in rows] == [None, None]
+  assert [row['uplink_bytes'] for row in rows] == [0, 0]
+  table = done.stdout.split('\n')[1:3]
+  assert 'objective  diverged' in table[0] and ' -     1.000' in table[1]
+
+
+def test_what_is_said_of_trouble():
+  healthy = dict(rejected_clients=0, diverged_clients=0.1, train_loss=0.3)
+  assert metrics.trouble([healthy]) == metrics.trouble([{}]) == ''
+  assert metrics.trouble([]) == ''
+  one = metrics.trouble([healthy | dict(rejected_clients=1)])
+  assert one.startswith('1 updates were not finite') and 'DIVERGED' not in one
+  lost = metrics.trouble([healthy, healthy | dict(diverged_clients=0.5)])
+  assert lost.startswith(
+    'TRAINING DIVERGED: of the clients of the last round 5'
+  )
+
+
+def test_draws_do_not_depend_on_the_precision():
+  like = {'a': np.zeros((3, 2)), 'b': np.zeros(4)}
+  single = tree.uniform(jax.random.key(1), like, -1.0)
+  with jax.enable_x64(True):
+    double = tree.uniform(jax.random.key(1), like, -1.0)
+  for a, b in zip(jax.tree.leaves(single), jax.tree.leaves(double)):
+    np.testing.assert_array_equal(a, b)
+    assert b.dtype == np.float32
