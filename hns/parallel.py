@@ -41,7 +41,8 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
   def put(x):
     if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-      return jax.random.wrap_key_data(put(jax.random.key_data(x)))
+      kind = jax.random.key_impl(x)
+      return jax.random.wrap_key_data(put(jax.random.key_data(x)), impl=kind)
     return jax.device_put(np.asarray(x), everywhere(mesh))
 
   return jax.tree.map(put, tree)
