@@ -2,10 +2,8 @@
 
 import collections
 import csv
-import fcntl
 import functools
 import json
-import os
 import pathlib
 import re
 import signal
@@ -91,6 +89,28 @@ def test_a_name_is_of_the_point_alone():
   assert sweeps.name_of(backwards, 'signsgd') == 'signsgd,pruned=True,seed=3'
 
 
+@pytest.mark.parametrize(
+  'value',
+  ['.', '..', '', '/', '../..', 'table.csv', 'a' * 300, 'é' * 200, 'a\0b\n']
+  + ['\udcff', '𝔘' * 64 + 'b', ' ', '~', '$(ls)', '\\..\\'],
+)
+def test_a_name_is_that_of_a_folder_inside(tmp_path, value):
+  name = sweeps.name_of({'dataset': value}, '')
+  (tmp_path / 'sweep' / name).mkdir(parents=True)
+  assert [path.name for path in tmp_path.iterdir()] == ['sweep']
+  assert [path.name for path in (tmp_path / 'sweep').iterdir()] == [name]
+  assert name not in ('table.csv', 'table.md')
+
+
+def test_a_name_that_is_cut_keeps_its_point_apart():
+  long = [{'dataset': 'x' * 300 + last, 'seed': 1} for last in 'ab']
+  names = [sweeps.name_of(point, '') for point in long]
+  assert names[0] != names[1] and {len(name) for name in names} == {255}
+  assert all(re.fullmatch('x{246}-[0-9a-f]{8}', name) for name in names)
+  assert sweeps.name_of({'dataset': 'x' * 255}, '') == 'x' * 255
+  assert re.fullmatch(r'\.\.-[0-9a-f]{8}', sweeps.name_of({'a': '..'}, ''))
+
+
 def test_equal_configs_are_one_run(tmp_path):
   points = [{'upload': 'change'}, {'hidenseek.upload': 'change'}, {}]
   config = read_config('test')
@@ -126,6 +146,10 @@ def test_what_cannot_be_chosen_is_named(tmp_path):
   file.write_text("def sweep():\n  return {'seed': [1]}")
   with pytest.raises(InputError, match='must be a list of dicts'):
     sweeps.read(str(file), {})
+  for points in ("[{'seed': 1}, 5]", '[{1: 2}]', "[{'config': 5}]"):
+    file.write_text(f'def sweep():\n  return {points}')
+    with pytest.raises(InputError, match='must be a list of dicts'):
+      sweeps.read(str(file), {})
   file.write_text('def sweep():\n  return list(zip([1], [], strict=True))')
   with pytest.raises(InputError, match='a.py: zip.* is shorter'):
     sweeps.read(str(file), {})
@@ -160,75 +184,31 @@ def test_a_folder_of_another_config_is_refused(tmp_path):
     )
 
 
-def test_the_machine_is_shared_out():
-  cores = lambda *args: [slot.cores for slot in jobs.share(*args, [])]
-  assert cores(2, 9, list(range(4))) == [(0, 1), (2, 3)]
-  assert cores(0, 9, [0, 2]) == [(0,), (2,)]
-  assert cores(3, 9, [0, 1]) == [(0,), (1,), (0,)]
-  assert cores(0, 1, list(range(7))) == [(0, 1, 2, 3)]
-  assert cores(0, 0, [5]) == [(5,)]
-  slots = jobs.share(3, 9, [0, 1, 2], ['4', '7'])
-  assert [slot.env['CUDA_VISIBLE_DEVICES'] for slot in slots] == ['4', '7', '4']
-  assert len(jobs.share(0, 9, [0, 1, 2], ['4'])) == 1
-
-
-def job(folder, command):
-  return jobs.Job(folder, [sys.executable, '-S', '-c', command])
-
-
-def finish(folder):
-  (folder / 'complete').touch()
-
-
-def done(one):
-  return (one.folder / 'complete').exists()
-
-
-def test_jobs_are_pinned_and_say_what_they_died_of(tmp_path):
-  core = jobs.cores()[-1]
-  say = 'import os, pathlib, sys; sys.stdout.reconfigure(line_buffering=True)\n'
-  kill = say + 'print("so far"); os.kill(os.getpid(), 9)'
-  finish = say + (
-    f'assert os.sched_getaffinity(0) == {{{core}}}, "not pinned"\n'
-    'assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"\n'
-    f'pathlib.Path({str(tmp_path)!r}, "c", "complete").touch()'
-  )
-  work = [
-    job(tmp_path / 'a', kill),
-    job(tmp_path / 'b', 'raise ValueError("no luck")'),
-    job(tmp_path / 'c', finish),
-    job(tmp_path / 'd', ''),
-  ]
-  before = jobs.cores()
-  slot = jobs.Slot((core,), {})
-  looks = jobs.run_all(work, done, [slot], [])
-  ended = {one.folder.name: said for look in looks for one, said in look}
-  assert ended == {
-    'a': 'SIGKILL: so far',
-    'b': 'ValueError: no luck',
-    'c': '',
-    'd': 'it ended before its last round',
-  }
-  assert jobs.cores() == before
-
-
-def test_a_signal_to_the_group_reaches_a_job_once(tmp_path):
-  """By `stop`: two end a run before it has saved."""
-  one = jobs.start(job(tmp_path, ''), jobs.Slot((jobs.cores()[0],), {}))
-  assert os.getpgid(one.process.pid) == one.process.pid != os.getpgid(0)
-  jobs.stop([one])
-
-
-def test_a_job_that_another_process_has_is_waited_for(tmp_path):
-  """As one whose sweep was killed alone, or that another sweep began."""
-  one = job(tmp_path, 'raise SystemExit("run twice")')
-  with open(tmp_path / 'log.txt', 'a') as log:
-    fcntl.flock(log, fcntl.LOCK_EX)
-    looks = jobs.run_all([one], done, [jobs.Slot((0,), {})], [])
-    assert next(looks) == next(looks) == []
-    finish(tmp_path)
-  assert next(looks) == [(one, '')]
-  assert list(looks) == []
+@pytest.mark.parametrize('name', ['config.json', 'metrics.jsonl'])
+def test_a_damaged_folder_is_left_out_and_said(
+  tmp_path, name, capsys, monkeypatch
+):
+  """Planned, listed and in the tables; the others are played."""
+  stored(tmp_path / 'seed=1')
+  (tmp_path / 'seed=1' / name).write_text('{"config": \n')
+  points = sweeps.grid({'seed': [0, 1, 2]})
+  runs = sweeps.plan(lambda case: small_config(), points, tmp_path)
+  assert [run.config['seed'] for run in runs] == [0, 1, 2]
+  assert sweeps.left(runs) == [runs[0], runs[2]]
+  path = tmp_path / 'seed=1' / name
+  text = sweep.describe(runs, 1)
+  assert text.startswith('left  seed=0\ndamaged  seed=1\nleft  seed=2\n')
+  assert '0 done, 2 left, 1 at a time, 1 damaged and left out\n' in text
+  assert f'hns: {path}' in text and 'cannot be read' in text
+  monkeypatch.setattr(signal, 'signal', lambda *_: None)
+  slots = jobs.share(1, 3, jobs.cores(), [])
+  command = lambda run: [sys.executable, '-S', '-c', '0']
+  assert sweep.carry_out(runs, runs, command, slots) == 1
+  said = capsys.readouterr().out
+  assert f'hns: left out: {path}' in said and '0 of 3 runs done' in said
+  with open(tmp_path / 'table.csv') as file:
+    status = [line['status'] for line in csv.DictReader(file)]
+  assert status == ['failed', 'damaged', 'failed']
 
 
 # A sweep of 12 runs, three at a time, of which seed 5 fails.
@@ -410,6 +390,12 @@ def test_no_rival_is_tuned_with_fewer_trials_than_ours(tmp_path):
     ('--config.rounds=many', "config.rounds='many': must be a whole number"),
     ('--filtr=x', '--filtr: no such flag; did you mean --filter?'),
     ('--jobs=-2', 'jobs=-2: must be at least 0'),
+    ('--index=-2', 'index=-2: must be at least 0'),
+    *(
+      (f'--jobs={text}', f"jobs='{text}': must be a whole number")
+      for text in ('²', '1e3', '', '1.5', '0x', ' ')
+    ),
+    ('--index=99999999999999999999', 'index=9+: the last run is 14'),
     ('--config=no.py', "config='no.py': no such file"),
   ],
 )
