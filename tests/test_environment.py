@@ -83,13 +83,8 @@ def test_norms_are_bypassed_for_as_long_as_saliency_is_computed():
   net, x = models.mlp(10), np.ones((3, 8, 8, 1), np.float32)
   params = net.init(jax.random.key(0), x)
   before = net.apply(params, x)
-  script = f"""
-import numpy as np
-{_SCRIPT}
-"""
-  done = subprocess.run(
-    [sys.executable, '-O', '-c', script], capture_output=True, text=True
-  )
+  call = [sys.executable, '-O', '-c', _SCRIPT]
+  done = subprocess.run(call, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   scores = pruning.synflow(None, net, hide(params['params']), x[:1])
   told = np.array(json.loads(done.stdout))
@@ -101,6 +96,7 @@ import numpy as np
 
 _SCRIPT = """
 import json, jax
+import numpy as np
 from hns import models, pruning
 from hns.supermask import hide
 net, x = models.mlp(10), np.ones((3, 8, 8, 1), np.float32)
