@@ -162,7 +162,7 @@ def _parts(content: bytes) -> tuple[dict[str, Any], bytes]:
   """The text's fields, all there and no others, and the code of the signs."""
   least = _HEAD.size + _TAIL.size
   if content[: len(_MAGIC)] != _MAGIC or not least <= len(content) < MOST_BYTES:
-    raise InputError('this is not a model that hns.export wrote')
+    raise InputError('this is not a model of signs that hns.export wrote')
   body, tail = content[: -_TAIL.size], content[-_TAIL.size :]
   if _TAIL.pack(zlib.crc32(body)) != tail:
     raise InputError('checksum does not match: the model file is damaged')

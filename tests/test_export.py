@@ -266,4 +266,4 @@ def test_a_file_that_is_no_model_is_refused(
 ):
   (tmp_path / 'model.hns').write_bytes(content)
   said = told(monkeypatch, run, f'--evaluate={tmp_path / "model.hns"}')
-  assert said == 'hns: this is not a model that hns.export wrote'
+  assert said == 'hns: this is not a model of signs that hns.export wrote'
