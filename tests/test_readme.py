@@ -1,5 +1,6 @@
 """The README's Python runs as written."""
 
+import fnmatch
 import json
 import os
 import re
@@ -9,9 +10,9 @@ import sys
 
 import jax.numpy as jnp
 import pytest
-from conftest import ROOT
+from conftest import ROOT, small_config
 
-from hns import models, report
+from hns import experiment, models, report, runs
 
 sys.path.append(str(ROOT / 'launch'))
 import dead_units  # noqa: E402
@@ -48,6 +49,26 @@ def test_the_two_commands_come_first():
 def test_linked_files_exist():
   for target in re.findall(r'\]\(([^)#]+)\)', TEXT):
     assert target.startswith('https://') or (ROOT / target).exists(), target
+
+
+def fields_explained(name):
+  """The fields that the table headed `name` explains; `*` for any letters."""
+  rows = re.search(rf'^\| `{name}` \| \|\n((?:\|.*\n)+)', TEXT, re.M)[1]
+  return re.findall(r'`([^`]+)`', ''.join(re.findall(r'^\|[^|]*', rows, re.M)))
+
+
+def test_every_field_that_a_run_writes_is_explained(tmp_path):
+  """And nothing is explained that no run writes."""
+  experiment.run(small_config(), tmp_path)
+  rows, about = runs.read(tmp_path), runs.about(tmp_path)
+  for name, written in (('metrics.jsonl', rows[-1]), ('config.json', about)):
+    known = fields_explained(name)
+    matching = {
+      field: [k for k in known if fnmatch.fnmatch(field, k)]
+      for field in written
+    }
+    assert [f for f, found in matching.items() if not found] == []
+    assert set(known) == {k for found in matching.values() for k in found}
 
 
 PAGES = [ROOT / 'README.md', *(ROOT / 'launch' / 'results').glob('*.md')]
