@@ -2,8 +2,6 @@
 
 import csv
 import json
-import math
-import re
 import shutil
 import struct
 import subprocess
@@ -12,10 +10,8 @@ import sys
 import numpy as np
 import pytest
 from conftest import small_config
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from hns import axes, experiment, metrics, pictures, report, versus
+from hns import experiment, metrics, pictures, report, versus
 from hns.groups import group, label, load, pack
 from hns.runs import read
 
@@ -285,6 +281,16 @@ def test_packed_runs_of_one_name_have_event_files_each(runs, tmp_path):
   assert names == ['s0', 's0-2']
 
 
+def test_a_missing_package_is_named(runs, tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'tensorboardX', None)
+  words = ['report', str(runs / 's0'), f'--tensorboard={tmp_path}']
+  monkeypatch.setattr(sys, 'argv', words)
+  with pytest.raises(
+    SystemExit, match='^hns: --tensorboard needs tensorboardX'
+  ):
+    report.main()
+
+
 @pytest.mark.parametrize('flag', ['out', 'pack', 'tensorboard'])
 def test_what_cannot_be_written_is_named(runs, tmp_path, monkeypatch, flag):
   (tmp_path / 'file').write_text('kept')
@@ -306,36 +312,6 @@ def test_a_name_cannot_break_a_table(runs):
   held['config']['dataset'] = 'a\nb|c'
   lines = report.compare(group([saved._replace(about=held)])).splitlines()
   assert len(lines) == 3 and lines[2].startswith('| a b\\|c | 6 |')
-
-
-BYTES = [
-  *[(10**k, 10**k) for k in (2, 5, 9)],
-  *[(6_050_000, 6_060_000), (3_900, 711_000), (1_100_000, 4_900_000)],
-  *[(5_100_000, 12_000_000), (999_400, 1_001_000), (30, 9 * 10**11)],
-  *[(40_000, 9 * 10**9), (1_000, 9_990), (200, 260)],
-]
-
-
-@pytest.mark.parametrize('low,high', BYTES)
-@pytest.mark.parametrize('log_from', [0, 1e4, math.inf])
-def test_sizes_on_an_axis_are_apart(low, high, log_from):
-  figure = Figure(figsize=(14.5, 2.9), layout='constrained')
-  FigureCanvasAgg(figure)
-  panel = figure.subplots(1, 3)[1]
-  panel.plot([low, high], [0, 1])
-  if log_from == 0:
-    panel.set_xscale('log')
-  elif log_from < math.inf:
-    panel.set_xscale('symlog', linthresh=log_from)
-  axes.in_bytes(panel, log_from)
-  figure.draw_without_rendering()
-  labels = [x for x in panel.get_xticklabels() if x.get_text()]
-  words = [label.get_text() for label in labels]
-  assert 2 <= len(set(words)) == len(words)
-  assert all(re.fullmatch(r'[\d.]+ (B|kB|MB|GB|TB)', word) for word in words)
-  assert not panel.get_xticklabels(minor=True)
-  boxes = [label.get_window_extent() for label in labels]
-  assert all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:]))
 
 
 def test_the_picture_of_a_run_shows_every_accuracy_that_it_tells(runs):
