@@ -24,6 +24,7 @@ import numpy as np
 from hns import durable, metrics, own
 from hns.errors import InputError, invalid, shown
 from hns.own import Store
+from hns.tree import from_host, to_host
 
 _KEPT = 2
 _SHARE = 20  # writing takes at most one part in so many of the time
@@ -67,7 +68,7 @@ def snapshot(progress: Progress) -> Progress:
   Typed PRNG keys of the server's state are the numbers that make them.
   """
   progress = read(progress)
-  state = jax.tree.map(lambda x: np.array(own.plain(x)), progress.state)
+  state = jax.tree.map(lambda x: np.array(to_host(x)), progress.state)
   # A store replaces a client's arrays and never writes into them.
   frozen = progress.store._replace(held=dict(progress.store.held))
   return progress._replace(state=state, store=frozen)
@@ -238,14 +239,14 @@ def clean(folder: pathlib.Path, last: int) -> None:
 def _read(path: pathlib.Path, like: Progress) -> Progress:
   def fill(name, like):
     got = arrays[name]
-    want = own.plain(like)
+    want = to_host(like)
     # Of a dtype that is not NumPy's own, it keeps the bytes.
     got = got.view(want.dtype) if got.dtype.kind == 'V' else got
     # A number of Python's may be whole in one round and not in the next.
     exact = hasattr(like, 'dtype')
     if got.shape != want.shape or (exact and got.dtype != want.dtype):
       raise ValueError(f'{name} is {got.dtype}{list(got.shape)}')
-    return own.typed(got, like)
+    return from_host(got, like)
 
   try:
     with np.load(path / _STATE) as arrays:
@@ -271,7 +272,7 @@ def _arrays(progress: Progress) -> dict[str, np.ndarray]:
   """Every leaf by its path; of clients' states the ids."""
   ids = np.array(list(progress.store.held), np.int64)
   named = _named(progress._replace(store=None, unread=None))
-  return {_IDS: ids, **{name: own.plain(x) for name, x in named.items()}}
+  return {_IDS: ids, **{name: to_host(x) for name, x in named.items()}}
 
 
 def _named(tree: Any) -> dict[str, Any]:

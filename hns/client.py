@@ -112,7 +112,8 @@ def contribute(engine, given, index, own) -> tuple[Any, Any]:
   )
   present = index != ABSENT
   told = jax.tree.map(lambda x: jnp.where(present, x, 0).astype(x.dtype), told)
-  summed = (*part.terms, part.loss * part.examples, part.examples)
+  terms = federated.weigh(part.upload, opening.message.weight, part.examples)
+  summed = (*terms, part.loss * part.examples, part.examples)
   nothing = jax.tree.map(jnp.zeros_like, summed)
   summed = tree.where(part.sound, summed, nothing)
   return (*summed, signs), (part.own, told)
@@ -123,7 +124,6 @@ class Part(NamedTuple):
 
   Attributes:
     upload: what it sends.
-    terms: what that adds to the sums of the server's mean.
     own: what it keeps.
     loss: float32 [], its mean objective.
     guess: float32 [], what that is at the start for equal chances of all
@@ -135,7 +135,6 @@ class Part(NamedTuple):
   """
 
   upload: wire.Message
-  terms: tuple[Any, Any]
   own: Any
   loss: jax.Array
   guess: jax.Array
@@ -159,15 +158,14 @@ def participate(
     jax.random.fold_in(client_key(opening, index), i) for i in (2, 3)
   )
   upload, own = method.split(draw, fixed, message, own, start, trained)
-  terms = federated.weigh(upload, message.weight, rows.size)
   # Signs of what is not finite would be finite: what was trained is looked at.
-  sound = tree.is_finite((trained, loss, upload.value, terms, own))
+  sound = tree.is_finite((trained, loss, upload.value, own))
   own, trained = tree.where(sound, (own, trained), (before, start))
   view = functools.partial(method.view, look, fixed)
   model = view(method.settle(own, trained))
   chance = lambda variables: jnp.log(jnp.float32(engine.classes))
   guess = method.objective(chance, view, start, start)
-  return Part(upload, terms, own, loss, guess, rows.size, model, sound)
+  return Part(upload, own, loss, guess, rows.size, model, sound)
 
 
 def _tried(engine, opening, index, model) -> tuple[jax.Array, Any]:

@@ -9,7 +9,7 @@ import jax
 
 import hns
 from hns import devices, runs
-from hns.config import differences
+from hns.config import base, differences
 from hns.errors import InputError
 
 _PACKAGES = (
@@ -27,12 +27,14 @@ _PACKAGES = (
 def differing(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
   """Differences of two configs but for those that change no round's numbers.
 
-  Checkpoints may come more or less often, and a run may have more rounds.
+  Checkpoints may come more or less often, and a run may have more rounds. A
+  field that an older version did not know had its default.
 
   Args:
     there: the config of a folder.
     here: that of a command.
   """
+  there = base().to_dict() | there
   alike = {'checkpoint_seconds': here['checkpoint_seconds']}
   if there['rounds'] < here['rounds']:
     alike['rounds'] = here['rounds']

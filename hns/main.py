@@ -5,7 +5,15 @@ import sys
 
 from absl import logging
 
-from hns import commandline, devices, experiment, metrics, report, streams
+from hns import (
+  commandline,
+  devices,
+  experiment,
+  limits,
+  metrics,
+  report,
+  streams,
+)
 from hns.errors import InputError, shown
 
 _FLAGS = {
@@ -43,6 +51,7 @@ def _run(words: list[str]) -> None:
     streams.show(commandline.help_of('python -m hns.main', given, _FLAGS))
     return
   config = given.config
+  limits.validate(config)  # before JAX starts
   workdir = given.flags['workdir'] or (
     f'runs/{config.dataset.replace("/", "-")}-{config.algorithm}-s{config.seed}'
   )

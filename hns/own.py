@@ -12,8 +12,9 @@ from io import RawIOBase
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+
+from hns.tree import from_host, to_host
 
 
 class Store(NamedTuple):
@@ -21,50 +22,33 @@ class Store(NamedTuple):
 
   Attributes:
     birth: what every client starts with.
-    held: by id, the states that are no longer that, as `plain` leaves.
+    held: by id, the states that are no longer that, as `to_host` leaves.
   """
 
   birth: Any
   held: dict[int, Any]
 
 
-def plain(leaf: Any) -> np.ndarray:
-  """A leaf on the host; of a typed PRNG key the uint32 that make it."""
-  return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-
-
-def typed(leaf: np.ndarray, like: Any) -> Any:
-  """The inverse of `plain`, for a leaf of the kind of `like`."""
-  if not _is_key(like):
-    return leaf
-  return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like))
-
-
-def _is_key(leaf: Any) -> bool:
-  dtype = getattr(leaf, 'dtype', None)
-  return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
-
-
 def create(birth: Any) -> Store:
   """A store in which every client has the state `birth`."""
-  return Store(jax.tree.map(lambda x: typed(plain(x), x), birth), {})
+  return Store(jax.tree.map(lambda x: from_host(to_host(x), x), birth), {})
 
 
 def fetch(store: Store, ids: Any) -> Any:
   """The states of these clients, leaves [ids, ...]; `birth` past the last."""
   if not jax.tree.leaves(store.birth):
     return store.birth
-  birth = jax.tree.map(plain, store.birth)
+  birth = jax.tree.map(to_host, store.birth)
   states = [store.held.get(int(i), birth) for i in np.asarray(ids)]
   stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
-  return jax.tree.map(typed, stacked, store.birth)
+  return jax.tree.map(from_host, stacked, store.birth)
 
 
 def keep(store: Store, ids: Any, own: Any) -> None:
   """Writes the states of these clients, in place."""
   if not jax.tree.leaves(store.birth):
     return
-  own = jax.tree.map(plain, own)
+  own = jax.tree.map(to_host, own)
   for place, i in enumerate(np.asarray(ids)):
     # A copy: a view would hold the whole cohort's.
     store.held[int(i)] = jax.tree.map(lambda x, p=place: x[p].copy(), own)
@@ -98,7 +82,7 @@ def read(birth: Any, ids: Any, folder: pathlib.Path) -> Store:
   Raises:
     ValueError: the files are not of so many states like `birth`.
   """
-  leaves, structure = jax.tree.flatten(jax.tree.map(plain, birth))
+  leaves, structure = jax.tree.flatten(jax.tree.map(to_host, birth))
   with contextlib.ExitStack() as opened:
     files = [
       opened.enter_context(open(folder / f'own-{place}', 'rb'))

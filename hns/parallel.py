@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from hns.tree import from_host, to_host
+
 AXIS = 'clients'
 ABSENT = np.iinfo(np.int32).max  # an id past every client
 _LANES = 8  # partial sums of clients that are taken one at a time
@@ -40,10 +42,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
   """Arrays that every process has, as arrays whole on every device."""
 
   def put(x):
-    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-      kind = jax.random.key_impl(x)
-      return jax.random.wrap_key_data(put(jax.random.key_data(x)), impl=kind)
-    return jax.device_put(np.asarray(x), everywhere(mesh))
+    return from_host(jax.device_put(to_host(x), everywhere(mesh)), x)
 
   return jax.tree.map(put, tree)
 

@@ -111,7 +111,7 @@ def _finite(value: Any) -> Any:
 def _say_rejected(row, before) -> None:
   """Says once on stderr that updates were not finite."""
   known = before[-1].get('rejected_clients') if before else 0
-  if row['rejected_clients'] and not known:
+  if row.get('rejected_clients') and not known:
     said = 'updates of clients were not finite and were left out'
     tqdm.tqdm.write(
       f'hns: up to round {row["round"]} {row["rejected_clients"]} {said}',

@@ -89,19 +89,23 @@ def merge(first: Tree, second: Tree) -> Tree:
 
 def checksum(tree: Tree) -> int:
   """CRC-32 of all leaves' bytes, in tree order; a leaf may be a PRNG key."""
-  leaves = map(_key_data, jax.tree.leaves(tree))
-  parts = (np.asarray(leaf).tobytes() for leaf in leaves)
+  leaves = map(to_host, jax.tree.leaves(tree))
+  # Views, not copies: a tree may hold all pictures of a run.
+  flat = (np.ascontiguousarray(leaf).reshape(-1) for leaf in leaves)
+  parts = (leaf.view(np.uint8) for leaf in flat)
   return functools.reduce(lambda crc, part: zlib.crc32(part, crc), parts, 0)
 
 
 def is_finite(tree: Tree) -> jax.Array:
-  """Whether every number of a tree of arrays is finite, bool []."""
+  """Whether every number of a tree of arrays is finite, bool [].
+
+  A leaf whose sum passes the largest float counts as infinite, too: its sum is
+  looked at, which is the cheapest pass over it.
+  """
   floats = [
     x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)
   ]
-  return functools.reduce(
-    jnp.logical_and, [jnp.all(jnp.isfinite(x)) for x in floats], jnp.array(True)
-  )
+  return jnp.isfinite(sum(map(jnp.sum, floats), jnp.float32(0)))
 
 
 def where(which: jax.Array, first: Tree, second: Tree) -> Tree:
@@ -114,7 +118,18 @@ def differ(first: Tree, second: Tree) -> jax.Array:
   return count(jax.tree.map(jnp.not_equal, first, second)) > 0
 
 
-def _key_data(leaf: jax.Array) -> jax.Array:
-  """The numbers of a typed PRNG key; any other leaf as it is."""
-  typed = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-  return jax.random.key_data(leaf) if typed else leaf
+def to_host(leaf: Any) -> np.ndarray:
+  """A leaf as NumPy; of a typed PRNG key the uint32 that make it."""
+  return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def from_host(leaf: Any, like: Any) -> Any:
+  """The inverse of `to_host`, for a leaf of the kind of `like`."""
+  if not _is_key(like):
+    return leaf
+  return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like))
+
+
+def _is_key(leaf: Any) -> bool:
+  dtype = getattr(leaf, 'dtype', None)
+  return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)

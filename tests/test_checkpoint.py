@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hns import checkpoint, durable, own
+from hns import checkpoint, durable, identity, own, tree
+from hns import config as configs
 from hns.checkpoint import Progress
 from hns.client import State
 from hns.errors import InputError
@@ -77,7 +78,7 @@ def test_leaves_of_every_kind_are_read_as_they_were(tmp_path):
   assert jax.tree.structure(got) == jax.tree.structure(given.state)
   for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(given.state)):
     assert a.dtype == b.dtype
-    np.testing.assert_array_equal(own.plain(a), own.plain(b))
+    np.testing.assert_array_equal(tree.to_host(a), tree.to_host(b))
 
 
 @pytest.mark.parametrize(
@@ -173,3 +174,12 @@ def test_a_full_disk_leaves_the_checkpoints_that_were(tmp_path, capfd):
     resource.setrlimit(resource.RLIMIT_FSIZE, limit)
   assert capfd.readouterr().err == ''
   assert [path.name for path in tmp_path.iterdir()] == ['5']
+
+
+def test_a_field_that_an_older_version_did_not_know_had_its_default():
+  here = json.loads(configs.base().to_json())
+  older = {name: value for name, value in here.items() if name != 'head'}
+  assert identity.differing(older, here) == []
+  assert identity.differing(older, here | {'head': 'x'}) == [
+    "head is '' there and 'x' here"
+  ]

@@ -164,7 +164,8 @@ def test_no_weight_is_summed_where_clients_choose_none(name):
   engine = experiment.engine
 
   def summed(opening, index, own):
-    return participate(engine, opening, index, own).terms[1], ()
+    part, common = participate(engine, opening, index, own), opening.message
+    return federated.weigh(part.upload, common.weight, part.examples)[1], ()
 
   for width in (1, 2):
     shapes = jax.eval_shape(
