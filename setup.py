@@ -18,7 +18,7 @@ setuptools.setup(
   long_description_content_type='text/markdown',
   license='MIT',
   # The configs lie beside the package here, and in it where it is installed.
-  packages=['hns', 'hns.configs'],
+  packages=[*setuptools.find_packages(include=['hns', 'hns.*']), 'hns.configs'],
   package_dir={'hns.configs': 'configs'},
   package_data={'hns.configs': ['tuned.json']},
   python_requires='>=3.11',

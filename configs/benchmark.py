@@ -25,7 +25,7 @@ import pathlib
 
 from hns.config import base
 from hns.errors import invalid
-from hns.sweeps import cross, grid
+from hns.runs.sweeps import cross, grid
 
 _DEFAULT = ['scarce', 'mnist', 'hidenseek']
 

@@ -12,7 +12,7 @@ local; for the others see launch/results/search.md.
 """
 
 from hns.config import base
-from hns.sweeps import cross, grid
+from hns.runs.sweeps import cross, grid
 
 
 def get_config():

@@ -8,7 +8,7 @@ flips signs.
 """
 
 from hns.config import base
-from hns.sweeps import cross, grid
+from hns.runs.sweeps import cross, grid
 
 
 def get_config():

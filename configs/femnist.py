@@ -8,16 +8,16 @@ down.
 LeNet at density 0.2 sends fewer weights than the `cnn` at density 1, and is
 four points better (launch/results/search.md).
 
-TFDS has no FEMNIST: python -m hns.femnist --json=FOLDER prepares it from LEAF's
-files. Any dataset of that name prepared as array_record will do that has the
-features image, label and writer and the splits train and test.
+TFDS has no FEMNIST: python -m hns.data.femnist --json=FOLDER prepares it from
+LEAF's files. Any dataset of that name prepared as array_record will do that has
+the features image, label and writer and the splits train and test.
 
 Learning rates were chosen on the clients' validation examples
 (--config.eval_split=validation), seed 0, as launch/results/search.md says.
 """
 
 from hns.config import base
-from hns.sweeps import cross, grid
+from hns.runs.sweeps import cross, grid
 
 
 def get_config():

@@ -11,7 +11,7 @@ local; for the others see launch/results/search.md.
 """
 
 from hns.config import base
-from hns.sweeps import cross, grid, zipped
+from hns.runs.sweeps import cross, grid, zipped
 
 
 def get_config():

@@ -6,7 +6,7 @@ python -m hns.main --config=configs/test.py --workdir=/tmp/hns-test
 """
 
 from hns.config import base
-from hns.sweeps import grid
+from hns.runs.sweeps import grid
 
 
 def get_config():

@@ -1,3 +1,21 @@
-"""HideNseek in JAX: federated learning where only signs travel."""
+"""HideNseek in JAX: federated learning where only signs travel.
+
+What is here; each imports only from itself and from what stands above it:
+
+  errors.py   the one error that a user's input can raise
+  tree.py     pytrees of arrays
+  values.py   what the value of a config's field may be
+  durable.py  files that are whole or absent
+  wire/       messages as bytes: codecs, packing, entropy code
+  data/       datasets, and who holds which examples
+  networks/   models, supermasks, pruning, fast convolutions
+  methods/    the contract of a method, and the methods
+  engine/     a round, a client's training, many clients side by side
+  report/     runs compared: tables and pictures
+  config.py   every field of a run
+  runs/       a config to a run: loop, folder, checkpoints, sweeps, devices
+  export.py   a trained model as a file
+  main.py     the command line
+"""
 
 __version__ = '0.4.0'

@@ -7,13 +7,12 @@ from typing import Any
 
 import ml_collections
 
-from hns.algorithms import GATES, OPTIMIZERS, RECIPES, UPLOADS
+from hns.data.partition import PARTITIONS
 from hns.errors import InputError, shown
-from hns.models import MODELS
-from hns.partition import PARTITIONS
-from hns.pruning import SCORES
-from hns.runs import leaves
-from hns.values import TABLE, fit
+from hns.methods.algorithms import GATES, OPTIMIZERS, RECIPES, UPLOADS
+from hns.networks.models import MODELS
+from hns.networks.pruning import SCORES
+from hns.values import TABLE, fit, leaves
 
 
 def base(**fields: Any) -> ml_collections.ConfigDict:

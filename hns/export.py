@@ -6,9 +6,9 @@
 
 The first writes the model that a client has after training from the run's last
 state, a model of signs, as a seed and its signs: a few kilobytes
-(`hns.model_file`). The second, which trains nothing, prints a file's accuracy
-on that client's test pictures. Predictions are those of the model exported, bit
-for bit, on the same backend.
+(`hns.runs.model_file`). The second, which trains nothing, prints a file's
+accuracy on that client's test pictures. Predictions are those of the model
+exported, bit for bit, on the same backend.
 
 The third writes any model, for any program: float32 arrays by their path, such
 as `Dense_0/kernel`, as they act (weights x mask x signs, 0 where pruned) in
@@ -31,27 +31,25 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from hns import (
+from hns import config as configs
+from hns import data, durable, tree
+from hns.engine import evaluation, rounds
+from hns.engine.training import correct
+from hns.errors import InputError, invalid, shown
+from hns.methods.algorithms import RECIPES
+from hns.networks import compact, models
+from hns.networks.supermask import seek
+from hns.report import files
+from hns.runs import (
   commandline,
-  compact,
-  data,
   devices,
-  durable,
-  evaluation,
+  drawing,
   experiment,
   limits,
   loop,
-  models,
-  network,
-  rounds,
-  runs,
-  tree,
   workdir,
 )
-from hns import config as configs
-from hns.algorithms import RECIPES
-from hns.errors import InputError, invalid, shown
-from hns.model_file import (
+from hns.runs.model_file import (
   DRAWN,
   MOST_BYTES,
   Model,
@@ -61,8 +59,6 @@ from hns.model_file import (
   load,
   redraw,
 )
-from hns.supermask import seek
-from hns.training import correct
 
 __all__ = ['Model', 'Spec', 'arrays', 'dump', 'evaluate', 'from_run', 'load']
 __all__ += ['main', 'redraw', 'trained']
@@ -137,7 +133,7 @@ def evaluate(folder: Folder, content: bytes, client: int | None) -> float:
 
 def _opened(folder: Folder, client: int | None) -> tuple[Any, Any, Any]:
   """A run's config, the experiment built anew, and all of its config.json."""
-  about = runs.about(folder)
+  about = files.about(folder)
   if about is None:
     raise InputError(f'{shown(folder)}: holds no run')
   try:
@@ -209,7 +205,7 @@ def _places(config, net, inputs) -> dict[str, np.ndarray]:
   # A network that knows its widths is taken for one that was cut already.
   widths = (*(c[0] for c in net.convs), *net.dense)
   whole = net.clone(full=widths)
-  born = network.conceive(config, whole, inputs, net.classes).birth
+  born = drawing.conceive(config, whole, inputs, net.classes).birth
   masks = {(k, 'kernel'): m for k, m in compact.masks_of(born).items()}
   places = {k: np.arange(m.size).reshape(m.shape) for k, m in masks.items()}
   held = {'mask': unflatten_dict(masks), 'place': unflatten_dict(places)}

@@ -5,16 +5,10 @@ import sys
 
 from absl import logging
 
-from hns import (
-  commandline,
-  devices,
-  experiment,
-  limits,
-  metrics,
-  report,
-  streams,
-)
+from hns import report
+from hns.engine import metrics
 from hns.errors import InputError, shown
+from hns.runs import commandline, devices, experiment, limits, streams
 
 _FLAGS = {
   'workdir': ('', 'where results go; default runs/DATASET-ALGORITHM-sSEED'),

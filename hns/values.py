@@ -49,6 +49,17 @@ def from_text(field: str, text: str, like: Any) -> Any:
   return fit(field, value, like)
 
 
+def leaves(held: dict, prefix: str = '') -> dict[str, Any]:
+  """Fields by their whole names, those of tables as TABLE.FIELD."""
+  found = {}
+  for name, value in held.items():
+    inner = isinstance(value, dict)
+    found |= (
+      leaves(value, f'{prefix}{name}.') if inner else {prefix + name: value}
+    )
+  return found
+
+
 def takes(value: Any) -> str:
   """What a field takes that has this value."""
   if isinstance(value, TABLE):

@@ -18,8 +18,8 @@ import optax
 from absl import app, flags
 from engine import workloads
 
-from hns import models
-from hns.supermask import Supermask, hide, signs_of
+from hns.networks import models
+from hns.networks.supermask import Supermask, hide, signs_of
 
 _CLIENTS = flags.DEFINE_integer('clients', 10, 'Clients side by side.')
 _BATCH = flags.DEFINE_integer('batch_size', 20, 'Examples a step.')
@@ -66,8 +66,8 @@ def main(argv):
   contenders = {
     'vmap, plain nn.Conv': (vmapped, workloads.PlainNetwork(convs=True)),
     'scan, plain nn.Conv': (scanned, workloads.PlainNetwork(convs=True)),
-    'vmap, hns.conv': (vmapped, models.lenet(10)),
-    'scan, hns.conv': (scanned, models.lenet(10)),
+    'vmap, hns.networks.conv': (vmapped, models.lenet(10)),
+    'scan, hns.networks.conv': (scanned, models.lenet(10)),
   }
   programs = {
     name: jax.jit(functools.partial(run, net)).lower(*args).compile()
@@ -80,7 +80,7 @@ def main(argv):
       start = time.perf_counter()
       results[name] = jax.block_until_ready(program(*args))
       times[name].append((time.perf_counter() - start) / count / steps)
-  ours = statistics.median(times['scan, hns.conv'])
+  ours = statistics.median(times['scan, hns.networks.conv'])
   truth = results['vmap, plain nn.Conv']
   for name, each in times.items():
     off = max(
@@ -92,7 +92,7 @@ def main(argv):
     print(
       f'{name:22} {1e3 * median:8.2f} ms a client-step '
       f'({1e3 * min(each):.2f} to {1e3 * max(each):.2f}), '
-      f'{median / ours:5.1f} x scan, hns.conv'
+      f'{median / ours:5.1f} x scan, hns.networks.conv'
     )
 
 

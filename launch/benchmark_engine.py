@@ -3,22 +3,22 @@
   pip install -e '.[peers]'
   python launch/benchmark_engine.py --json=engine.json
 
-Each side is a process of its own with the same cores, one at work at a time,
-in turn. All start from the same weights and take the same batches; a side
-whose answer differs from ours is reported as wrong and not timed. A side whose
+Each side is a process of its own with the same cores, one at work at a time, in
+turn. All start from the same weights and take the same batches; a side whose
+answer differs from ours is reported as wrong and not timed. A side whose
 package is missing is named and skipped. On a CPU `plain_vmap` and `vmap_steps`
-play 10 clients of the round and are charged in proportion.
---sides=ours_packed is ours without the entropy code: what it costs to count a
-code's bytes; --sides=ours_core is ours on one CPU core; --sides=ours_spare
-gives XLA one thread more than there are cores (NPROC): slower, but queued work,
-and the memory that it holds, does not pile up. A share of the matmul peak
-counts convolutions as plain sums, so that fewer products (`hns.winograd`) may
+play 10 clients of the round and are charged in proportion. --sides=ours_packed
+is ours without the entropy code: what it costs to count a code's bytes;
+--sides=ours_core is ours on one CPU core; --sides=ours_spare gives XLA one
+thread more than there are cores (NPROC): slower, but queued work, and the
+memory that it holds, does not pile up. A share of the matmul peak counts
+convolutions as plain sums, so that fewer products (`hns.networks.winograd`) may
 pass 1. --tasks=lenet_1000:fedavg has ten times the clients, lenet_long:fedavg
 ten times the pictures of each, lenet_split:fedavg ten times the clients for the
-same pictures: memory grows with pictures, not with clients.
-On a GPU products are rounded to 10 bits unless JAX_DEFAULT_MATMUL_PRECISION is
-highest; memory is that of one GPU, the most since a side began, and so is the
-peak of matrix products.
+same pictures: memory grows with pictures, not with clients. On a GPU products
+are rounded to 10 bits unless JAX_DEFAULT_MATMUL_PRECISION is highest; memory is
+that of one GPU, the most since a side began, and so is the peak of matrix
+products.
 """
 
 import contextlib

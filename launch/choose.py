@@ -11,7 +11,7 @@ import json
 import pathlib
 import sys
 
-from hns import versus
+from hns.report import versus
 
 Trial = dict[str, str]  # a line of the table
 

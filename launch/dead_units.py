@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from hns import models, pruning, tree
+from hns import tree
 from hns.errors import InputError
-from hns.supermask import Supermask, hide, seek
+from hns.networks import models, pruning
+from hns.networks.supermask import Supermask, hide, seek
 
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'Seeds 0, 1, ... of each row.')
 _CASES = [(name, (28, 28, 1)) for name in ('mlp', 'cnn', 'lenet')]

@@ -24,10 +24,12 @@ from typing import Any
 import jobs
 import tqdm
 
-from hns import commandline, groups, report, runs, sweeps
 from hns import config as configs
+from hns import report
 from hns.errors import InputError, invalid
-from hns.sweeps import Run
+from hns.report import files, groups
+from hns.runs import commandline, sweeps
+from hns.runs.sweeps import Run
 
 _FLAGS = {
   'workdir': ('', 'the folder of all runs; default runs/CONFIG-SWEEP'),
@@ -138,7 +140,7 @@ def seconds_of(run: Run) -> float | None:
 
   None where a row does not tell.
   """
-  rows = runs.read(run.folder)
+  rows = files.read(run.folder)
   names = 'seconds', 'eval_seconds', 'compile_seconds'
   times = [[row.get(name) for name in names] for row in rows]
   if any(None in row for row in times):
@@ -222,7 +224,7 @@ def record(run: Run, fields: list[str], failed: bool) -> dict[str, Any]:
   held = configs.leaves(run.config) | run.point
   mine = lambda field: '.' not in field or field in run.point
   state = state_of(run)
-  rows = [] if state == 'damaged' else runs.read(run.folder)
+  rows = [] if state == 'damaged' else files.read(run.folder)
   return {
     'run': run.folder.name,
     **{f: held.get(f, '') if mine(f) else '' for f in fields},

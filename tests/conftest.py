@@ -13,8 +13,10 @@ import jaxlib
 import numpy as np
 import pytest
 
-from hns import client, experiment, models, own, rounds
 from hns import config as configs
+from hns.engine import client, own, rounds
+from hns.networks import models
+from hns.runs import experiment
 
 # Fake devices, for tests that spread clients; before anything asks for one.
 jax.config.update('jax_num_cpu_devices', 8)

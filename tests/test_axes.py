@@ -7,7 +7,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from hns import axes
+from hns.report import axes
 
 BYTES = [
   *[(10**k, 10**k) for k in (2, 5, 9)],

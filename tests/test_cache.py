@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from hns import cache
+from hns.data import cache
 
 ARRAYS = {
   'pictures': np.arange(200, dtype=np.uint8),
@@ -120,7 +120,7 @@ def test_a_group_can_read_it(tmp_path, mask, mode):
 KILLED = """
 import os, pathlib, sys
 import numpy as np
-from hns import cache
+from hns.data import cache
 
 np.savez = lambda file, **arrays: (file.write(b'PK'), os._exit(9))
 cache.cached(pathlib.Path(sys.argv[1]), lambda: dict(a=np.zeros(9)))

@@ -9,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hns import checkpoint, durable, identity, own, tree
 from hns import config as configs
-from hns.checkpoint import Progress
-from hns.client import State
+from hns import durable, tree
+from hns.engine import own
+from hns.engine.client import State
+from hns.engine.metrics import Tally
 from hns.errors import InputError
-from hns.metrics import Tally
+from hns.runs import checkpoint, identity
+from hns.runs.checkpoint import Progress
 
 ABOUT = {'config': {'seed': 1}}
 

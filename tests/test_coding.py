@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hns import coding
+from hns.wire import coding
 
 LENGTH, SIZE = jax.jit(coding.length), jax.jit(coding.size)
 

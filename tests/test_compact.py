@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hns import compact, models, pruning, tree
-from hns.supermask import Supermask, hide
+from hns import tree
+from hns.networks import compact, models, pruning
+from hns.networks.supermask import Supermask, hide
 
 
 def pruned(name, density, image=(28, 28, 1)):

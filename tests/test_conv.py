@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from hns import winograd
-from hns.conv import conv
+from hns.networks import winograd
+from hns.networks.conv import conv
 
 CASES = [
   ((5, 5), (1, 1), 'VALID', (12, 12)),

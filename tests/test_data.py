@@ -8,7 +8,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from hns import data, prepared
+from hns import data
+from hns.data import prepared
 from hns.errors import InputError
 
 
@@ -260,7 +261,9 @@ def test_names_tfds_does_not_know_get_another_remedy(home):
     data.load('nothing')
   with pytest.raises(InputError, match='such as mnist or emnist/balanced'):
     data.load('fashion-mnist')
-  with pytest.raises(InputError, match='python -m hns.femnist --json=FOLDER'):
+  with pytest.raises(
+    InputError, match='python -m hns.data.femnist --json=FOLDER'
+  ):
     data.load('femnist')
 
 

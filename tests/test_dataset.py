@@ -6,8 +6,9 @@ import pytest
 from conftest import small_config
 from PIL import Image
 
-from hns import data, experiment
+from hns import data
 from hns.errors import InputError
+from hns.runs import experiment
 
 DIGITS = data.digits()
 TRAIN, TEST = DIGITS.train_images, DIGITS.test_images

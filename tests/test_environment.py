@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from conftest import ROOT, play, small, small_config
 
-from hns import experiment, metrics, models, pruning, tree
-from hns.algorithms import RECIPES
-from hns.supermask import hide
+from hns import tree
+from hns.engine import metrics
+from hns.methods.algorithms import RECIPES
+from hns.networks import models, pruning
+from hns.networks.supermask import hide
+from hns.runs import experiment
 
 ENVIRONMENTS = [{'PYTHONOPTIMIZE': '1'}, {'JAX_ENABLE_X64': '1'}]
 SHORT = dict(model='tiny', rounds=2, eval_every=1)
@@ -97,8 +100,8 @@ def test_norms_are_bypassed_for_as_long_as_saliency_is_computed():
 _SCRIPT = """
 import json, jax
 import numpy as np
-from hns import models, pruning
-from hns.supermask import hide
+from hns.networks import models, pruning
+from hns.networks.supermask import hide
 net, x = models.mlp(10), np.ones((3, 8, 8, 1), np.float32)
 params = net.init(jax.random.key(0), x)
 scores = pruning.synflow(None, net, hide(params['params']), x[:1])

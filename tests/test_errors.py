@@ -10,16 +10,11 @@ import jax.numpy as jnp
 import pytest
 from conftest import ROOT, read_config, small_config
 
-from hns import (
-  commandline,
-  devices,
-  experiment,
-  main,
-  record,
-  runs,
-)
 from hns import config as configs
+from hns import main
 from hns.errors import InputError
+from hns.report import files
+from hns.runs import commandline, devices, experiment, record
 
 FILES = {
   'none.py': 'x = 1\n',
@@ -265,7 +260,7 @@ def test_too_little_memory_names_the_width_and_keeps_what_is_written(
   with pytest.raises(InputError, match=said) as error:
     experiment.run(small_config(clients_per_step=3), tmp_path)
   assert '\n' not in str(error.value)
-  assert [row['round'] for row in runs.read(tmp_path)] == [1]
+  assert [row['round'] for row in files.read(tmp_path)] == [1]
 
 
 def test_what_does_not_fit_at_the_start_is_named(monkeypatch):

@@ -11,8 +11,12 @@ import jax
 import pytest
 from conftest import ROOT, read_config, small_config
 
-from hns import experiment, limits, loop, models, rounds, runs, wire
+from hns import wire
+from hns.engine import rounds
 from hns.errors import InputError
+from hns.networks import models
+from hns.report import files
+from hns.runs import experiment, limits, loop
 
 FIELDS = {
   'round',
@@ -55,7 +59,7 @@ def test_the_command_leaves_metrics_config_and_picture(tmp_path):
   assert done.returncode == 0, done.stderr
   assert 'personalised' in done.stdout and 'hidenseek on digits' in done.stdout
   assert '3/3' not in done.stderr
-  rows = runs.read(tmp_path)
+  rows = files.read(tmp_path)
   assert [row['round'] for row in rows] == [1, 2, 3]
   assert all(set(row) == FIELDS for row in rows)
   assert [row['uplink_bytes'] for row in rows] == [
@@ -134,11 +138,11 @@ def test_a_finished_run_may_have_more_rounds(tmp_path):
 def test_rows_that_were_lost_after_the_last_checkpoint_come_back(tmp_path):
   experiment.run(small_config(), tmp_path)
   path = tmp_path / 'metrics.jsonl'
-  whole = runs.read(tmp_path)
+  whole = files.read(tmp_path)
   path.write_text(path.read_text().split('\n')[0] + '\n{"round": 2, "per')
-  assert [row['round'] for row in runs.read(tmp_path)] == [1]
+  assert [row['round'] for row in files.read(tmp_path)] == [1]
   again = experiment.run(small_config(), tmp_path)
-  assert steady(again) == steady(whole) == steady(runs.read(tmp_path))
+  assert steady(again) == steady(whole) == steady(files.read(tmp_path))
 
 
 def test_metrics_count_rounds_between_evaluations(tmp_path):

@@ -6,18 +6,11 @@ import numpy as np
 import pytest
 from conftest import compiled, opened, small
 
-from hns import (
-  evaluation,
-  explore,
-  loop,
-  models,
-  own,
-  pruning,
-  rounds,
-  supermask,
-  tree,
-)
-from hns.training import Rows
+from hns import tree
+from hns.engine import evaluation, explore, own, rounds
+from hns.engine.training import Rows
+from hns.networks import models, pruning, supermask
+from hns.runs import loop
 
 
 @pytest.fixture(scope='module')

@@ -11,8 +11,11 @@ from conftest import small_config
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from hns import config as configs
-from hns import data, devices, experiment, export, models, runs
+from hns import data, export
 from hns.errors import InputError
+from hns.networks import models
+from hns.report import files
+from hns.runs import devices, experiment
 
 
 @pytest.fixture(scope='module')
@@ -182,7 +185,7 @@ def correct(net, arrays, run, client=None):
   arrays = dict(arrays)
   mean, deviation = arrays.pop('scale')
   params = unflatten_dict(arrays, sep='/')
-  built = experiment.build(configs.base(**runs.about(run)['config']))
+  built = experiment.build(configs.base(**files.about(run)['config']))
   images = np.asarray(built.federation.examples.images)
   rows = jax.tree.map(np.asarray, built.federation.test)
   chosen = range(len(rows.size)) if client is None else [client]
@@ -194,7 +197,7 @@ def correct(net, arrays, run, client=None):
 
 
 def test_arrays_are_the_model_in_any_program(averaged, tmp_path, monkeypatch):
-  file, rows = tmp_path / 'model.npz', runs.read(averaged)
+  file, rows = tmp_path / 'model.npz', files.read(averaged)
   assert not told(monkeypatch, averaged, '--client=2', f'--file={file}')
   with np.load(file) as held:
     arrays = dict(held)

@@ -7,7 +7,10 @@ import pytest
 from conftest import small_config
 from test_export import told
 
-from hns import algorithms, commandline, data, experiment, export, models
+from hns import data, export
+from hns.methods import algorithms
+from hns.networks import models
+from hns.runs import commandline, experiment
 
 
 def told_of_a_run():
@@ -43,7 +46,9 @@ def test_a_damaged_field_of_the_config_is_named(
 
 
 OWN = """
-from hns import algorithms, config, data, models
+from hns import config, data
+from hns.methods import algorithms
+from hns.networks import models
 
 
 def mine(given, learning_rate):

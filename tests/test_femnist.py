@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from conftest import read_config
 
-from hns import data, experiment, femnist
+from hns import data
+from hns.data import femnist
 from hns.errors import InputError
+from hns.runs import experiment
 
 WRITERS = {'ada': 20, 'bob': 11, 'cy': 2, 'dee': 1}
 

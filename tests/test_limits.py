@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from hns import config as configs
-from hns import experiment, limits, partition, sweeps
+from hns.data import partition
 from hns.errors import InputError
+from hns.runs import experiment, limits, sweeps
 
 
 def test_python_gets_the_same_errors():

@@ -8,12 +8,14 @@ import optax
 import pytest
 from conftest import compiled, opened, play, small
 
-from hns import cost, lottery, tree, uploads, wire, wrappers
-from hns.bases import dense, odds
-from hns.client import participate, train_client
+from hns import tree, wire
+from hns.engine import cost
+from hns.engine.client import participate, train_client
 from hns.errors import InputError
-from hns.federated import Server, everything
-from hns.supermask import bernoulli, binary
+from hns.methods import lottery, uploads, wrappers
+from hns.methods.bases import dense, odds
+from hns.methods.federated import Server, everything
+from hns.networks.supermask import bernoulli, binary
 
 KEY = jax.random.key(0)
 

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hns import model_file, models, network
 from hns.errors import InputError
+from hns.networks import models
+from hns.runs import drawing, model_file
 
 SPEC = model_file.Spec(
   model='tiny',
@@ -59,7 +60,7 @@ def drawn_once(monkeypatch):
 def undrawn(monkeypatch):
   """Fails a test in which weights are drawn."""
   draw = lambda *_: pytest.fail('weights were drawn')
-  monkeypatch.setattr(network, 'conceive', draw)
+  monkeypatch.setattr(drawing, 'conceive', draw)
 
 
 def taken_apart(content):

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hns import models
+from hns.networks import models
 
 
 def params(name, shape, classes=10):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hns import own, parallel
+from hns.engine import own, parallel
 
 BIRTH = {'a': jnp.array([1.0, 2.0]), 'b': jnp.int8(3)}
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from conftest import ROOT, play, small, small_config
 
-from hns import devices, experiment, parallel
+from hns.engine import parallel
 from hns.errors import InputError
+from hns.runs import devices, experiment
 
 SIZES = dict(partition='dirichlet', alpha=0.5, examples_per_client=24)
 PRUNED = dict(pruned=True, feedback=True)

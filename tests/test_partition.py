@@ -3,9 +3,9 @@ import zlib
 import numpy as np
 import pytest
 
-from hns import partition
+from hns.data import partition
+from hns.data.partition import Labelled, Scheme
 from hns.errors import InputError
-from hns.partition import Labelled, Scheme
 
 RNG = np.random.RandomState(0)
 TRAIN = Labelled(RNG.randint(0, 10, 3000), RNG.randint(0, 40, 3000))

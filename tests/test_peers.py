@@ -8,9 +8,9 @@ import sys
 import pytest
 from conftest import ROOT
 
-from hns import devices, identity, peers
 from hns.errors import InputError
-from hns.peers import Peers
+from hns.runs import devices, identity, peers
+from hns.runs.peers import Peers
 
 
 def free_port():
@@ -126,7 +126,7 @@ def test_a_port_that_is_taken_is_one_line():
 def test_jax_is_not_waited_for_longer():
   code = """
 import time
-from hns import devices
+from hns.runs import devices
 with devices._ended_after(1, 'auto'):
   pass
 with devices._ended_after(1, 'auto'):

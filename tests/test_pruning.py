@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hns import models, pruning, tree
+from hns import tree
 from hns.errors import InputError
-from hns.supermask import hide
+from hns.networks import models, pruning
+from hns.networks.supermask import hide
 
 
 def hidden(net, shape, seed=0):

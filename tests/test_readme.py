@@ -12,7 +12,10 @@ import jax.numpy as jnp
 import pytest
 from conftest import ROOT, small_config
 
-from hns import experiment, models, report, runs
+from hns import report
+from hns.networks import models
+from hns.report import files
+from hns.runs import experiment
 
 sys.path.append(str(ROOT / 'launch'))
 import dead_units  # noqa: E402
@@ -60,7 +63,7 @@ def fields_explained(name):
 def test_every_field_that_a_run_writes_is_explained(tmp_path):
   """And nothing is explained that no run writes."""
   experiment.run(small_config(), tmp_path)
-  rows, about = runs.read(tmp_path), runs.about(tmp_path)
+  rows, about = files.read(tmp_path), files.about(tmp_path)
   for name, written in (('metrics.jsonl', rows[-1]), ('config.json', about)):
     known = fields_explained(name)
     matching = {

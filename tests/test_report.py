@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from conftest import small_config
 
-from hns import experiment, metrics, pictures, report, versus
-from hns.groups import group, label, load, pack
-from hns.runs import read
+from hns import report
+from hns.engine import metrics
+from hns.report import pictures, versus
+from hns.report.files import read
+from hns.report.groups import group, label, load, pack
+from hns.runs import experiment
 
 
 @pytest.fixture(scope='module')

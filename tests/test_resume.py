@@ -18,18 +18,10 @@ import numpy as np
 import pytest
 from conftest import ROOT, small_config
 
-from hns import (
-  checkpoint,
-  devices,
-  durable,
-  experiment,
-  loop,
-  main,
-  record,
-  workdir,
-)
+from hns import durable, main
 from hns.errors import InputError
-from hns.interrupt import Interrupted
+from hns.runs import checkpoint, devices, experiment, loop, record, workdir
+from hns.runs.interrupt import Interrupted
 
 ROUNDS = 20
 METHODS = {

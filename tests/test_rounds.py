@@ -9,19 +9,11 @@ import numpy as np
 import optax
 from conftest import compiled, opened, play, small
 
-from hns import (
-  client,
-  evaluation,
-  explore,
-  loop,
-  models,
-  own,
-  parallel,
-  rounds,
-  tree,
-  wire,
-)
-from hns.supermask import sign
+from hns import tree, wire
+from hns.engine import client, evaluation, explore, own, parallel, rounds
+from hns.networks import models
+from hns.networks.supermask import sign
+from hns.runs import loop
 
 SIZES = dict(partition='dirichlet', alpha=1.0, examples_per_client=24)
 

@@ -11,8 +11,8 @@ import pytest
 from conftest import small_config
 
 from hns.errors import InputError
-from hns.groups import group, load, pack
-from hns.runs import about, read
+from hns.report.files import about, read
+from hns.report.groups import group, load, pack
 
 
 @pytest.fixture

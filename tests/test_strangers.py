@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from hns import coding, wire
+from hns import wire
 from hns.errors import InputError
-from hns.wire import Codec, Envelope, Message, WireError
+from hns.wire import Codec, Envelope, Message, WireError, coding
 
 ENVELOPE = Envelope(round=7, way=1, seed=3, density=0.2)
 HEAD = wire.HEADER_BYTES

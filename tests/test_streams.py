@@ -11,8 +11,8 @@ import time
 import pytest
 from conftest import ROOT
 
-from hns import checkpoint, streams
 from hns.errors import InputError
+from hns.runs import checkpoint, streams
 
 # What each does to the descriptor 2 of a process.
 STDERR = {
@@ -26,7 +26,7 @@ STDERR = {
 }
 CAUGHT = """
 import os, signal, sys
-from hns import interrupt
+from hns.runs import interrupt
 {stderr}
 with interrupt.caught() as got:
   signal.raise_signal({number})
@@ -66,7 +66,7 @@ def test_closed_streams_are_not_taken_by_files(tmp_path):
   path = tmp_path / 'metrics.jsonl'
   code = f"""
 import os, sys
-from hns import streams
+from hns.runs import streams
 streams.open_closed()
 with open({str(path)!r}, 'w') as file:
   assert file.fileno() > 2
@@ -103,7 +103,8 @@ def test_what_cannot_be_said_is_lost(monkeypatch):
 
 def test_results_that_cannot_be_printed_are_an_error():
   code = """
-from hns import errors, streams
+from hns import errors
+from hns.runs import streams
 try:
   streams.show('table')
 except errors.InputError as error:

@@ -1,70 +1,76 @@
-"""The architecture: a file imports only from lower floors."""
+"""The architecture: what may import what, as `hns/__init__.py` lists it."""
 
 import ast
+import graphlib
 import pathlib
 import re
 
 import pytest
 
-HNS = pathlib.Path(__file__).parents[1] / 'hns'
-FLOORS = [
-  {'errors', 'tree'},
-  {'winograd', 'metrics', 'supermask', 'parallel', 'own'}
-  | {'cache', 'dealing', 'durable'},
-  {'conv', 'coding', 'dataset', 'pools', 'axes', 'peers', 'streams'},
-  {'packing', 'models', 'prepared', 'partition', 'versus', 'runs', 'values'}
-  | {'interrupt'},
-  {'wire', 'data', 'pictures', 'groups'},
-  {'report'},
-  {'federated', 'pruning', 'devices', 'compact'},
-  {'uploads'},
-  {'bases', 'wrappers'},
-  {'lottery'},
-  {'training'},
-  {'algorithms', 'client'},
-  {'rounds', 'network'},
-  {'evaluation', 'config', 'checkpoint', 'explore', 'cost'},
-  {'identity'},
-  {'workdir', 'loop', 'limits'},
-  {'record', 'sweeps'},
-  {'experiment', 'commandline'},
-  {'model_file'},
-  {'main', 'export', 'femnist'},
-]
+import hns
+
+HNS = pathlib.Path(hns.__file__).parent
+FILES = sorted(HNS.rglob('*.py'))
+# In the order of the list: folders, and files beside them.
+ORDER = re.findall(r'^  (\w+)(?:/|\.py) ', hns.__doc__, re.M)
+
+
+def place(path):
+  """The folder, or the file beside folders, that a file belongs to."""
+  return path.relative_to(HNS).parts[0].removesuffix('.py')
 
 
 def imports(path):
-  """Names of the hns modules that a file imports."""
+  """Dotted names of what a file imports of hns, inside functions too."""
   for node in ast.walk(ast.parse(path.read_text())):
     if isinstance(node, ast.ImportFrom) and node.module == 'hns':
-      yield from (alias.name for alias in node.names)
-    elif isinstance(node, ast.ImportFrom) and node.module:
-      yield from re.findall(r'^hns\.(\w+)', node.module)
+      yield from (f'hns.{alias.name}' for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and (node.module or '')[:4] == 'hns.':
+      yield node.module
+      yield from (f'{node.module}.{alias.name}' for alias in node.names)
 
 
-def floor(name):
-  return next(i for i, names in enumerate(FLOORS) if name in names)
+def test_the_list_names_all_there_is():
+  there = {place(path) for path in FILES} - {'__init__'}
+  assert set(ORDER) == there and len(ORDER) == len(there)
+  folders = {place(path) for path in FILES if path.parent != HNS}
+  assert len(folders) <= 8
 
 
 @pytest.mark.parametrize(
-  'path', sorted(HNS.glob('[!_]*.py')), ids=lambda p: p.stem
+  'path', FILES, ids=lambda path: str(path.relative_to(HNS))
 )
-def test_imports_go_down(path):
+def test_imports_go_up_the_list(path):
+  if place(path) == '__init__':
+    return
+  allowed = ORDER[: ORDER.index(place(path)) + 1]
   for name in imports(path):
-    assert floor(name) < floor(path.stem), f'{path.stem} imports {name}'
+    assert name.split('.')[1] in (*allowed, '__version__'), name
 
 
-def test_only_the_top_sees_a_config_and_flags():
-  for path in HNS.glob('*.py'):
-    names = imported(path)
-    assert ('ml_collections' in names) <= (
+def test_no_files_import_each_other():
+  names = {
+    '.'.join(('hns', *path.relative_to(HNS).with_suffix('').parts)): path
+    for path in FILES
+  }
+  graph = {
+    name: {found for found in imports(path) if found in names} - {name}
+    for name, path in names.items()
+  }
+  list(graphlib.TopologicalSorter(graph).static_order())  # else CycleError
+
+
+def test_few_files_see_a_config_or_flags():
+  for path in FILES:
+    packages = imported(path)
+    assert ('ml_collections' in packages) <= (
       path.stem in ('config', 'commandline', 'values')
     )
-    assert ('absl' in names) <= (path.stem in ('main', 'commandline'))
+    assert ('absl' in packages) <= (path.stem == 'main')
 
 
 def test_training_never_imports_tensorflow():
-  for path in HNS.glob('*.py'):
+  for path in FILES:
     assert 'tensorflow' not in imported(path)
 
 

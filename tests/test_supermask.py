@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from hns.supermask import Supermask, hide, seek, sign, signs_of
+from hns.networks.supermask import Supermask, hide, seek, sign, signs_of
 
 
 def test_gate_is_plus_one_at_zero():

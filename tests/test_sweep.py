@@ -14,8 +14,8 @@ import time
 import pytest
 from conftest import ROOT, read_config, small_config
 
-from hns import commandline, sweeps
 from hns.errors import InputError
+from hns.runs import commandline, sweeps
 
 sys.path.append(str(ROOT / 'launch'))
 import choose  # noqa: E402
@@ -217,7 +217,7 @@ import json, pathlib, sys
 sys.path[:0] = [{launch!r}, {tests!r}]
 import jobs, sweep
 from conftest import small_config
-from hns import commandline, sweeps
+from hns.runs import commandline, sweeps
 folder = pathlib.Path(sys.argv[1])
 points = sweeps.grid({{'seed': range(12)}})
 runs = sweeps.plan(lambda case: small_config(), points, folder)

@@ -7,9 +7,11 @@ import optax
 import pytest
 from conftest import opened, play, small
 
-from hns import federated, parallel, training, wire
-from hns.client import participate
-from hns.training import Plan, Rows
+from hns import wire
+from hns.engine import parallel, training
+from hns.engine.client import participate
+from hns.engine.training import Plan, Rows
+from hns.methods import federated
 
 
 def rows(size, width=23):

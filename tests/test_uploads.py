@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from conftest import compiled, opened, play, small
 
-from hns import explore, tree, uploads, wire
-from hns.federated import Server
+from hns import tree, wire
+from hns.engine import explore
+from hns.methods import uploads
+from hns.methods.federated import Server
 from hns.wire import Envelope, Message
 
 KEY, ENVELOPE = jax.random.key(0), Envelope(1, 0, 0, 1.0)

@@ -5,8 +5,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from hns import metrics, versus
-from hns.groups import Group
+from hns.engine import metrics
+from hns.report import versus
+from hns.report.groups import Group
 
 
 def group(name, held, each, **table):

@@ -12,10 +12,12 @@ import numpy as np
 import optax
 from engine import workloads
 
-from hns import devices, experiment, loop, rounds, tree
-from hns.client import client_key
-from hns.supermask import sign
-from hns.training import batch, client_rows, shuffled
+from hns import tree
+from hns.engine import rounds
+from hns.engine.client import client_key
+from hns.engine.training import batch, client_rows, shuffled
+from hns.networks.supermask import sign
+from hns.runs import devices, experiment, loop
 
 
 def ours(workload, method, width=0, coded=True):

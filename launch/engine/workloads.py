@@ -14,7 +14,8 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from hns import config, data, models
+from hns import config, data
+from hns.networks import models
 
 
 class Workload(NamedTuple):
@@ -45,7 +46,7 @@ class PflCNN(nn.Module):
   """The 1,626,442 weights of pfl-research's CIFAR-10 CNN, without dropout.
 
   Attributes:
-    conv: `nn.Conv`, or the one of `hns.models`.
+    conv: `nn.Conv`, or the one of `hns.networks.models`.
     pool: 2x2 max pooling.
   """
 
@@ -62,7 +63,7 @@ class PflCNN(nn.Module):
 
 
 class PlainNetwork(nn.Module):
-  """`hns.models.lenet` or `mlp` with Linen's own convolution and pooling."""
+  """`models.lenet` or `models.mlp` with Linen's own convolution and pooling."""
 
   convs: bool
 

@@ -1,0 +1,235 @@
+"""FEMNIST from LEAF's JSON files, as the TFDS dataset `femnist`.
+
+  python -m hns.data.femnist --json=FOLDER [--data_dir=DIR]
+
+FOLDER is LEAF's data/femnist/data/all_data: all_data_0.json and so on, in each
+
+  {"users": [name, ...], "num_samples": [n, ...],
+   "user_data": {name: {"x": n lists of 784 numbers, "y": n labels}, ...}}
+
+with labels 0 to 61 (digits, capitals, small letters) and pixels 0 (ink) to 1
+(paper): dark on bright, unlike MNIST. They are kept as round(255 x). Each
+writer's pictures are shuffled, always alike, and the first 90 % are for
+training. One file at a time is in memory, at about five times its size.
+TensorFlow is not needed, but for TFDS's own command, which makes the same:
+
+  tfds build hns/data/femnist.py --manual_dir=FOLDER --file_format=array_record
+"""
+
+import argparse
+import io
+import json
+import pathlib
+import re
+import sys
+import zlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+import tqdm
+from PIL import Image
+
+from hns import data
+from hns.errors import InputError, invalid
+
+_SIDE, _CLASSES = 28, 62
+
+
+class Writer(NamedTuple):
+  """All that one person wrote.
+
+  Attributes:
+    name: as in the file.
+    images: uint8 [n, 28, 28], paper 255.
+    labels: int [n].
+  """
+
+  name: str
+  images: np.ndarray
+  labels: np.ndarray
+
+
+class Femnist(tfds.core.GeneratorBasedBuilder):
+  """The dataset: features image, label and writer, splits train and test."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  MANUAL_DOWNLOAD_INSTRUCTIONS = 'The folder of LEAF that holds all_data_*.json'
+  url_infos = None  # no downloads; looking them up needs importlib_resources
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    features = {
+      'image': tfds.features.Image(shape=(_SIDE, _SIDE, 1)),
+      'label': tfds.features.ClassLabel(num_classes=_CLASSES),
+      'writer': tfds.features.Text(),
+    }
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description='Handwritten characters by writer, from LEAF (1812.01097).',
+      features=tfds.features.FeaturesDict(features),
+      supervised_keys=('image', 'label'),
+    )
+
+  def _split_generators(self, dl_manager):
+    # TFDS takes train first: test pictures, a tenth, wait in `held`, so that
+    # every file is read once.
+    held = []
+    return {
+      'train': self._generate_examples(files(dl_manager.manual_dir), held),
+      'test': (example for example in held),
+    }
+
+  def _generate_examples(self, paths, held):
+    for writer in read(paths):
+      order, cut = deal(writer.name, len(writer.labels))
+      held += [_example(writer, i) for i in order[cut:]]
+      yield from (_example(writer, i) for i in order[:cut])
+    if not held:
+      raise InputError('json: no writer has two pictures, one of them to test')
+
+
+def prepare(folder: pathlib.Path, data_dir: pathlib.Path) -> pathlib.Path:
+  """Prepares `femnist`, all of it or nothing; returns where it is.
+
+  What is there already is left alone.
+
+  Args:
+    folder: holds LEAF's JSON files.
+    data_dir: of all TFDS datasets.
+
+  Raises:
+    InputError: no files, or a broken one: names the file and the writer.
+  """
+  builder = Femnist(data_dir=data_dir, file_format='array_record')
+  home = pathlib.Path(builder.data_dir)
+  if not home.exists():
+    files(folder)
+    given = tfds.download.DownloadConfig(manual_dir=folder)
+    builder.download_and_prepare(download_config=given)
+  return home
+
+
+def files(folder: Any) -> list[pathlib.Path]:
+  """The JSON files of a folder, by name."""
+  found = sorted(pathlib.Path(folder).glob('*.json'))
+  if not found:
+    raise invalid(
+      'json', str(folder), 'holds no *.json: give the folder of all_data_0.json'
+    )
+  return found
+
+
+def deal(name: str, count: int) -> tuple[np.ndarray, int]:
+  """An order of a writer's pictures, and how many of the first are train's."""
+  order = np.random.default_rng(zlib.crc32(name.encode())).permutation(count)
+  return order, max(1, min(count * 9 // 10, count - 1))
+
+
+def read(paths: list[pathlib.Path]) -> Iterator[Writer]:
+  """All writers; one file at a time is in memory.
+
+  Raises:
+    InputError: a broken file, or a writer that is in two.
+  """
+  home = {}
+  hidden = None if sys.stderr else True  # None: unless stderr is a terminal
+  for path in tqdm.tqdm(
+    paths, 'preparing femnist', unit='file', disable=hidden
+  ):
+    content = _content(path)
+    for name, count in zip(map(str, content['users']), content['num_samples']):
+      if name in home:
+        raise _broken(path, name, f'is in {home[name]} already')
+      home[name] = path.name
+      # Popped, so that a file's memory is free before the next is read.
+      yield _writer(path, name, count, content['user_data'].pop(name, None))
+
+
+def _content(path: pathlib.Path) -> dict[str, Any]:
+  """A file's JSON, its three tables looked at."""
+  try:
+    content = json.loads(path.read_text(encoding='utf-8'))
+  except (ValueError, RecursionError) as error:
+    opened = re.findall(r'"([^"]*)"\s*:\s*\{', getattr(error, 'doc', ''))
+    name = opened[-1] if opened[1:] else None
+    where = 'somewhere' if name is None else f'in writer {name}'
+    raise invalid(
+      'json', str(path), f'cut off or damaged {where}: get it again ({error})'
+    ) from error
+  kinds = {'users': list, 'num_samples': list, 'user_data': dict}
+  for key, kind in kinds.items():
+    if not isinstance(content, dict) or not isinstance(content.get(key), kind):
+      raise _broken(path, None, f'has no {kind.__name__} {key}')
+  users, counts, held = (content[key] for key in kinds)
+  if len(users) != len(counts):
+    raise _broken(
+      path, None, f'has {len(users)} users but {len(counts)} num_samples'
+    )
+  for name in held.keys() - set(map(str, users)):
+    raise _broken(path, name, 'is in user_data but not in users')
+  return content
+
+
+def _writer(path: pathlib.Path, name: Any, count: Any, held: Any) -> Writer:
+  """A writer of a file, looked at: see the module's text."""
+  if not isinstance(held, dict):
+    raise _broken(path, name, 'is in users but not in user_data')
+  for key in ('x', 'y'):
+    if not isinstance(held.get(key), list):
+      raise _broken(path, name, f'has no list {key}')
+    if len(held[key]) != count:
+      raise _broken(
+        path, name, f'num_samples says {count}, {key} holds {len(held[key])}'
+      )
+  for i, label in enumerate(held['y']):
+    if type(label) is not int or not 0 <= label < _CLASSES:
+      raise _broken(path, name, f'y[{i}] is {label!r}, not 0 to {_CLASSES - 1}')
+  images = [_image(path, name, i, row) for i, row in enumerate(held['x'])]
+  return Writer(name, np.array(images, np.uint8), np.array(held['y'], int))
+
+
+def _image(path: pathlib.Path, name: str, i: int, row: Any) -> np.ndarray:
+  """Numbers 0..1 as uint8 [28, 28]."""
+  if not isinstance(row, list) or len(row) != _SIDE**2:
+    size = len(row) if isinstance(row, list) else 'no'
+    raise _broken(path, name, f'x[{i}] has {size} numbers, not {_SIDE**2}')
+  try:
+    pixels = np.array(row, float)
+  except (TypeError, ValueError, OverflowError):
+    pixels = np.array(np.nan)
+  if not np.all((pixels >= 0) & (pixels <= 1)):
+    raise _broken(path, name, f'x[{i}] holds something else than numbers 0..1')
+  return np.rint(255 * pixels).astype(np.uint8).reshape(_SIDE, _SIDE)
+
+
+def _broken(path: pathlib.Path, name: Any, what: str) -> InputError:
+  writer = '' if name is None else f'writer {name} '
+  return invalid('json', str(path), f'{writer}{what}')
+
+
+def _example(writer: Writer, i: int) -> tuple[str, dict[str, Any]]:
+  """A key and a picture as PNG, which TFDS stores without TensorFlow."""
+  file = io.BytesIO()
+  Image.fromarray(writer.images[i]).save(file, 'png')
+  file.seek(0)
+  label = int(writer.labels[i])
+  example = {'image': file, 'label': label, 'writer': writer.name}
+  return f'{writer.name}/{i}', example
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  add, home = parser.add_argument, data.data_dir()
+  add('--json', type=pathlib.Path, required=True, help="of LEAF's JSON files")
+  add('--data_dir', type=pathlib.Path, default=home, help=f'default {home}')
+  flags = parser.parse_args()
+  tfds.disable_progress_bar()
+  try:
+    print(prepare(flags.json, flags.data_dir))
+  except (InputError, OSError) as error:
+    sys.exit(f'hns: {error}')
+
+
+if __name__ == '__main__':
+  main()

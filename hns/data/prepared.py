@@ -1,0 +1,178 @@
+"""TFDS datasets prepared as array_record, read without TensorFlow."""
+
+import json
+import pathlib
+import re
+import sys
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from hns.data.dataset import Dataset
+from hns.errors import InputError, invalid, shown
+
+_NAME = re.compile(r'\w[\w+-]*(\.[\w+-]+)*(/\w[\w+-]*(\.[\w+-]+)*)?', re.ASCII)
+_VERSION = re.compile(r'\d+\.\d+\.\d+', re.ASCII)
+
+
+def newest(root: pathlib.Path, name: str) -> pathlib.Path:
+  """The folder of a dataset's newest version that is array_record.
+
+  Args:
+    root: holds all datasets.
+    name: such as mnist or emnist/balanced.
+
+  Raises:
+    InputError: no such version, or the description of a newer one is damaged.
+  """
+  if not _NAME.fullmatch(name) or len(name) > 100:
+    remedy = 'must be a name such as digits, mnist or emnist/balanced'
+    raise invalid('dataset', name, remedy)
+  found = [
+    path
+    for path in (root / name).glob('*/dataset_info.json')
+    if _VERSION.fullmatch(path.parent.name)
+  ]
+  others = []
+  for path in sorted(found, key=_version, reverse=True):
+    formats = _formats(path)
+    if 'array_record' in formats:
+      return path.parent
+    others.append(f'{path.parent.name} is {" and ".join(formats)}')
+  why = f'nothing prepared as array_record in {root / name}'
+  raise _missing(root, name, f'{why} ({", ".join(others)})' if others else why)
+
+
+def _version(path: pathlib.Path) -> list[int]:
+  return [int(n) for n in path.parent.name.split('.')]
+
+
+def _formats(path: pathlib.Path) -> list[str]:
+  """The formats of a prepared version, from its dataset_info.json."""
+  try:
+    about = json.loads(path.read_text(encoding='utf-8'))
+    about['name'], about['splits']
+    main = about.get('fileFormat', 'tfrecord')  # older files do not say it
+    return [str(f) for f in (main, *about.get('alternativeFileFormats', ()))]
+  except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    raise _damaged(path, error) from error
+
+
+def _damaged(path: pathlib.Path, error: Exception) -> InputError:
+  why = ' '.join(f'{type(error).__name__} {error}'.split())[:200]
+  remedy = 'prepare the dataset again'
+  return InputError(f'{shown(path)}: is damaged ({why}): {remedy}')
+
+
+def _missing(root: pathlib.Path, name: str, why: str) -> InputError:
+  return invalid(
+    'dataset',
+    name,
+    f'{why}; set TFDS_DATA_DIR to the folder that holds {name} as '
+    f'array_record, or prepare it in a folder without it: {_how(root, name)}',
+  )
+
+
+def _how(root: pathlib.Path, name: str) -> str:
+  """How to prepare a dataset."""
+  import tensorflow_datasets as tfds
+
+  if name == 'femnist':
+    return (
+      'python -m hns.data.femnist --json=FOLDER --data_dir='
+      f"'{root}', with LEAF's JSON files in FOLDER"
+    )
+  try:
+    tfds.builder_cls(name.split('/')[0])
+    return (
+      f"pip install 'hns[prepare]' && python -c \"import "
+      f"tensorflow_datasets as tfds; tfds.builder('{name}', "
+      f"data_dir='{root}', file_format='array_record')"
+      f'.download_and_prepare()"'
+    )
+  except tfds.core.DatasetNotFoundError:
+    return (
+      'TFDS does not know it, so write a tfds.core.GeneratorBasedBuilder with '
+      'features image and label, and prepare it with '
+      "file_format='array_record'"
+    )
+  except ValueError:
+    return 'no name of TFDS: write one such as mnist or emnist/balanced'
+
+
+def decode(name: str, home: pathlib.Path, group: str) -> Dataset:
+  """Reads and decodes a prepared dataset, which is slow.
+
+  Args:
+    name: of the dataset.
+    home: the folder of a version.
+    group: the feature that says who made an example; '' for none.
+
+  Raises:
+    InputError: it is damaged, or not image classification.
+  """
+  import tensorflow_datasets as tfds
+
+  try:
+    builder = tfds.builder_from_directory(home)
+  except Exception as error:  # each format raises errors of its own
+    raise _damaged(home / 'dataset_info.json', error) from error
+  _check_features(name, builder.info, group)
+  try:
+    splits = [
+      _read(builder.as_data_source(split=split), f'{name} {split}', group)
+      for split in ('train', 'test')
+    ]
+  except MemoryError:
+    raise
+  except Exception as error:  # likewise, and so does each decoder of pictures
+    raise _damaged(home, error) from error
+  (train, train_labels, train_groups), (test, test_labels, test_groups) = splits
+  _, groups = np.unique(
+    np.concatenate([train_groups, test_groups]), return_inverse=True
+  )
+  groups = groups.astype(np.int32)
+  cut = len(train_groups)
+  classes = builder.info.features['label'].num_classes
+  return Dataset(
+    *(train, train_labels, groups[:cut]),
+    *(test, test_labels, groups[cut:]),
+    classes,
+  )
+
+
+def _check_features(name: str, info: Any, group: str) -> None:
+  features = info.features
+  wanted = ['image', 'label'] + ([group] if group else [])
+  absent = [f for f in wanted if f not in features]
+  if absent:
+    raise invalid('dataset', name, f'it has no feature {", ".join(absent)}')
+  if None in features['image'].shape:
+    raise invalid(
+      'dataset', name, f'images differ in shape: {features["image"].shape}'
+    )
+  if not getattr(features['label'], 'num_classes', None):
+    raise invalid('dataset', name, 'its feature label is no class')
+  if group and features[group].shape != ():
+    raise invalid('group', group, 'must be a feature of one value an example')
+  if not {'train', 'test'} <= set(info.splits):
+    raise invalid(
+      'dataset', name, f'needs splits train and test, has {list(info.splits)}'
+    )
+
+
+def _read(
+  source: Any, title: str, group: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  images, labels, groups = [], [], []
+  for example in tqdm.tqdm(
+    source,
+    f'decoding {title}',
+    leave=False,
+    disable=None if sys.stderr else True,  # None: unless it is a terminal
+  ):
+    images.append(example['image'])
+    labels.append(example['label'])
+    groups.extend([example[group]] if group else [])
+  return np.array(images), np.array(labels, np.int32), np.array(groups)

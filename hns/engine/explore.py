@@ -1,0 +1,124 @@
+"""Questions about many clients, or many networks, asked in one call.
+
+See launch/explore.ipynb.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hns import tree
+from hns.engine.client import Engine, Opening, participate
+from hns.engine.parallel import each_client
+from hns.engine.training import Examples, Rows, correct, fit
+from hns.networks import pruning
+from hns.networks.supermask import hide
+from hns.wire import Message
+
+
+def agreements(signs: jax.Array) -> np.ndarray:
+  """The share of the weights left on which clients agree, [clients, clients].
+
+  Args:
+    signs: int [clients, weights], 0 where pruned: `model_signs` of each.
+  """
+  signs = np.asarray(signs, np.float32)
+  return (1 + signs @ signs.T / np.count_nonzero(signs[0])) / 2
+
+
+def cross(
+  engine: Engine, models: Any, examples: Examples, rows: Rows
+) -> jax.Array:
+  """Accuracy of each client's model on each client's examples.
+
+  Args:
+    engine: see its type.
+    models: variables with a leading axis, `evaluation.personal_models`.
+    examples: of everybody.
+    rows: of the clients on whose examples the models are asked.
+
+  Returns:
+    float32 [models, clients].
+  """
+
+  def client(given, index, model):
+    examples, rows = given
+    right = jax.vmap(lambda r: correct(engine.apply, model, examples, r))(rows)
+    return (), right / rows.size
+
+  ids = jnp.arange(jax.tree.leaves(models)[0].shape[0])
+  given = examples, rows
+  return each_client(client, given, ids, models, engine.width, engine.mesh)[1]
+
+
+def uploads(
+  engine: Engine, opening: Opening, ids: jax.Array, own: Any
+) -> Message:
+  """What these clients would upload, leaves [ids, ...]."""
+
+  def client(opening, index, own):
+    return (), participate(engine, opening, index, own).upload
+
+  return each_client(client, opening, ids, own, engine.width, engine.mesh)[1]
+
+
+def pool(rows: Rows) -> Rows:
+  """Everybody's rows as one client's."""
+  index, size = map(np.asarray, rows)
+  held = np.concatenate([i[:n] for i, n in zip(index, size)])
+  return Rows(jnp.asarray(held), jnp.int32(len(held)))
+
+
+def draw(
+  key: jax.Array, net: nn.Module, inputs: jax.Array, keep: jax.Array
+) -> dict[str, Any]:
+  """A random network pruned by synaptic saliency, its signs +1.
+
+  Args:
+    key: of the weights and of ties; `vmap` over it, and over `keep`, for many
+      networks.
+    net: the plain module.
+    inputs: float [1, ...]: the shape of one example.
+    keep: int32 [steps], weights left after each: `pruning.schedule`.
+  """
+  weights, ties = jax.random.split(key)
+  variables = hide(net.init(weights, inputs)['params'])
+  score = pruning.synflow
+  mask = pruning.prune(ties, score, net, variables, inputs, keep)
+  return {**variables, 'mask': mask}
+
+
+def learn(
+  key: jax.Array,
+  engine: Engine,
+  variables: dict[str, Any],
+  examples: Examples,
+  rows: Rows,
+  asked: Rows,
+) -> jax.Array:
+  """Accuracy on `asked` of a network whose signs were trained on `rows`.
+
+  One client without a server, from random scores; `vmap` over `key` and
+  `variables` trains many networks at once.
+
+  Args:
+    key: of the scores and of the order of the examples.
+    engine: of a method of signs; its `apply` and `plan` are used.
+    variables: of one network, `draw`.
+    examples, rows, asked: see their types.
+
+  Returns:
+    float32 [].
+  """
+  scores, order = jax.random.split(key)
+  fixed = {name: v for name, v in variables.items() if name != 'signs'}
+  start = tree.uniform(scores, fixed['weights'], -1.0)
+  method, apply = engine.method, engine.apply
+  trained, _ = fit(
+    order, method, apply, engine.plan, examples, rows, fixed, start
+  )
+  model = method.view(key, fixed, trained)
+  return correct(apply, model, examples, asked) / asked.size

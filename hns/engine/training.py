@@ -1,0 +1,204 @@
+"""One client: its local steps, and how well a model does on its examples."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hns.methods.federated import Method
+
+
+class Examples(NamedTuple):
+  """All examples of all clients, once, on the device.
+
+  Attributes:
+    images: uint8 or float32 [n, h, w, c].
+    labels: int32 [n].
+    scale: float32 [2], mean and standard deviation of the pixels.
+  """
+
+  images: jax.Array
+  labels: jax.Array
+  scale: jax.Array
+
+
+class Rows(NamedTuple):
+  """Which examples are a client's.
+
+  Attributes:
+    index: int32 [width], or [clients, width]; only the first `size` count.
+    size: int32 [], or [clients].
+  """
+
+  index: jax.Array
+  size: jax.Array
+
+
+class Federation(NamedTuple):
+  """All clients' examples; `Rows` with a leading axis of clients.
+
+  The pooled test set is all clients' test rows; an example that several hold
+  counts once for each.
+  """
+
+  examples: Examples
+  train: Rows
+  validation: Rows
+  test: Rows
+
+
+class Plan(NamedTuple):
+  """How long a client trains in a round.
+
+  Attributes:
+    batch_size: examples a step; an epoch's last batch may be smaller.
+    epochs: passes over the client's examples.
+    steps: if above 0, so many steps instead, however many passes that takes.
+  """
+
+  batch_size: int
+  epochs: int
+  steps: int = 0
+
+
+Apply = Callable[[Any, jax.Array], jax.Array]
+
+
+def steps_of(plan: Plan, size: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Steps that a client of `size` examples takes in a round, and in an epoch.
+
+  int32 [] both; a client without examples takes none.
+  """
+  batches = -(-size // plan.batch_size)
+  steps = plan.steps * (batches > 0) if plan.steps else plan.epochs * batches
+  return steps, batches
+
+
+def client_rows(rows: Rows, index: jax.Array) -> Rows:
+  """A client's rows; none for an index that no client has."""
+  present = (index >= 0) & (index < rows.size.shape[0])
+  return Rows(rows.index[index], jnp.where(present, rows.size[index], 0))
+
+
+def batch(examples: Examples, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Standardised images, float32 [b, h, w, c], and labels, int32 [b]."""
+  center, spread = examples.scale
+  images = examples.images[rows].astype(jnp.float32)
+  return (images - center) / spread, examples.labels[rows]
+
+
+def shuffled(key: jax.Array, rows: Rows, batch_size: int) -> jax.Array:
+  """A client's examples in random order, padded to whole batches.
+
+  int32 [ceil(width / batch_size) * batch_size]; the first `rows.size` are the
+  client's, each once.
+  """
+  width = rows.index.shape[0]
+  draw = jax.random.uniform(key, (width,), jnp.float32)
+  order = jnp.argsort(jnp.where(jnp.arange(width) < rows.size, draw, 2.0))
+  return jnp.pad(rows.index[order], (0, -width % batch_size))
+
+
+def batch_loss(
+  method: Method, apply: Apply, examples: Examples, fixed: Any, start: Any
+) -> Callable[..., jax.Array]:
+  """The loss of one step, `(trained, key, chosen, valid) -> float32 []`.
+
+  `chosen`, int32 [b], are the examples of the batch; `valid`, bool [b], which
+  of them count.
+  """
+
+  def loss(trained, key, chosen, valid):
+    images, labels = batch(examples, chosen)
+
+    def forward(variables):
+      logits = apply(variables, images)
+      losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+      return jnp.sum(losses * valid) / jnp.maximum(jnp.sum(valid), 1)
+
+    def view(trained):
+      return method.view(key, fixed, trained)
+
+    return method.objective(forward, view, start, trained)
+
+  return loss
+
+
+def fit(
+  key: jax.Array,
+  method: Method,
+  apply: Apply,
+  plan: Plan,
+  examples: Examples,
+  rows: Rows,
+  fixed: Any,
+  start: Any,
+) -> tuple[Any, jax.Array]:
+  """Trains from `start` on a client's examples.
+
+  The number of steps follows the client's size, so a small client costs less
+  when clients run one by one; under `vmap` it waits for the largest.
+
+  Returns:
+    What was trained, and the mean objective over the examples seen,
+    float32 [] (0 for a client without examples).
+  """
+  loss = batch_loss(method, apply, examples, fixed, start)
+  steps, batches = steps_of(plan, rows.size)
+  shuffle = functools.partial(shuffled, rows=rows, batch_size=plan.batch_size)
+
+  def step(number, carry):
+    trained, optimizer_state, order, total, seen = carry
+    epoch, place = jnp.divmod(number, jnp.maximum(batches, 1))
+    key_epoch = jax.random.fold_in(key, epoch)
+    order = jax.lax.cond(place == 0, shuffle, lambda _: order, key_epoch)
+    first = place * plan.batch_size
+    chosen = jax.lax.dynamic_slice(order, (first,), (plan.batch_size,))
+    valid = first + jnp.arange(plan.batch_size) < rows.size
+    value, grads = jax.value_and_grad(loss)(
+      trained, jax.random.fold_in(key_epoch, place), chosen, valid
+    )
+    updates, optimizer_state = method.optimizer.update(
+      grads, optimizer_state, trained
+    )
+    count = jnp.sum(valid, dtype=jnp.int32)
+    return (
+      optax.apply_updates(trained, updates),
+      optimizer_state,
+      order,
+      total + (value * count).astype(jnp.float32),
+      seen + count,
+    )
+
+  nothing = jnp.float32(0), jnp.int32(0)
+  order = jnp.zeros_like(jax.eval_shape(shuffle, key))
+  carry = start, method.optimizer.init(start), order, *nothing
+  trained, *_, total, seen = jax.lax.fori_loop(0, steps, step, carry)
+  return trained, total / jnp.maximum(seen, 1)
+
+
+def correct(
+  apply: Apply,
+  variables: Any,
+  examples: Examples,
+  rows: Rows,
+  batch_size: int = 100,
+) -> jax.Array:
+  """How many of a client's examples a model classifies rightly, int32 []."""
+  width = rows.index.shape[0]
+  batch_size = min(batch_size, width)
+  index = jnp.pad(rows.index, (0, -width % batch_size))
+
+  def step(number, total):
+    first = number * batch_size
+    chosen = jax.lax.dynamic_slice(index, (first,), (batch_size,))
+    images, labels = batch(examples, chosen)
+    valid = first + jnp.arange(batch_size) < rows.size
+    hits = jnp.argmax(apply(variables, images), -1) == labels
+    return total + jnp.sum(hits & valid, dtype=jnp.int32)
+
+  batches = -(-rows.size // batch_size)
+  return jax.lax.fori_loop(0, batches, step, jnp.int32(0))

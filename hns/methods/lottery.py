@@ -1,0 +1,274 @@
+"""Pruning on the client, with its data: LotteryFL, Hermes, FedMask.
+
+What a client has pruned is 0 in what it starts from and stays 0; the server
+hears of its places once, when they change, in a bit each before coding.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hns import tree
+from hns.errors import invalid
+from hns.methods import uploads
+from hns.methods.bases import dense
+from hns.methods.federated import Birth, Method, Server, keep_unvoted
+from hns.methods.wrappers import Mine
+from hns.networks import pruning
+from hns.networks.supermask import hide
+from hns.wire import Message
+
+_OFF = -1e9  # a score so far below 0 that no step moves it
+
+
+class Ticket(NamedTuple):
+  """What a client that prunes keeps.
+
+  Attributes:
+    kept: tree of bool, leaves that broadcast against the weights': what it has
+      not pruned.
+    cut: bool [], whether it pruned: in this round for `lottery`, ever for
+      `one_shot`; () for `hermes`.
+    inner: what else it keeps.
+  """
+
+  kept: Any
+  cut: Any = ()
+  inner: Any = ()
+
+
+def lottery(
+  optimizer: optax.GradientTransformation,
+  share: float,
+  threshold: float,
+  target: float,
+) -> Method:
+  """LotteryFL: tickets found on the client, rewound, averaged where kept.
+
+  Li et al. 2020 (arXiv 2008.03371). A client whose masked download is right on
+  more than `threshold` of its validation examples, and that keeps more than
+  `target`, cuts `share` of its living weights, the smallest of each layer, and
+  starts from the first round's weights once more. A coordinate is averaged over
+  the clients that keep it. Ours: layer by layer, so that none is emptied; the
+  paper scores on 80 pictures of its own.
+
+  Args:
+    optimizer: of the weights.
+    share: of the living weights, cut at once.
+    threshold: accuracy, below 1; below 0 prunes always.
+    target: density that is never undercut.
+  """
+  base = dense(optimizer, uploads.whole())
+
+  def init(key, params):
+    _, shared, _ = base.init(key, params)
+    whole = jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
+    return Birth({'first': params}, shared, Ticket(whole, jnp.zeros((), bool)))
+
+  def prepare(key, fixed, message, own, score):
+    ticket = _masked(message.value, own.kept)
+    sizes = jax.tree.map(lambda w: abs(w) if w.ndim > 1 else None, ticket)
+    smaller = largest(sizes, own.kept, share, target)
+    mask = tree.where(score({'params': ticket}) > threshold, smaller, own.kept)
+    return Ticket(mask, tree.differ(own.kept, mask))
+
+  def join(key, fixed, message, own):
+    start = tree.where(own.cut, fixed['first'], message.value)
+    return _masked(start, own.kept)
+
+  return base._replace(
+    init=init,
+    prepare=prepare,
+    download=lambda key, fixed, shared: base.download(key, (), shared),
+    join=join,
+    view=lambda key, fixed, trained: base.view(key, (), trained),
+    split=lambda key, fixed, message, own, start, trained: (
+      Message(trained, own.kept),
+      own,
+    ),
+    objective=zeros_stay,
+    news=lambda fixed, message, own: message._replace(weight=own.kept),
+    places=lambda own: own.kept,
+  )
+
+
+def hermes(
+  optimizer: optax.GradientTransformation,
+  share: float,
+  threshold: float,
+  target: float,
+  head: str,
+) -> Method:
+  """Hermes: whole units cut on the client; what all keep is averaged.
+
+  Li et al. 2021 (MobiCom, doi 10.1145/3447993.3483278). As `lottery`, but a
+  client goes on from weights of its own, cuts `share` of the units of every
+  hidden layer, those of the smallest L1 norm, and rewinds nothing. The server
+  averages the coordinates that every client of the cohort keeps. Ours: with
+  clients drawn anew every round, a client takes from the download what the
+  last cohort had in common, at first everything, and the rest from itself.
+  Weights that lead from a cut unit are still sent and computed with, so its
+  bytes and FLOPs are upper bounds; a bit for each unit, whether the last cohort
+  had it in common, is not counted.
+
+  Args:
+    optimizer: of the weights.
+    share: of the living units of a layer, cut at once.
+    threshold: accuracy, below 1; below 0 prunes always.
+    target: share of the units that is never undercut.
+    head: name of the output layer, which keeps its units.
+
+  Raises `InputError` at birth for hidden layers with more than a kernel: a unit
+  that is cut would keep its bias.
+  """
+  base = dense(optimizer, uploads.whole())
+
+  def init(key, params):
+    _check_hidden(params, head)
+    units = jax.tree.map(lambda w: jnp.ones(w.shape[-1:], bool), params)
+    shared = Server(params, units)
+    own = Ticket(units, inner=Mine(params, jnp.zeros((), bool)))
+    return Birth((), shared, own)
+
+  def join(key, fixed, message, own):
+    taken = _taken(message, own), message.value, own.inner.model
+    return _masked(jax.tree.map(jnp.where, *taken), own.kept)
+
+  def prepare(key, fixed, message, own, score):
+    model = join(key, fixed, message, own)
+    smaller = largest(_norms(model, head), own.kept, share, target)
+    good = score({'params': model}) > threshold
+    return own._replace(kept=tree.where(good, smaller, own.kept))
+
+  def split(key, fixed, message, own, start, trained):
+    mine = Mine(trained, jnp.ones((), bool))
+    return Message(trained, own.kept), own._replace(inner=mine)
+
+  return base._replace(
+    init=init,
+    download=lambda key, fixed, shared: Message(shared.values, shared.memory),
+    prepare=prepare,
+    join=join,
+    split=split,
+    merge=_what_all_keep,
+    objective=zeros_stay,
+    news=lambda fixed, message, own: message._replace(
+      weight=_masked(_taken(message, own), own.kept)
+    ),
+    places=lambda own: own.kept,
+  )
+
+
+def _check_hidden(params: Any, head: str) -> None:
+  """Raises `InputError` for a hidden layer with more than a kernel."""
+  for path, _ in jax.tree_util.tree_leaves_with_path(hide(params)['params']):
+    name = tree.path_name(path)
+    if not name.startswith(f'{head}/'):
+      remedy = f'it cuts units of kernels, and {name} is none: leave that out'
+      raise invalid('algorithm', 'hermes', remedy)
+
+
+def _taken(message, own) -> Any:
+  """Where a client of `hermes` takes the download, if it keeps the unit."""
+  return jax.tree.map(lambda common: common | ~own.inner.begun, message.weight)
+
+
+def _norms(model: Any, head: str) -> Any:
+  """The L1 norms of the units of hidden layers, None for the head's leaves."""
+
+  def layer(path, w):
+    if tree.path_name(path).startswith(f'{head}/'):
+      return None
+    return jnp.sum(abs(w), tuple(range(w.ndim - 1)))
+
+  return jax.tree_util.tree_map_with_path(layer, model)
+
+
+def _what_all_keep(fixed, shared, mean, total) -> Server:
+  """`Method.merge` that moves only what every client of the cohort sent."""
+  everyone = jnp.max(jnp.stack([jnp.max(t) for t in jax.tree.leaves(total)]))
+  common = jax.tree.map(lambda t: t * (t == everyone), total)
+  voted = jax.tree.map(lambda c: c > 0, common)
+  return Server(keep_unvoted(shared.values, mean, common), voted)
+
+
+def one_shot(base: Method, target: float) -> Method:
+  """`base`, a {0, 1} supermask of which each client prunes its scores, once.
+
+  The server has pruned none of its weights.
+
+  FedMask (Li et al. 2021, SenSys, doi 10.1145/3485730.3485929): after its first
+  local training a client keeps the share `target` of each layer with the
+  highest scores; its votes count there alone. Ours: single weights are pruned,
+  where the paper prunes structures.
+  """
+
+  def init(key, params):
+    fixed, shared, own = base.init(key, params)
+    whole = jax.tree.map(lambda s: jnp.ones(s.shape, bool), shared.values)
+    return Birth(fixed, shared, Ticket(whole, jnp.zeros((), bool), own))
+
+  def join(key, fixed, message, own):
+    return off(own, base.join(key, fixed, message, own.inner))
+
+  def split(key, fixed, message, own, start, trained):
+    smaller = largest(trained, own.kept, 1 - target, target)
+    mask = tree.where(own.cut, own.kept, smaller)
+    mine = message._replace(weight=mask)
+    upload, inner = base.split(key, fixed, mine, own.inner, start, trained)
+    return upload, Ticket(mask, jnp.ones((), bool), inner)
+
+  return base._replace(
+    init=init,
+    join=join,
+    split=split,
+    news=lambda fixed, message, own: message._replace(weight=own.kept),
+    places=lambda own: own.kept,
+    settle=off,
+  )
+
+
+def off(own: Ticket, scores: Any) -> Any:
+  """Scores that a gate never turns on where they were pruned."""
+  return jax.tree.map(lambda s, m: jnp.where(m, s, _OFF), scores, own.kept)
+
+
+def largest(scores: Any, mask: Any, share: float, target: float) -> Any:
+  """`mask` without `share` of each leaf's coordinates, those that score least.
+
+  Of n coordinates n x target stay at least, and one, or all that are there if
+  fewer; leaves for which `scores` has None stay as they are.
+  """
+  asked = jax.tree.map(lambda m, s: None if s is None else m, mask, scores)
+  masks, structure = jax.tree.flatten(asked)
+  kept = pruning.top_k(
+    [
+      jnp.where(m, s, -jnp.inf).ravel()
+      for m, s in zip(masks, jax.tree.leaves(scores))
+    ],
+    [jnp.arange(m.size, dtype=jnp.uint32) for m in masks],
+    jnp.array([_keep(m, share, target) for m in masks], jnp.int32),
+  )
+  smaller = [k.reshape(m.shape) & m for k, m in zip(kept, masks)]
+  return tree.combine(jax.tree.unflatten(structure, smaller), mask)
+
+
+def _keep(mask, share, target) -> jax.Array:
+  living = tree.count(mask)
+  keep = jnp.round(living * (1 - share)).astype(jnp.int32)
+  least = max(1, round(mask.size * target))
+  return jnp.minimum(living, jnp.maximum(keep, least))
+
+
+def zeros_stay(forward, view, start, trained) -> jax.Array:
+  """`Method.objective`: kernels' weights that start at 0 are left alone."""
+  living = jax.tree.map(
+    lambda s, t: t * (s != 0) if t.ndim > 1 else t, start, trained
+  )
+  return forward(view(living))
+
+
+def _masked(values: Any, mask: Any) -> Any:
+  return jax.tree.map(jnp.multiply, values, mask)

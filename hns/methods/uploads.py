@@ -1,0 +1,248 @@
+"""What a client makes of its training, and the server of the clients' mean.
+
+Every upload here fits both of `hns.methods.bases`: what is trained is a tree of
+real numbers, weights or scores, and the server keeps such a tree.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hns import tree, wire
+from hns.methods.federated import Server, keep_unvoted
+from hns.networks.supermask import bernoulli, sign
+from hns.wire import Codec
+
+
+def _nothing(values: Any) -> tuple:
+  del values
+  return ()
+
+
+class Upload(NamedTuple):
+  """How training becomes a message, and the clients' mean the next state.
+
+  Attributes:
+    codec: of the message.
+    send: `(key, mask, start, trained, own) -> (value, own)`. What is uploaded,
+      and what is kept?
+    take: `(server, mean, total) -> Server`. What becomes of the server's
+      state? `total` is each coordinate's summed weight, 0 where nobody sent.
+    own: `values -> own`, what a client keeps at birth.
+    memory: `values -> memory`, what the server keeps beside its values.
+  """
+
+  codec: Codec
+  send: Callable[..., tuple[Any, Any]]
+  take: Callable[..., Server]
+  own: Callable[[Any], Any] = _nothing
+  memory: Callable[[Any], Any] = _nothing
+
+
+class Compress(NamedTuple):
+  """A codec, and `(key, values, mask) -> values` of its alphabet."""
+
+  codec: Codec
+  function: Callable[[jax.Array, Any, Any], Any]
+
+
+def whole() -> Upload:
+  """What was trained, in float32; the server keeps the mean."""
+  return Upload(
+    wire.FLOATS,
+    send=lambda key, mask, start, trained, own: (trained, own),
+    take=lambda server, mean, total: server._replace(
+      values=keep_unvoted(server.values, mean, total)
+    ),
+  )
+
+
+def signs() -> Upload:
+  """The signs; the server keeps their mean, in [-1, 1].
+
+  HideNseek (arXiv 2206.04385). A sign travels as whether it is that of the
+  start, +1, or not, -1: the same bit, and what an entropy code can shorten.
+  """
+
+  def send(key, mask, start, trained, own):
+    return _turned(start, trained), own
+
+  return Upload(wire.levels(1, coded=True), send, _vote(1.0))
+
+
+def dithered(share: float = 0.5) -> Upload:
+  """Signs of the scores and a uniform draw from [-1, 1]: unbiased, one bit.
+
+  The server's values move by `share` towards the mean.
+  """
+
+  def send(key, mask, start, trained, own):
+    noise = tree.uniform(key, trained, -1.0)
+    noisy = jax.tree.map(jnp.add, trained, noise)
+    return _turned(start, noisy), own
+
+  return Upload(wire.levels(1, coded=True), send, _vote(share))
+
+
+def samples(clip: float = 0.01) -> Upload:
+  """One draw of a {0, 1} mask, as -1 and +1; the server keeps 2 p - 1.
+
+  FedPM (Isik et al. 2023, arXiv 2209.15328, algorithm 2). With the prior
+  Beta(1, 1) born anew every round, the mode of the posterior of a probability
+  is the mean of the draws; it stays within `clip` of 0 and 1.
+  """
+
+  def leaf(draw, score):
+    return jnp.where(bernoulli(score, draw) > 0, 1, -1).astype(jnp.int8)
+
+  def send(key, mask, start, trained, own):
+    draws = tree.uniform(key, trained)
+    return jax.tree.map(leaf, draws, trained), own
+
+  def take(server, mean, total):
+    new = jax.tree.map(lambda m: jnp.clip(m, 2 * clip - 1, 1 - 2 * clip), mean)
+    return server._replace(values=keep_unvoted(server.values, new, total))
+
+  return Upload(wire.levels(1, coded=True), send, take)
+
+
+def change(
+  compress: Compress,
+  rate: float = 1.0,
+  momentum: float = 0.0,
+  bound: float = jnp.inf,
+  feedback: bool = False,
+) -> Upload:
+  """The compressed change of training; the server adds the mean of them.
+
+  m <- momentum m + (1 - momentum) mean, values <- values + rate m, within
+  +-bound. With `feedback`, what compression lost is added to the client's next
+  change (Seide et al. 2014; Karimireddy et al. 2019, arXiv 1901.09847).
+  """
+
+  def send(key, mask, start, trained, own):
+    wanted = jax.tree.map(jnp.subtract, trained, start)
+    if feedback:
+      wanted = jax.tree.map(jnp.add, wanted, own)
+    sent = compress.function(key, wanted, mask)
+    if feedback:
+      own = jax.tree.map(lambda d, v, m: (d - v) * m, wanted, sent, mask)
+    return sent, own
+
+  def take(server, mean, total):
+    moved = mean
+    if momentum:
+      moved = jax.tree.map(
+        lambda m, d: momentum * m + (1 - momentum) * d, server.memory, mean
+      )
+    new = jax.tree.map(
+      lambda x, m: jnp.clip(x + rate * m, -bound, bound), server.values, moved
+    )
+    return Server(
+      keep_unvoted(server.values, new, total),
+      keep_unvoted(server.memory, moved, total) if momentum else (),
+    )
+
+  zeros = lambda values: jax.tree.map(jnp.zeros_like, values)
+  return Upload(
+    compress.codec,
+    send,
+    take,
+    zeros if feedback else _nothing,
+    zeros if momentum else _nothing,
+  )
+
+
+def one_bit() -> Compress:
+  """The sign of each value times the leaf's mean size; a drawn sign for 0.
+
+  Bernstein et al. 2018 (arXiv 1802.04434), with the scale of 1901.09847.
+  """
+
+  def leaf(draw, x, mask):
+    up = jnp.where(x == 0, draw < 0.5, x > 0)
+    return jnp.where(up, 1.0, -1.0) * _brief(_mean(abs(x), mask))
+
+  def function(key, values, mask):
+    return jax.tree.map(leaf, tree.uniform(key, values), values, mask)
+
+  return Compress(wire.levels(1, stepped=True), function)
+
+
+def ternary(threshold: float) -> Compress:
+  """-a, 0 or a: silent where |x| is at most `threshold` x the leaf's mean |x|.
+
+  a is the mean size of the others (Strom 2015 and many since); 0 costs little
+  once coded.
+  """
+
+  def leaf(x, mask):
+    size = abs(x)
+    loud = (size > threshold * _mean(size, mask)) & (mask != 0)
+    return jnp.sign(x) * loud * _brief(_mean(size, loud))
+
+  return Compress(
+    Codec(3, stepped=True, coded=True),
+    lambda key, values, mask: jax.tree.map(leaf, values, mask),
+  )
+
+
+def uniform(bits: int) -> Compress:
+  """2^bits equally spaced levels up to the leaf's largest size, unbiased.
+
+  A value goes up or down to a neighbouring level at random (QSGD: Alistarh et
+  al. 2017, arXiv 1610.02132, with the largest size as the scale). 32 bits leave
+  the values as they are.
+  """
+  codec = wire.levels(bits, stepped=True, coded=True)
+  if not codec.symbols:
+    return Compress(codec, lambda key, values, mask: values)
+  top = codec.symbols - 1
+
+  def leaf(draw, x, mask):
+    largest = jnp.max(abs(x) * mask)
+    step = _brief(largest / top)
+    place = (jnp.clip(x / step, -top, top) + top) / 2
+    place = jnp.floor(place + draw)
+    # The largest level must occur, or the receiver cannot know the step.
+    ends = jnp.where(x > 0, top, 0)
+    place = jnp.where(abs(x) == largest, ends, jnp.clip(place, 0, top))
+    return (2 * place - top) * step
+
+  def function(key, values, mask):
+    draws = tree.uniform(key, values)
+    return jax.tree.map(leaf, draws, values, mask)
+
+  return Compress(codec, function)
+
+
+def _vote(share: float):
+  """`Upload.take` of signs that were sent relative to the start's."""
+
+  def take(server, mean, total):
+    new = jax.tree.map(
+      lambda v, m: (1 - share) * v + share * sign(v) * m, server.values, mean
+    )
+    return server._replace(values=keep_unvoted(server.values, new, total))
+
+  return take
+
+
+def _turned(start: Any, scores: Any) -> Any:
+  """+1 where a score has the sign of the start, -1 where not, int8."""
+  return jax.tree.map(
+    lambda a, b: (sign(a) * sign(b)).astype(jnp.int8), start, scores
+  )
+
+
+def _mean(size: jax.Array, mask: jax.Array) -> jax.Array:
+  count = tree.count(jnp.broadcast_to(mask, size.shape))
+  return jnp.sum(size * (mask != 0)) / jnp.maximum(count, 1)
+
+
+def _brief(scale: jax.Array) -> jax.Array:
+  """A scale as it travels: rounded to bfloat16, above 0."""
+  # A cast to bfloat16 and back may be optimised away on an accelerator.
+  return jax.lax.reduce_precision(jnp.maximum(scale, 1e-30), 8, 7)

@@ -1,0 +1,114 @@
+"""A user's network, looked at before anything is drawn."""
+
+from typing import Any
+
+import flax.errors
+import flax.linen as nn
+import jax
+from flax.traverse_util import flatten_dict
+
+from hns.errors import InputError, invalid
+
+
+def shapes_of(net: nn.Module, inputs: jax.Array) -> Any:
+  """The collections of a module, as shapes and dtypes; computes nothing."""
+  return jax.eval_shape(net.init, jax.random.key(0), inputs)
+
+
+def check(name: str, net: Any, inputs: jax.Array, classes: int) -> None:
+  """Traces a model on one example, without computing anything.
+
+  An error of the model's own code is raised as it is.
+
+  Args:
+    name: of the model in the config.
+    net: what `hns.networks.models.MODELS` made.
+    inputs: float [1, ...]: the shape of one example.
+    classes: how many logits it has to give.
+
+  Raises:
+    InputError: no Linen module, a module whose variables change or that draws
+      while it runs, a layer without inputs, or something else than logits.
+  """
+  if not isinstance(net, nn.Module):
+    kind = type(net).__name__
+    remedy = 'wrap a Flax NNX module in flax.nnx.bridge.to_linen'
+    raise invalid('model', name, f'is a {kind}, not a Linen module; {remedy}')
+  try:
+    shapes = shapes_of(net, inputs)
+  except InputError as error:
+    raise _misfit(name, inputs, str(error)) from error
+  if not all(x.size for x in jax.tree.leaves(shapes)):
+    raise _misfit(name, inputs, 'a layer is left without inputs')
+  _check_collections(name, shapes)
+  try:
+    logits = jax.eval_shape(net.apply, shapes, inputs)
+  except flax.errors.InvalidRngError as error:
+    cause = str(error).split(' (http')[0]
+    remedy = 'a model that draws while it trains is not supported; leave it out'
+    raise invalid('model', name, f'{cause}: {remedy}') from error
+  if getattr(logits, 'shape', None) != (1, classes):
+    found = list(getattr(logits, 'shape', [])) or type(logits).__name__
+    remedy = f'must give logits [1, {classes}] for one example, not {found}'
+    raise invalid('model', name, remedy)
+
+
+def _misfit(name: str, inputs: jax.Array, cause: str) -> InputError:
+  remedy = 'choose mlp or cnn, which take any size'
+  found = f'examples of shape {inputs.shape[1:]} do not fit'
+  return invalid('model', name, f'{found}: {cause}; {remedy}')
+
+
+def _check_collections(name: str, shapes: Any) -> None:
+  """Raises `InputError` for variables that are no `params`."""
+  for collection in shapes:
+    if collection != 'params':
+      module = '/'.join(next(iter(flatten_dict(shapes[collection])))[:-1])
+      raise invalid(
+        'model',
+        name,
+        f'{module or "the module"} has {collection}, and only params are '
+        'supported; of norms use GroupNorm, LayerNorm or RMSNorm',
+      )
+  if not shapes.get('params'):
+    raise invalid('model', name, 'has no parameters: nothing can be trained')
+
+
+def head_of(params: Any, classes: int, chosen: str = '') -> str:
+  """The path of the output layer, such as `Dense_2` or `body/Dense_0`.
+
+  Args:
+    params: tree of arrays or shapes.
+    classes: number of logits.
+    chosen: the path that the user gave; '' for the only layer whose kernel has
+      an output a class.
+
+  Raises:
+    InputError: there is no such layer, more than one, or it is the whole
+      network.
+  """
+  paths = {'/'.join(path): leaf for path, leaf in flatten_dict(params).items()}
+  layers = {path.rpartition('/')[0]: None for path in paths}
+  found = [chosen] if chosen else _of_width(paths, classes)
+  inside = lambda path: path.startswith(f'{found[0]}/')
+  if len(found) != 1:
+    count = ', '.join(found) or 'none'
+    cause = (
+      f'of the layers one should have {classes} outputs, but it is {count}'
+    )
+  elif not any(map(inside, paths)):
+    cause = 'there is no such layer'
+  elif all(map(inside, paths)):
+    cause = f'{found[0]} is the whole network, of which nothing would be shared'
+  else:
+    return found[0]
+  remedy = f'name the one that stays at home: {", ".join(filter(None, layers))}'
+  raise invalid('head', chosen, f'{cause}; {remedy}')
+
+
+def _of_width(paths: dict[str, Any], classes: int) -> list[str]:
+  return [
+    path.rpartition('/')[0]
+    for path, leaf in paths.items()
+    if leaf.ndim > 1 and leaf.shape[-1] == classes
+  ]

@@ -1,0 +1,244 @@
+"""Convolution that stays fast when every client has its own kernel.
+
+Two things make `jax.vmap` or `lax.scan` over clients slow on XLA:CPU. The
+gradients that autodiff derives for a convolution run many times slower inside a
+loop body than outside, so both are written here by hand. And a vmapped kernel
+turns the convolution into a grouped one, so under `vmap` the forward pass and
+the kernel's gradient become batched matrix products over patches. On a CPU a
+convolution of stride 1 goes to `hns.networks.winograd` instead, where that
+takes fewer products and no precision is asked for (the argument of `nn.Conv`,
+or JAX's own `jax_default_matmul_precision`). `launch/benchmark_conv.py`
+measures it.
+
+Shapes: images [n, h, w, c], kernels [kh, kw, c, o] (NHWC, HWIO).
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.custom_batching import custom_vmap
+
+from hns.networks import winograd
+
+_LAYOUT = ('NHWC', 'HWIO', 'NHWC')
+
+
+class Window(NamedTuple):
+  """How a kernel slides: (h, w), ((low, high), ...), and lax's precision."""
+
+  strides: tuple[int, int]
+  padding: winograd.Padding
+  precision: object = None
+
+
+def conv(lhs, rhs, window_strides, padding, **options) -> jax.Array:
+  """Drop-in for `lax.conv_general_dilated` in `nn.Conv`, for plain 2-D kernels.
+
+  Dilated and grouped convolutions are handed to `lax` as they are.
+  """
+  plain = (
+    lhs.ndim == 4
+    and options.get('feature_group_count', 1) == 1
+    and not any(
+      d != 1
+      for name in ('lhs_dilation', 'rhs_dilation')
+      for d in options.get(name) or ()
+    )
+  )
+  if not plain:
+    return lax.conv_general_dilated(
+      lhs, rhs, window_strides, padding, **options
+    )
+  if isinstance(padding, str):
+    padding = lax.padtype_to_pads(
+      lhs.shape[1:3], rhs.shape[:2], window_strides, padding
+    )
+  pads = tuple((int(low), int(high)) for low, high in padding)
+  window = Window(tuple(window_strides), pads, options.get('precision'))
+  if _fewer_products(window, lhs, rhs):
+    return winograd.conv(lhs, rhs, pads)
+  return _conv(window, lhs, rhs)
+
+
+def _fewer_products(window: Window, x, kernel) -> bool:
+  """Whether `winograd` takes over; accelerators round products too much."""
+  asked = window.precision or jax.config.jax_default_matmul_precision
+  return (
+    not asked
+    and jax.default_backend() == 'cpu'
+    and x.dtype in (jnp.float32, jnp.float64)
+    and window.strides == (1, 1)
+    and winograd.pays(x.shape, kernel.shape, window.padding)
+  )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _conv(window: Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
+  return _forward(window)(x, kernel)
+
+
+def _conv_fwd(window, x, kernel):
+  return _conv(window, x, kernel), (x, kernel)
+
+
+def _conv_bwd(window, saved, grad):
+  x, kernel = saved
+  dx = _input_gradient(window, x.shape, kernel, grad)
+  return dx, _kernel_gradient(window, kernel.shape)(x, grad)
+
+
+_conv.defvjp(_conv_fwd, _conv_bwd)
+
+
+def _batched_rule(function):
+  """A vmap rule: `function` on arguments that all have a leading axis."""
+
+  def rule(axis_size, is_batched, *args):
+    full = [
+      a if b else jnp.broadcast_to(a, (axis_size, *a.shape))
+      for a, b in zip(args, is_batched)
+    ]
+    return function(*full), True
+
+  return rule
+
+
+def _forward(window: Window):
+  """x [n, h, w, c], kernel -> y [n, h', w', o]."""
+
+  @custom_vmap
+  def forward(x, kernel):
+    return lax.conv_general_dilated(
+      x,
+      kernel,
+      window.strides,
+      window.padding,
+      dimension_numbers=_LAYOUT,
+      precision=window.precision,
+    )
+
+  @forward.def_vmap
+  def _(axis_size, is_batched, xs, kernels):
+    if not is_batched[1]:
+      y = forward(xs.reshape(-1, *xs.shape[2:]), kernels)
+      return y.reshape(axis_size, -1, *y.shape[1:]), True
+    return each_kernel(axis_size, is_batched, xs, kernels)
+
+  @_batched_rule
+  def each_kernel(xs, kernels):
+    size = kernels.shape[1:3]
+    patches = jax.vmap(lambda x: _patches(window, x, size))(xs)
+    flat = kernels.reshape(kernels.shape[0], -1, kernels.shape[-1])
+    return jnp.einsum(
+      'bnhwk,bko->bnhwo', patches, flat, precision=window.precision
+    )
+
+  return forward
+
+
+def _kernel_gradient(window: Window, shape: tuple[int, ...]):
+  """x [n, h, w, c], dy [n, h', w', o] -> dw [kh, kw, c, o].
+
+  The convolution of x with dy, examples taking the place of channels and the
+  strides that of dilation; for few channels (pictures), which that wastes, a
+  matrix product.
+  """
+
+  @custom_vmap
+  def gradient(x, dy):
+    if shape[2] < 4:
+      rows = jnp.stack(
+        [s.transpose(3, 0, 1, 2) for s in _shifts(window, x, shape[:2])]
+      )
+      rows = rows.reshape(-1, dy.size // shape[3])
+      dw = jnp.matmul(
+        rows, dy.reshape(-1, shape[3]), precision=window.precision
+      )
+      return dw.reshape(shape)
+    dw = lax.conv_general_dilated(
+      x.transpose(3, 1, 2, 0),
+      dy.transpose(1, 2, 0, 3),
+      (1, 1),
+      window.padding,
+      rhs_dilation=window.strides,
+      dimension_numbers=_LAYOUT,
+      precision=window.precision,
+    )
+    return dw[:, : shape[0], : shape[1]].transpose(1, 2, 0, 3)
+
+  @gradient.def_vmap
+  @_batched_rule
+  def _(xs, dys):
+    patches = jax.vmap(lambda x: _patches(window, x, shape[:2]))(xs)
+    dws = jnp.einsum(
+      'bnhwk,bnhwo->bko', patches, dys, precision=window.precision
+    )
+    return dws.reshape(dws.shape[0], *shape)
+
+  return gradient
+
+
+def _input_gradient(window, shape, kernel, dy):
+  """dy @ kernel^T, each column added back to the pixels it came from.
+
+  On a CPU one row of the kernel at a time: its columns are still in the cache
+  when they are added. An H100 took half the time for all rows at once.
+  """
+  kh, kw, c, o = kernel.shape
+  size = tuple(n + sum(pads) for n, pads in zip(shape[1:3], window.padding))
+  together = 1 if jax.default_backend() == 'cpu' else kh
+  total = jnp.zeros((shape[0], *size, c), dy.dtype)
+  for first in range(0, kh, together):
+    rows = kernel[first : first + together].reshape(-1, o)
+    columns = jnp.einsum('nhwo,ko->nhwk', dy, rows, precision=window.precision)
+    columns = columns.reshape(*dy.shape[:3], together, kw, c)
+    for i in range(together):
+      total += sum(
+        _spread(window, size, (first + i, j), columns[:, :, :, i, j])
+        for j in range(kw)
+      )
+  (top, _), (left, _) = window.padding
+  return total[:, top : top + shape[1], left : left + shape[2]]
+
+
+def _spread(window, size, place, column):
+  """A column on the pixels under that place of the kernel; 0 elsewhere."""
+  pads = [
+    (first, whole - first - (count - 1) * stride - 1, stride - 1)
+    for first, whole, count, stride in zip(
+      place, size, column.shape[1:3], window.strides
+    )
+  ]
+  zero = jnp.zeros((), column.dtype)
+  return lax.pad(column, zero, ((0, 0, 0), *pads, (0, 0, 0)))
+
+
+def _patches(window: Window, x: jax.Array, kernel: tuple[int, int]):
+  """Every pixel's neighbourhood, [n, h', w', kh * kw * c].
+
+  One gather: faster than slices side by side, on an H100 up to four times.
+  """
+  x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)))
+  rows, cols = (
+    np.arange(0, size - taps + 1, stride)[:, None] + np.arange(taps)
+    for size, taps, stride in zip(x.shape[1:3], kernel, window.strides)
+  )
+  patches = x[:, rows[:, None, :, None], cols[None, :, None, :]]
+  return patches.reshape(x.shape[0], len(rows), len(cols), -1)
+
+
+def _shifts(window: Window, x: jax.Array, kernel: tuple[int, int]):
+  """The pixels under each place of the kernel, [n, h', w', c]."""
+  x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)))
+  (sh, sw), (kh, kw) = window.strides, kernel
+  rows = (x.shape[1] - kh) // sh + 1
+  cols = (x.shape[2] - kw) // sw + 1
+  return [
+    x[:, i : i + (rows - 1) * sh + 1 : sh, j : j + (cols - 1) * sw + 1 : sw]
+    for i in range(kh)
+    for j in range(kw)
+  ]

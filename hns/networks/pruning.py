@@ -1,0 +1,266 @@
+"""Pruning once, on the server, before training and without data.
+
+A new score is a function `(key, net, variables, inputs) -> scores`, the tree
+of the weights with a number >= 0 for each; put it in `SCORES`.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hns import tree
+from hns.errors import invalid
+from hns.networks.models import Network, Norm
+from hns.networks.supermask import hide, seek
+
+_NORMS = (
+  *(Norm, nn.BatchNorm, nn.GroupNorm, nn.InstanceNorm, nn.LayerNorm),
+  nn.RMSNorm,
+)
+
+Score = Callable[[jax.Array, nn.Module, dict, jax.Array], Any]
+
+
+def synflow(key, net, variables, inputs) -> Any:
+  """Synaptic saliency |w x dR/dw|, R the sum of outputs on an all-ones input.
+
+  Tanaka et al. 2020 (arXiv 2006.05467), eq. 2: all weights positive, norm
+  layers bypassed, so that the network is linear and R = sum of saliencies of
+  each layer (conservation). Each kernel is divided by its mean column sum
+  first: in a chain of layers that multiplies R, and so every score, by one
+  number, which changes no ranking and keeps R near 1 in float32 at any depth.
+  `prune` refuses other networks: see `check_chain`.
+
+  Args:
+    key: unused.
+    net: the plain module.
+    variables: collections of `hns.networks.supermask.hide`; the mask counts,
+      the signs do not.
+    inputs: float [1, ...], only its shape and dtype are used.
+  """
+  del key
+  return _flow(net, variables, inputs)[1]
+
+
+def _flow(net, variables, inputs) -> tuple[jax.Array, Any]:
+  """The sum of outputs R, and the saliency of each weight."""
+  positive = jax.tree.map(
+    lambda w, m: _unit_gain(jnp.abs(w) * m),
+    variables['weights'],
+    variables['mask'],
+  )
+  ones = jax.tree.map(jnp.ones_like, positive)
+  rest = jax.tree.map(jnp.abs, variables['params'])
+
+  def total(weights):
+    params = seek(
+      {'weights': weights, 'mask': ones, 'signs': ones, 'params': rest}
+    )
+    with _without_norms():
+      return jnp.sum(net.apply(params, jnp.ones_like(inputs)))
+
+  outputs, grads = jax.value_and_grad(total)(positive)
+  return outputs, jax.tree.map(lambda w, g: jnp.abs(w * g), positive, grads)
+
+
+def check_chain(net: nn.Module, inputs: jax.Array) -> None:
+  """Raises `InputError` for a network for which `synflow` would be wrong.
+
+  In a chain of layers each one's saliencies add up to the sum of outputs
+  (Tanaka et al. 2020, theorem 2). They do not where paths part, as with
+  shortcuts, where a kernel is used twice, and where a function is not
+  positively homogeneous: softmax, gates, GELU, biases that are not 0.
+
+  Args:
+    net: the plain module.
+    inputs: float [1, ...]: the shape of one example.
+  """
+  if isinstance(net, Network):  # a chain by construction
+    return
+  with jax.ensure_compile_time_eval():  # so that a trace can ask, too
+    blank = jnp.zeros(inputs.shape, inputs.dtype)
+    params = jax.jit(net.init)(jax.random.key(0), blank)['params']
+    outputs, scores = jax.jit(functools.partial(_flow, net))(
+      hide(params), blank
+    )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(scores):
+      share = float(jnp.sum(leaf) / outputs)
+      unread = leaf.ndim == 2 and not np.all(leaf)
+      if unread or not abs(share - 1) < 1e-3:
+        raise invalid(
+          'pruning',
+          'synflow',
+          f'{tree.path_name(path)} is in no plain chain of layers with ReLU '
+          f'that reads all of its inputs (it carries {share:.3g} of the flow): '
+          'choose pruning=magnitude or random, or leave that module out',
+        )
+
+
+def magnitude(key, net, variables, inputs) -> Any:
+  """|w|: a control (Han et al. 2015)."""
+  del key, net, inputs
+  return jax.tree.map(
+    lambda w, m: jnp.abs(w) * m, variables['weights'], variables['mask']
+  )
+
+
+def random(key, net, variables, inputs) -> Any:
+  """The same uniform draw whatever the weights: a control."""
+  del net, inputs
+  return tree.uniform(key, variables['weights'])
+
+
+SCORES: dict[str, Score] = {
+  'synflow': synflow,
+  'magnitude': magnitude,
+  'random': random,
+}
+
+
+@functools.partial(jax.jit, static_argnames=('score', 'net'))
+def prune(
+  key: jax.Array,
+  score: Score,
+  net: nn.Module,
+  variables: dict[str, Any],
+  inputs: jax.Array,
+  keep: jax.Array,
+) -> Any:
+  """The mask left after scoring and cutting `len(keep)` times.
+
+  One global ranking a step; equal scores are ordered by a draw from `key`, so
+  exactly `keep[-1]` weights survive.
+
+  Args:
+    key: for ties, and for scores that draw.
+    score: one of `SCORES`.
+    net: the plain module.
+    variables: collections of `hns.networks.supermask.hide`.
+    inputs: float [1, ...]: the shape of one example; never data.
+    keep: int32 [steps], weights to keep after each, not growing: see
+      `schedule`.
+
+  Returns:
+    A tree of bool, like `variables['weights']`.
+
+  Raises:
+    InputError: see `check_chain`.
+  """
+  if score is synflow:
+    check_chain(net, inputs)
+  score_key, tie_key = jax.random.split(key)
+  size = sum(w.size for w in jax.tree.leaves(variables['weights']))
+  order = jax.random.permutation(tie_key, size).astype(jnp.uint32)
+
+  def step(i, mask):
+    held = variables | {'mask': mask}
+    scores = tree.flatten(score(score_key, net, held, inputs))
+    # A pruned weight must rank below a survivor whose score is 0.
+    ranked = jnp.where(tree.flatten(mask), scores, -1.0)
+    ranked = ranked.astype(jnp.float32)
+    (kept,) = top_k([ranked], [order], keep[i, None])
+    return tree.unflatten(kept, mask)
+
+  return jax.lax.fori_loop(0, len(keep), step, variables['mask'])
+
+
+def schedule(total: int, density: float, steps: int) -> jax.Array:
+  """Weights to keep after each step: total x density^(k / steps), rounded.
+
+  int32 [steps]. Exponential, Tanaka et al. 2020, algorithm 1.
+  """
+  exponents = np.arange(1, steps + 1) / steps
+  return jnp.asarray(np.rint(total * density**exponents), jnp.int32)
+
+
+def top_k(
+  scores: list[jax.Array], order: list[jax.Array], k: jax.Array
+) -> list[jax.Array]:
+  """Which are the k largest of each array; of equal ones the first in `order`.
+
+  All arrays are searched at once: one loop compiles faster than one for each.
+
+  Args:
+    scores: float32 [n] each, not NaN; n may differ.
+    order: uint32 [n] each, a permutation.
+    k: int32 [arrays], at most n.
+
+  Returns:
+    bool [n] for each array.
+  """
+  rank, place = [_rank(s) for s in scores], [~o for o in order]
+  threshold = _kth_largest(rank, k)
+  above = [r > t for r, t in zip(rank, threshold)]
+  tied = [r == t for r, t in zip(rank, threshold)]
+  left = k - jnp.array([tree.count(a) for a in above], jnp.int32)
+  last = _kth_largest([jnp.where(t, p, 0) for t, p in zip(tied, place)], left)
+  first = [t & (p >= end) for t, p, end in zip(tied, place, last)]
+  return [a | f for a, f in zip(above, first)]
+
+
+def _rank(scores: jax.Array) -> jax.Array:
+  """uint32 in the order of float32."""
+  bits = jax.lax.bitcast_convert_type(scores, jnp.uint32)
+  bits = jnp.where(bits == jnp.uint32(1 << 31), 0, bits)  # -0.0 is 0.0
+  # Makes unsigned order the order of floats: flip all bits of the negative.
+  negative = bits >> 31 == 1
+  return jnp.where(negative, ~bits, bits | jnp.uint32(1 << 31))
+
+
+def check_layers(mask: Any, density: float) -> None:
+  """Raises `InputError` if a layer lost every weight."""
+  for path, layer in jax.tree_util.tree_leaves_with_path(mask):
+    if not np.any(layer):
+      raise invalid(
+        'density',
+        density,
+        f'pruning leaves no weight in {tree.path_name(path)}: raise density, '
+        'or pruning_steps if it is below 100, or choose another pruning',
+      )
+
+
+def _kth_largest(values: list[jax.Array], k: jax.Array) -> jax.Array:
+  """The k-th largest of each array of uint32, by fixing bits from the top.
+
+  32 counts: on a CPU about ten times faster than sorting a million values.
+  """
+
+  def fix(i, found):
+    trial = found | (jnp.uint32(1) << (31 - i).astype(jnp.uint32))
+    counts = [tree.count(v >= t) for v, t in zip(values, trial)]
+    return jnp.where(jnp.array(counts, jnp.int32) >= k, trial, found)
+
+  return jax.lax.fori_loop(0, 32, fix, jnp.zeros(len(values), jnp.uint32))
+
+
+def _unit_gain(kernel: jax.Array) -> jax.Array:
+  total = jnp.sum(kernel) / kernel.shape[-1]
+  return kernel / jnp.where(total > 0, total, 1)
+
+
+@contextlib.contextmanager
+def _without_norms() -> Iterator[None]:
+  """Norm layers return their input: they would undo all scale.
+
+  Flax takes an interceptor off inside an `assert`, which `python -O` leaves
+  out, so this one stops acting by itself.
+  """
+  acting = True
+
+  def bypass(call, args, kwargs, context):
+    is_norm = isinstance(context.module, _NORMS)
+    if acting and is_norm and context.method_name == '__call__':
+      return args[0] if args else kwargs['x']
+    return call(*args, **kwargs)
+
+  with nn.intercept_methods(bypass):
+    try:
+      yield
+    finally:
+      acting = False

@@ -1,0 +1,5 @@
+"""The command `python -m hns.report`."""
+
+from hns.report import main
+
+main()

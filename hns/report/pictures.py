@@ -1,0 +1,287 @@
+"""Pictures of runs, readable without colour, as PNG.
+
+A picture is a function of groups of runs (`hns.report.groups.Group`) that
+returns a figure, or None if no run tells what it shows; `PICTURES` holds them
+all.
+"""
+
+import collections
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tqdm
+from matplotlib.figure import Figure
+
+from hns.report import versus
+from hns.report.axes import curve, figure_of, in_bytes
+from hns.report.files import Row
+
+_HATCHES = ('', '///', '...', 'xxx', '\\\\\\', '+++', 'ooo', '---')
+# What a run's own picture shows: in words, and how.
+_LINES = {
+  'held_accuracy': ('as held (mean of clients)', 'D-'),
+  'held_accuracy_p10': ('as held (worst tenth)', '^:'),
+  'personal_accuracy': ('personalised (mean of clients)', 'o-'),
+  'personal_accuracy_p10': ('personalised (worst tenth)', 'v:'),
+  'global_accuracy': ('global', 's--'),
+}
+_BESIDE = dict(loc='center left', bbox_to_anchor=(1.02, 0.5), fontsize=8)
+
+
+def one_run(rows: list[Row], title: str) -> Figure:
+  """A run's accuracies against rounds and against bytes.
+
+  Those that a row tells; a line has a gap where one is missing.
+  """
+  figure = Figure(figsize=(9, 3.6), layout='constrained')
+  rounds, traffic = figure.subplots(1, 2, sharey=True)
+  told = lambda name: np.array([row.get(name) for row in rows], float)
+  sent = told('uplink_bytes') + told('downlink_bytes')
+  places = (
+    (rounds, told('round'), 'round'),
+    (traffic, sent, 'bytes sent so far, both directions'),
+  )
+  for axes, x, label in places:
+    for name, (text, style) in _LINES.items():
+      if any(name in row for row in rows):
+        y = told(name)
+        axes.plot(x, y, style, markersize=3, linewidth=1.3, label=text)
+    axes.set_xlabel(label)
+    axes.grid(alpha=0.3)
+  in_bytes(traffic)
+  rounds.set_ylabel('test accuracy')
+  rounds.set_ylim(0, 1.02)
+  rounds.legend(loc='lower right', fontsize=8)
+  figure.suptitle(title, fontsize=10)
+  return figure
+
+
+def accuracy(groups: list[Any]) -> Figure:
+  """Personalised accuracy, mean and range over seeds, a row a dataset."""
+  titles = 'round', 'bytes sent so far, both directions', 'seconds of training'
+  datasets = _alike(groups, 'dataset')
+  figure, rows = figure_of(datasets, 3, sharey='row')
+  for chosen, panels in zip(datasets, rows):
+    for number, group in enumerate(chosen):
+      y = series(group, 'personal_accuracy')
+      for axes, x in zip(panels, _clocks(group)):
+        curve(axes, x, y, number, group.label)
+    for axes, title in zip(panels, titles):
+      axes.set_xlabel(title)
+    panels[0].set_ylabel(f'{_data(chosen)}\npersonalised test accuracy')
+    panels[1].set_xscale('log')
+    in_bytes(panels[1], 0)
+    panels[2].legend(*panels[0].get_legend_handles_labels(), **_BESIDE)
+  return figure
+
+
+def _clocks(group) -> Iterator[np.ndarray]:
+  """Rounds, bytes and seconds so far, means over seeds, float [rows]."""
+  rounds = series(group, 'round')
+  yield rounds[0]
+  sent = series(group, 'uplink_bytes') + series(group, 'downlink_bytes')
+  yield sent.mean(0)
+  since = np.diff(rounds, prepend=0)
+  yield np.cumsum(since * series(group, 'seconds'), 1).mean(0)
+
+
+def clients(groups: list[Any]) -> Figure | None:
+  """Each client's accuracy at the last row, a dot a client and seed."""
+  groups = _telling(groups, 'client_accuracies')
+  if not groups:
+    return None
+  datasets = _alike(groups, 'dataset')
+  heights = [0.7 + 0.4 * len(chosen) for chosen in datasets]
+  figure = Figure(figsize=(9, sum(heights)), layout='constrained')
+  panels = figure.subplots(len(datasets), height_ratios=heights, squeeze=False)
+  for axes, chosen in zip(panels[:, 0], datasets):
+    values = [
+      np.concatenate([rows[-1]['client_accuracies'] for rows in group.rows])
+      for group in chosen
+    ]
+    places = np.arange(len(chosen), 0, -1)
+    _boxes(axes, values, places)
+    axes.set_yticks(places, [group.label for group in chosen], fontsize=8)
+    axes.set_xlabel(f'{_data(chosen)}: personalised test accuracy of a client')
+    axes.grid(axis='x', alpha=0.3)
+  return figure
+
+
+def _boxes(axes, values, places) -> None:
+  """A box from quarter to quarter, whiskers from tenth to tenth, and dots."""
+  axes.boxplot(
+    values,
+    orientation='horizontal',
+    positions=places,
+    widths=0.6,
+    whis=(10, 90),
+    showfliers=False,
+    showmeans=True,
+    meanprops=dict(marker='D', markersize=5, mfc='white', mec='black'),
+    medianprops=dict(color='black', linewidth=2),
+    zorder=3,
+  )
+  for value, place in zip(values, places):
+    # Spread evenly, not at random: a picture drawn again is the same.
+    shift = (np.arange(len(value)) * 0.618 % 1 - 0.5) * 0.5
+    alpha = min(0.6, max(0.05, 40 / len(value)))
+    axes.plot(value, place + shift, '.', color='C0', alpha=alpha, markersize=6)
+
+
+def layers(groups: list[Any]) -> Figure | None:
+  """The share of each layer's weights that pruning left, mean over seeds."""
+  datasets = _alike([g for g in groups if any(g.layers)], 'dataset', 'model')
+  if not datasets:
+    return None
+  figure = Figure(figsize=(9, 2.8 * len(datasets)), layout='constrained')
+  panels = figure.subplots(len(datasets), squeeze=False)[:, 0]
+  for axes, chosen in zip(panels, datasets):
+    bars = {_pruning(g): _densities(g) for g in chosen}
+    width = 0.8 / len(bars)
+    for number, (label, share) in enumerate(bars.items()):
+      x = np.arange(len(share)) + (number - (len(bars) - 1) / 2) * width
+      drawn = axes.bar(
+        *(x, share.values(), width),
+        label=label,
+        color=f'C{number % 10}',
+        alpha=0.6,
+        edgecolor='black',
+        hatch=_HATCHES[number % len(_HATCHES)],
+      )
+      axes.bar_label(drawn, fmt='{:.2g}', fontsize=7)
+      axes.set_xticks(range(len(share)), share)
+    model = chosen[0].config['model']
+    axes.set_ylabel(f'{_data(chosen)}, {model}\nshare of weights left')
+    axes.set_ylim(0, 1.3)
+    axes.legend(loc='upper center', ncols=3, fontsize=8)
+  return figure
+
+
+def _pruning(group) -> str:
+  config = group.config
+  steps = ', single-shot' * (config['pruning_steps'] == 1)
+  return f'{config["pruning"]}{steps}, density {config["density"]:g}'
+
+
+def _densities(group) -> dict[str, float]:
+  """By layer, the share of its weights that is left."""
+  shares = collections.defaultdict(list)
+  for run in group.layers:
+    for name, (left, whole) in run.items():
+      shares[name].append(left / whole)
+  found = {name: np.mean(values) for name, values in shares.items()}
+  # Conv_2 before Conv_10 before Dense_0.
+  order = lambda name: (name.split('_')[0], len(name), name)
+  return {name: found[name] for name in sorted(found, key=order)}
+
+
+def signs(groups: list[Any]) -> Figure | None:
+  """How far signs agree, and how many flip a round, against rounds."""
+  telling = _telling(groups, 'agree_with_server')
+  datasets = [
+    d for d in _alike(groups, 'dataset') if any(g in telling for g in d)
+  ]
+  if not datasets:
+    return None
+  names = {
+    'agree_with_server': 'client and server agree',
+    'agree_with_clients': 'two clients agree',
+    'flip_rate': 'the server flips in a round',
+  }
+  figure, rows = figure_of(datasets, len(names), sharey=False)
+  for chosen, panels in zip(datasets, rows):
+    for axes, (name, title) in zip(panels, names.items()):
+      # Numbered among all, so that a method looks as in other pictures.
+      for number, group in enumerate(chosen):
+        if group in telling:
+          x = series(group, 'round')[0]
+          curve(axes, x, series(group, name), number, group.label)
+      axes.set_xlabel('round')
+      axes.set_title(title, fontsize=9)
+    panels[1].sharey(panels[0])
+    panels[0].set_ylabel(f'{_data(chosen)}\nshare of the signs')
+    panels[-1].legend(*panels[0].get_legend_handles_labels(), **_BESIDE)
+  return figure
+
+
+def heat(axes: Any, matrix: np.ndarray, names: list[str]) -> None:
+  """A square matrix in greys, rows and columns named, with its scale beside."""
+  image = axes.imshow(matrix, 'gray')
+  axes.figure.colorbar(image, shrink=0.8)
+  places = range(len(names))
+  axes.set_xticks(places, names, rotation=90, fontsize=8)
+  axes.set_yticks(places, names, fontsize=8)
+
+
+PICTURES: dict[str, tuple[Callable[[list[Any]], Figure | None], str]] = {
+  'accuracy': (
+    accuracy,
+    'Personalised accuracy against rounds, bytes and seconds of training; '
+    'lines are means over seeds, bands their range.',
+  ),
+  'front': (
+    versus.front,
+    'Accuracy as held (the model a client ended its last round with) against '
+    'bytes, methods by their ranks; none is both cheaper and better than those '
+    'in colour.',
+  ),
+  'clients': (
+    clients,
+    'Clients at the last row, a dot each: the box holds the middle half, the '
+    'whiskers go from tenth to tenth, the diamond is the mean.',
+  ),
+  'signs': (
+    signs,
+    "How far clients' signs, after local training, agree with the server's "
+    'and with each other (1/2 is chance), and the share of the signs of the '
+    'server that a round flips.',
+  ),
+  'layers': (layers, 'What pruning left of each layer, mean over seeds.'),
+}
+
+
+def write(groups: list[Any], folder: pathlib.Path) -> dict[str, str]:
+  """Draws every picture that the runs tell of; by file name, its caption."""
+  written = {}
+  for name, (draw, caption) in tqdm.tqdm(
+    PICTURES.items(), 'drawing', leave=False, disable=None
+  ):
+    figure = draw(groups)
+    if figure is not None:
+      figure.savefig(folder / f'{name}.png', dpi=110)
+      written[f'{name}.png'] = caption
+  return written
+
+
+def series(group: Any, name: str) -> np.ndarray:
+  """A metric, float [seeds, rows], of the rows that every seed has.
+
+  NaN where a row does not tell it.
+  """
+  rows = zip(*([row.get(name) for row in rows] for rows in group.rows))
+  return np.array(list(rows), float).T
+
+
+def _telling(groups, name: str) -> list[Any]:
+  """The groups whose every row tells this metric, in finite numbers."""
+
+  def tells(row):
+    value = row.get(name)
+    return None not in (value if isinstance(value, list) else [value])
+
+  return [g for g in groups if all(tells(r) for rows in g.rows for r in rows)]
+
+
+def _alike(groups, *fields: str) -> list[list[Any]]:
+  """Groups whose configs have the same in these fields together."""
+  found = {}
+  for group in groups:
+    key = tuple(group.config[field] for field in fields)
+    found.setdefault(key, []).append(group)
+  return list(found.values())
+
+
+def _data(groups) -> str:
+  return groups[0].config['dataset']

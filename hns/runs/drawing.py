@@ -1,0 +1,85 @@
+"""A config's network and method: drawn from its seed, and pruned, once."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from hns.errors import InputError
+from hns.methods.algorithms import RECIPES, Given
+from hns.methods.federated import Birth, Method
+from hns.networks import checks, compact, pruning
+
+
+class Conceived(NamedTuple):
+  """A network and a method before training.
+
+  Attributes:
+    net: the plain module, without the units that pruning cut off.
+    method: its federated method.
+    birth: what exists before round 1.
+    key: of all rounds.
+    layers: by layer, how many weights survived, of how many; {} unpruned.
+    head: the path of the output layer; None if the config names none and more
+      than one, or none, could be it.
+  """
+
+  net: Any
+  method: Method
+  birth: Birth
+  key: jax.Array
+  layers: dict[str, list[int]]
+  head: str | None
+
+
+def conceive(
+  config: Any, net: Any, inputs: jax.Array, classes: int
+) -> Conceived:
+  """Draws and prunes a network: all of it follows from the config's seed.
+
+  Args:
+    config: a valid config; its data is not looked at.
+    net: the plain module.
+    inputs: float [1, ...]: the shape of one example.
+    classes: number of logits.
+  """
+  weights, birth, key = jax.random.split(jax.random.key(config.seed), 3)
+  prune = functools.partial(_prune, config, net, inputs)
+  params = checks.shapes_of(net, inputs)['params']
+  head = functools.partial(checks.head_of, params, classes, config.head)
+  given, table = Given(prune, head), config[config.algorithm]
+  method = RECIPES[config.algorithm](given, **table)
+
+  @jax.jit
+  def begin(weights, birth):
+    return method.init(birth, net.init(weights, inputs)['params'])
+
+  born = begin(weights, birth)
+  masks = compact.masks_of(born)
+  pruning.check_layers(masks, config.density)
+  layers = {name: [int(m.sum()), m.size] for name, m in masks.items()}
+  net, born = compact.compact(net, born)
+  return Conceived(net, method, born, key, layers, _or_none(head, config.head))
+
+
+def _or_none(head: Callable[[], str], chosen: str) -> str | None:
+  """The output layer where it is plain which; a wrong choice is an error."""
+  try:
+    return head()
+  except InputError:
+    if chosen:
+      raise
+    return None
+
+
+def _prune(config, net, inputs, key, variables) -> Any:
+  total = sum(w.size for w in jax.tree.leaves(variables['weights']))
+  return pruning.prune(
+    key,
+    pruning.SCORES[config.pruning],
+    net,
+    variables,
+    inputs,
+    pruning.schedule(total, config.density, config.pruning_steps),
+  )

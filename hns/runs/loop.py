@@ -1,0 +1,246 @@
+"""The loop over rounds: programs compiled once, one row of metrics a look."""
+
+import concurrent.futures
+import functools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+
+from hns import wire
+from hns.engine import cost, evaluation, metrics, own, parallel, rounds
+from hns.engine.client import Engine
+from hns.engine.training import Federation, Rows
+from hns.methods import federated
+from hns.methods.federated import Birth
+from hns.runs import checkpoint, devices
+from hns.runs.checkpoint import Progress
+from hns.wire import Envelope
+
+
+class Experiment(NamedTuple):
+  """Everything a run needs, made from a config.
+
+  Attributes:
+    engine: static functions and sizes.
+    key: of all rounds.
+    birth: what exists before round 1.
+    federation: all clients' examples.
+    asked: int [clients evaluated], ids ordered by size.
+    split: the examples that accuracies are measured on, test or validation.
+    layers: by layer, how many weights survived pruning, of how many; {}
+      where nothing is pruned.
+    head: the path of the output layer; None where that is not plain.
+    envelope: what every payload's header says, but for the round.
+  """
+
+  engine: Engine
+  key: jax.Array
+  birth: Birth
+  federation: Federation
+  asked: np.ndarray
+  split: str
+  layers: dict[str, list[int]]
+  head: str | None
+  envelope: Envelope
+
+  @property
+  def rows(self) -> Rows:
+    """The examples of `split`."""
+    return getattr(self.federation, self.split)
+
+
+def begin(experiment: Experiment) -> Progress:
+  """Where a run is before round 1."""
+  birth = experiment.birth
+  nobody = np.full(experiment.federation.train.size.shape, -1, np.int32)
+  return Progress(
+    rounds.begin(birth), own.create(birth.own), metrics.Tally(), nobody
+  )
+
+
+def train(
+  experiment: Experiment,
+  last: int,
+  eval_every: int,
+  progress: Progress | None = None,
+  played: Callable[[int, Progress], None] = lambda number, progress: None,
+) -> Iterator[dict[str, Any]]:
+  """Yields a row of metrics every `eval_every` rounds and after the last.
+
+  Bytes and rounds count from the first; `seconds` is the mean of the rounds
+  since the last row.
+
+  Args:
+    experiment: what to run.
+    last: the number of rounds in all.
+    eval_every: rounds between evaluations.
+    progress: where to go on, consumed; None for the beginning.
+    played: called after every round with its number, before its evaluation;
+      the progress it is given lasts until the next round.
+  """
+  check_payloads(experiment)
+  start = time.perf_counter()
+  run = programs(experiment)
+  compile_seconds = time.perf_counter() - start
+  each = cost.of(experiment.engine, experiment.birth, experiment.federation)
+  progress = progress or begin(experiment)
+  number = int(progress.state.round)
+  while True:
+    news = progress.tally.rounds or progress.unread
+    if news and (number % eval_every == 0 or number == last):
+      progress = checkpoint.read(progress)
+      row = _look(experiment, run, progress, each)
+      yield {'round': number, **row, 'compile_seconds': compile_seconds}
+      progress = progress._replace(tally=metrics.evaluated(progress.tally))
+    if number == last:
+      return
+    progress = _round(experiment, run, progress)
+    number += 1
+    played(number, progress)
+
+
+def _round(experiment, run, progress) -> Progress:
+  """One round; what it told stays on the devices, to be read when needed."""
+  _, key, birth, federation, *_ = experiment
+  state, store, *_ = progress
+  start = time.perf_counter()
+  ids = run.cohort(key, federation, state.round)
+  mine = own.fetch(store, ids)
+  state, mine, told = run.round(key, birth, federation, state, ids, mine)
+  own.keep(store, ids, mine)
+  jax.block_until_ready(state)
+  told = told._replace(votes=None)  # as large as a model
+  unread = *progress.unread, (ids, told, time.perf_counter() - start)
+  return progress._replace(state=state, unread=unread)
+
+
+def _look(experiment, run, progress, each) -> dict[str, Any]:
+  """What a row of metrics says, of a progress with nothing unread."""
+  state, store, tally, held, _ = progress
+  start = time.perf_counter()
+  scores = evaluate(experiment, run, state, store)
+  return {
+    **metrics.summarise(scores),
+    **metrics.held(held, np.asarray(experiment.rows.size)),
+    **metrics.traffic(tally, each),
+    'seconds': tally.seconds_since / tally.rounds,
+    'eval_seconds': time.perf_counter() - start,
+  }
+
+
+class Programs(NamedTuple):
+  """What a run compiles, once.
+
+  Attributes:
+    cohort: `(key, federation, round) -> ids`.
+    round: as `rounds.run_round`; consumes the states it is given.
+    trial: the same, and always tells how good the models are that it ends
+      with; the same program as `round` if that tells it too.
+    newcomers: as `evaluation.newcomers`, for all that are asked.
+  """
+
+  cohort: Any
+  round: Any
+  trial: Any
+  newcomers: Any
+
+
+def programs(experiment: Experiment) -> Programs:
+  """Compiles the round and the evaluation, side by side."""
+  engine, key, birth, federation, asked, split, *_ = experiment
+  asking = engine._replace(held=split)
+  everywhere = parallel.everywhere(engine.mesh)
+  jit = functools.partial(
+    jax.jit, in_shardings=everywhere, out_shardings=everywhere
+  )
+  given = key, birth, federation, jax.eval_shape(rounds.begin, birth)
+  ids = lambda count: jax.ShapeDtypeStruct((count,), jnp.int32)
+  kept = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((engine.cohort, *x.shape), x.dtype),
+    birth.own,
+  )
+
+  def play(engine):
+    step = functools.partial(rounds.run_round, engine)
+    step = jit(step, donate_argnums=(3, 5))
+    return step.lower(*given, ids(engine.cohort), kept)
+
+  draw = jit(functools.partial(rounds.cohort, engine))
+  ask = jit(functools.partial(evaluation.newcomers, asking))
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    soon = lambda lowered: pool.submit(lowered.compile)
+    trial = soon(play(asking))  # the longest first
+    quiet = trial if engine.held == split else soon(play(engine))
+    newcomers = soon(ask.lower(*given, ids(len(asked))))
+    cohort = soon(draw.lower(key, federation, given[-1].round))
+  return Programs(*(p.result() for p in (cohort, quiet, trial, newcomers)))
+
+
+def evaluate(
+  experiment: Experiment, run: Programs, state: Any, store: own.Store
+) -> evaluation.Evaluation:
+  """How good the models of all `asked` are.
+
+  Each client trains as in the next round; nothing that comes of it is kept.
+  """
+  engine, key, birth, federation, asked, *_ = experiment
+  personal, votes = [], []
+  blocks = range(0, len(asked), engine.cohort)
+  quiet = None if devices.is_first() else True
+  for first in tqdm.tqdm(
+    blocks, 'evaluating', leave=False, delay=5, disable=quiet
+  ):
+    ids = np.full(engine.cohort, parallel.ABSENT, np.int32)
+    here = asked[first : first + engine.cohort]
+    ids[: len(here)] = here
+    copy = jax.tree.map(jnp.array, state)  # it will be consumed
+    mine = own.fetch(store, ids)
+    told = run.trial(key, birth, federation, copy, ids, mine)[-1]
+    told = jax.device_get(told)
+    personal.append(told.held[: len(here)])
+    votes.append(told.votes)
+  total = jax.tree.map(lambda *blocks: np.sum(blocks, 0), *votes)
+  given = key, birth, federation, state, np.asarray(asked, np.int32)
+  right, server = jax.device_get(run.newcomers(*given))
+  count = np.asarray(experiment.rows.size)[asked]
+  return evaluation.Evaluation(
+    np.concatenate(personal), right, count, total, server
+  )
+
+
+def check_payloads(experiment: Experiment) -> None:
+  """Encodes first messages and decodes what would travel.
+
+  Raises:
+    RuntimeError: the bytes counted are not those of the payloads, or the
+      receiver would read something else than was sent.
+  """
+  engine, key, birth, federation, *_, envelope = experiment
+  method = engine.method
+
+  @jax.jit
+  def first(key, birth, federation):
+    state = rounds.begin(birth)
+    opening = rounds.open_round(engine, key, birth, federation, state)
+    given, fixed = opening.message, birth.fixed
+    start = method.join(key, fixed, given, birth.own)
+    down = method.news(fixed, given, birth.own)
+    up, own = method.split(key, fixed, given, birth.own, start, start)
+    sent = down, up, federated.told_places(method, own)
+    return [(m, wire.size(codec, m)) for m, codec in zip(sent, codecs)]
+
+  codecs = method.down, method.up, federated.PLACES  # in order of wire.WAYS
+  told = zip(codecs, first(key, birth, federation))
+  for way, (codec, (message, size)) in enumerate(told):
+    if not jax.tree.leaves(message.value):
+      continue
+    envelope = envelope._replace(way=way)
+    payload = wire.encode(codec, message, envelope)
+    got = wire.decode(codec, payload, message, envelope)
+    if len(payload) != size or wire.encode(codec, got, envelope) != payload:
+      raise RuntimeError(f'bytes of the {wire.WAYS[way]} are counted wrongly')

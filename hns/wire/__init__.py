@@ -1,0 +1,291 @@
+"""Messages to bytes and back: what travels, and what a byte count means.
+
+A payload is a header of `HEADER_BYTES` and then, for every coordinate that
+travels, in tree order, a symbol: packed in as many bits as it needs, or, where
+that is shorter, entropy coded (`hns.wire.coding`). The network itself travels
+as the seed and the density in the header, from which a client redraws and
+prunes it, and a client that chose its own coordinates tells them in a payload
+like any other (`hns.methods.federated`). What is told once, before the first
+round, is not
+counted: the run's config and each client's number of examples.
+"""
+
+import struct
+import zlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hns import tree
+from hns.errors import InputError, invalid
+from hns.wire import coding, packing
+from hns.wire.packing import Codec, step_of, symbols_of
+
+_MAGIC = b'HNS'
+_VERSION = 4
+# magic, version, symbols of the codec (0: floats), coding (0: packed, 1:
+# entropy), whether leaves have a step, round, way, seed, density, coordinates,
+# CRC-32 of the leaves and of which coordinates travel, CRC-32 of all the rest.
+_HEADER = struct.Struct('<3sBHBBIBQdIII')
+HEADER_BYTES = _HEADER.size
+_LIMIT = 2**31 - 1  # a device counts coordinates, bits and bytes as int32
+
+
+class Message(NamedTuple):
+  """What one side tells the other.
+
+  Attributes:
+    value: tree of arrays, in the codec's alphabet.
+    weight: tree of the same structure, leaves that broadcast against
+      `value`'s: how much each coordinate counts in the server's mean. A
+      coordinate of weight 0 does not travel; leaves that stay at home are
+      `None` in both.
+  """
+
+  value: Any
+  weight: Any
+
+
+FLOATS = Codec(0)
+WAYS = 'download', 'upload', 'choice of places'
+
+
+def levels(bits: int, stepped: bool = False, coded: bool = False) -> Codec:
+  """2^bits symbols, or floats for 32 bits; `InputError` for other widths."""
+  check_bits(bits)
+  return FLOATS if bits == 32 else Codec(2**bits, stepped, coded)
+
+
+def check_bits(bits: int, field: str = 'bits') -> None:
+  """Raises `InputError`, which names the field, for a width without codec."""
+  if not (1 <= bits <= 8 or bits == 32):
+    raise invalid(field, bits, 'must be 1 to 8, or 32 for floats')
+
+
+class Envelope(NamedTuple):
+  """What a header says of its payload: its round, its way and its network."""
+
+  round: int
+  way: int  # an index of `WAYS`
+  seed: int
+  density: float
+
+
+class WireError(InputError):
+  """These bytes are not the payload that was expected."""
+
+
+def quantise(x: jax.Array, bits: int) -> jax.Array:
+  """The nearest of `levels(bits)` to 2^bits x, for x in [-1, 1], int16.
+
+  Ties go up, so a level is above 0 exactly where x >= 0.
+  """
+  half = 2 ** (bits - 1)
+  cell = jnp.clip(jnp.floor(x * half), -half, half - 1)
+  return (2 * cell + 1).astype(jnp.int16)
+
+
+def dequantise(level: jax.Array, bits: int) -> jax.Array:
+  """The number in [-1, 1] that a level stands for, float32; never 0."""
+  return level.astype(jnp.float32) / 2**bits
+
+
+def coordinates(message: Message) -> jax.Array:
+  """How many coordinates of a message travel, int32 []; can be jitted.
+
+  Raises `InputError` for a message of shapes that hold 2^31 or more.
+  """
+  _check_count(message.value)
+  return tree.count(
+    jax.tree.map(
+      lambda v, w: jnp.broadcast_to(w, v.shape), message.value, message.weight
+    )
+  )
+
+
+def size(codec: Codec, message: Message) -> jax.Array:
+  """Bytes of `encode(codec, message, ...)`, int32 []; can be jitted.
+
+  A message without coordinates is not sent: 0 bytes. Raises `InputError` where
+  a message of these shapes could take 2^31 bytes or more.
+  """
+  values = jax.tree.leaves(message.value)
+  if not values:
+    return jnp.int32(0)
+  _check_size(codec, message.value)
+  bits, steps = codec.bits, 2 * len(values) * codec.stepped
+  count = coordinates(message)
+  # Eights apart: the bits of a large network would pass 31 bits.
+  body = count // 8 * bits + (count % 8 * bits + 7) // 8
+  if codec.coded:
+    counts = []
+    for value, weight in zip(values, jax.tree.leaves(message.weight)):
+      symbols = symbols_of(codec, value, step_of(codec, value, weight))
+      counts.append(coding.histogram(symbols, weight != 0, bits))
+    body = jnp.minimum(body, coding.size(jnp.stack(counts)))
+  return (HEADER_BYTES + steps + body).astype(jnp.int32)
+
+
+def _check_count(value: Any) -> int:
+  """How many coordinates a tree holds; `InputError` if an int32 does not."""
+  count = sum(leaf.size for leaf in jax.tree.leaves(value))
+  if count > _LIMIT:
+    raise invalid('coordinates', count, f'a message holds at most {_LIMIT}')
+  return count
+
+
+def _check_size(codec: Codec, value: Any) -> None:
+  """Raises `InputError` for shapes whose bytes, or bits, pass an int32."""
+  packing.check(codec)
+  count, bits = _check_count(value), codec.bits
+  most = [leaf.size * bits for leaf in jax.tree.leaves(value)]
+  extra = HEADER_BYTES + 2 * len(most) * codec.stepped
+  if codec.coded:
+    most = _check_layers(value, bits)
+    extra += coding.size(np.zeros((0, 2**bits), np.int32))
+  if -(-sum(most) // 8) + extra > _LIMIT:
+    remedy = f'at {bits} bits each they can take more than {_LIMIT} bytes'
+    raise invalid('coordinates', count, remedy)
+
+
+def _check_layers(value: Any, bits: int) -> list[int]:
+  """Bits at most of each layer's code; `InputError` where they are too many."""
+  most = []
+  for path, leaf in jax.tree_util.tree_leaves_with_path(value):
+    most.append(coding.most(leaf.size, bits))
+    if most[-1] > _LIMIT:
+      remedy = f'a layer may have {_LIMIT} bits to code, at {bits} each'
+      raise invalid(f'coordinates of {tree.path_name(path)}', leaf.size, remedy)
+  return most
+
+
+def encode(codec: Codec, message: Message, envelope: Envelope) -> bytes:
+  """The bytes of one message; empty for a message without coordinates.
+
+  Raises `InputError` for a value that is not finite or not in the codec's
+  alphabet, and for a message that `size` refuses.
+  """
+  value, weight = _host(message)
+  if not jax.tree.leaves(value):
+    return b''
+  _check_size(codec, value)
+  kept = list(zip(jax.tree.leaves(value), jax.tree.leaves(weight)))
+  parts = [v[w] for v, w in kept]
+  coded, body = packing.pack(codec, parts)
+  count = sum(len(p) for p in parts)
+  head = (*_start(codec, coded), *envelope, count, _places(weight))
+  try:
+    checksum = zlib.crc32(body, zlib.crc32(_HEADER.pack(*head, 0)))
+  except struct.error as error:
+    raise invalid('envelope', tuple(envelope), str(error)) from None
+  return _HEADER.pack(*head, checksum) + body
+
+
+def decode(
+  codec: Codec, payload: bytes, like: Message, envelope: Envelope
+) -> Message:
+  """The message that was encoded, zeros where nothing travelled.
+
+  The payload may come from anybody: either `encode` gives these very bytes for
+  the message returned, or they are refused.
+
+  Args:
+    codec: the one it was encoded with.
+    payload: the bytes.
+    like: a message of the expected shapes, dtypes and weights; its values are
+      not read.
+    envelope: the round, way and network that the receiver expects.
+
+  Raises:
+    WireError: damaged, cut, foreign, of the wrong length, for another round,
+      way or network, or not what `encode` makes of any message. Nothing is
+      decoded then.
+  """
+  value, weight = _host(like)
+  if not jax.tree.leaves(value):
+    if payload:
+      raise WireError(f'{len(payload)} bytes where nothing was to travel')
+    return like
+  _check_size(codec, value)
+  kept = jax.tree.leaves(weight)
+  counts = [int(w.sum()) for w in kept]
+  coded = _check(codec, payload, counts, _places(weight), envelope)
+  try:
+    parts = packing.unpack(codec, coded, payload[HEADER_BYTES:], counts)
+  except InputError as error:
+    raise WireError(str(error)) from None
+  leaves = map(_placed, parts, jax.tree.leaves(value), kept)
+  return Message(
+    jax.tree.unflatten(jax.tree.structure(value), leaves), like.weight
+  )
+
+
+def _placed(part: np.ndarray, like: np.ndarray, kept: np.ndarray) -> np.ndarray:
+  """A leaf like another, with the values that travelled in their places."""
+  leaf = np.zeros(like.shape, like.dtype)
+  with np.errstate(all='ignore'):
+    values = part.astype(like.dtype)
+  if not np.array_equal(values, part):
+    raise WireError(f'a value is none of {like.dtype}, as was expected')
+  leaf[kept] = values
+  return leaf
+
+
+def _start(codec: Codec, coded: bool) -> tuple:
+  return (_MAGIC, _VERSION, codec.symbols, coded, codec.stepped)
+
+
+def _fields(payload: bytes) -> tuple:
+  if len(payload) < HEADER_BYTES:
+    raise WireError(
+      f'{len(payload)} bytes are fewer than a header of {HEADER_BYTES}'
+    )
+  fields = _HEADER.unpack_from(payload)
+  if fields[0] != _MAGIC:
+    raise WireError(f'not an hns payload: it starts with {payload[:3]!r}')
+  if fields[1] != _VERSION:
+    raise WireError(f'format version {fields[1]}: this is {_VERSION}')
+  blank = zlib.crc32(_HEADER.pack(*fields[:-1], 0))
+  if zlib.crc32(payload[HEADER_BYTES:], blank) != fields[-1]:
+    raise WireError('checksum does not match: the payload is damaged')
+  return fields
+
+
+def _check(codec, payload, counts, places, envelope) -> bool:
+  """Whether the payload is entropy coded; raises `WireError`."""
+  fields = _fields(payload)
+  coded = bool(fields[3]) and codec.coded
+  names = ('symbols', 'coding', 'steps', *Envelope._fields)
+  names += ('coordinates', 'layers and prune mask')
+  expected = (*_start(codec, coded)[2:], *envelope, sum(counts), places)
+  for name, got, value in zip(names, fields[2:-1], expected):
+    if got != value:
+      raise WireError(f'{name} is {got}, expected {value}')
+  length = HEADER_BYTES + 2 * len(counts) * codec.stepped
+  packed = length + (sum(counts) * codec.bits + 7) // 8
+  least = length + len(counts) if coded else packed
+  if not least <= len(payload) <= packed:
+    raise WireError(f'{len(payload)} bytes, expected {least} to {packed}')
+  return coded
+
+
+def _places(weight: Any) -> int:
+  """Fingerprint of the leaves, by name and shape, and of what travels."""
+  checksum = 0
+  for path, leaf in jax.tree_util.tree_leaves_with_path(weight):
+    about = f'{tree.path_name(path)} {leaf.shape}'.encode()
+    checksum = zlib.crc32(about + np.packbits(leaf).tobytes(), checksum)
+  return checksum
+
+
+def _host(message: Message) -> tuple[Any, Any]:
+  """NumPy values, and for each which coordinates travel (bool)."""
+  value = jax.tree.map(np.asarray, message.value)
+  weight = jax.tree.map(
+    lambda v, w: np.broadcast_to(np.asarray(w) != 0, v.shape),
+    value,
+    message.weight,
+  )
+  return value, weight

@@ -1,0 +1,143 @@
+"""The values that travel, as symbols, and the symbols as bytes and back.
+
+Each leaf of a message comes here as the one-dimensional array of its values
+that travel (`hns.wire`).
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from hns.errors import InputError, invalid
+from hns.wire import coding
+
+
+class Codec(NamedTuple):
+  """The alphabet of a message.
+
+  Attributes:
+    symbols: how many values a coordinate can take; 0 for float32. They are the
+      levels 1 - symbols, 3 - symbols, ..., symbols - 1 times the leaf's step.
+    stepped: whether each leaf has a step of its own, which travels as bfloat16
+      and is such that the leaf's largest value is the last level; otherwise it
+      is 1, and values are integers.
+    coded: whether to try an entropy code.
+  """
+
+  symbols: int
+  stepped: bool = False
+  coded: bool = False
+
+  @property
+  def bits(self) -> int:
+    """Bits of a packed coordinate."""
+    return (self.symbols - 1).bit_length() if self.symbols else 32
+
+
+def check(codec: Codec) -> None:
+  """Raises `InputError` for a codec that no payload can have."""
+  floats = not codec.symbols and not (codec.stepped or codec.coded)
+  if not (floats or 2 <= codec.symbols <= 256):
+    remedy = '2 to 256, or 0 for floats without step and code'
+    raise invalid('symbols', codec.symbols, remedy)
+
+
+def symbols_of(codec: Codec, value: Any, step: Any) -> Any:
+  """Which symbol each value is, uint8; NumPy or JAX."""
+  level = value / step if codec.stepped else value
+  join = np if isinstance(value, np.ndarray) else jnp
+  level = join.round(level).astype(np.int32)
+  return ((level + codec.symbols - 1) // 2).astype(np.uint8)
+
+
+def step_of(codec: Codec, value: Any, weight: Any) -> Any:
+  """What a leaf's levels are multiplied with; its largest level must occur."""
+  if not codec.stepped:
+    return 1
+  join = np if isinstance(value, np.ndarray) else jnp
+  largest = join.max(join.where(weight != 0, abs(value), 0), initial=0)
+  return join.where(largest > 0, largest / np.float32(codec.symbols - 1), 1)
+
+
+def pack(codec: Codec, parts: list[np.ndarray]) -> tuple[bool, bytes]:
+  """Whether an entropy code was shorter, and the bytes after the header."""
+  if not codec.symbols:
+    return False, _floats(np.concatenate(parts)).tobytes()
+  steps, symbols = zip(*(_symbols(codec, part) for part in parts))
+  head = b''
+  if codec.stepped:
+    head = (np.array(steps).view(np.uint32) >> 16).astype('<u2').tobytes()
+  bits, count = codec.bits, sum(map(len, parts))
+  if codec.coded:
+    code = coding.size(coding.counts_of(symbols, bits))
+    if code < -(-count * bits // 8):
+      return True, head + coding.encode(symbols, bits)
+  planes = np.unpackbits(np.concatenate(symbols)[:, None], axis=1)
+  return False, head + np.packbits(planes[:, 8 - bits :]).tobytes()
+
+
+def _floats(values: np.ndarray) -> np.ndarray:
+  with np.errstate(over='ignore'):
+    told = values.astype('<f4')
+  if not np.all(np.isfinite(told) & (told == values)):
+    raise InputError('a value is not a finite float32')
+  return told
+
+
+def _symbols(codec: Codec, part: np.ndarray) -> tuple[np.float32, np.ndarray]:
+  """A leaf's step and symbols; raises `InputError` if they are not its."""
+  with np.errstate(all='ignore'):
+    step = np.float32(step_of(codec, part, np.True_))
+    symbols = symbols_of(codec, part, step)
+    same = np.array_equal(part, _values(codec, symbols, step))
+  # A smaller step is 0 to the devices that flush what is not normal.
+  fine = np.isfinite(step) and step >= np.finfo(np.float32).tiny
+  rounded = codec.stepped and step.view(np.uint32) & 0xFFFF
+  if rounded or not (fine and same and np.all(symbols < codec.symbols)):
+    raise InputError(f'a value is none of {codec}, with step {step}')
+  return step, symbols
+
+
+def unpack(
+  codec: Codec, coded: bool, body: bytes, counts: list[int]
+) -> list[np.ndarray]:
+  """The values of each part: of `counts` values, which `pack` made `body` of.
+
+  Raises `InputError` if `pack` gives these bytes for no such parts.
+  """
+  parts = _read(codec, coded, body, counts)
+  if pack(codec, parts) != (coded, body):
+    raise InputError('these bytes are not how their message is packed')
+  return parts
+
+
+def _read(
+  codec: Codec, coded: bool, body: bytes, counts: list[int]
+) -> list[np.ndarray]:
+  """The values of each leaf that travelled, whatever the bytes mean.
+
+  Raises `InputError` for an entropy code that cannot be read.
+  """
+  ends = np.cumsum(counts)[:-1]
+  if not codec.symbols:
+    return np.split(np.frombuffer(body, '<f4'), ends)
+  steps = np.ones(len(counts), np.float32)
+  if codec.stepped:
+    high = np.frombuffer(body, '<u2', len(counts)).astype(np.uint32)
+    steps, body = (high << 16).view(np.float32), body[2 * len(counts) :]
+  if coded:
+    symbols = coding.read(body, counts, codec.bits)
+  else:
+    bits, flat = codec.bits, np.unpackbits(np.frombuffer(body, np.uint8))
+    joined = np.zeros(sum(counts), np.uint8)
+    for plane in range(bits):
+      joined = 2 * joined + flat[plane : len(joined) * bits : bits]
+    symbols = np.split(joined, ends)
+  with np.errstate(all='ignore'):
+    return [_values(codec, s, step) for s, step in zip(symbols, steps)]
+
+
+def _values(codec: Codec, symbols: np.ndarray, step: np.float32) -> np.ndarray:
+  level = 2 * symbols.astype(np.int16) - np.int16(codec.symbols - 1)
+  return level * step if codec.stepped else level

@@ -1,0 +1,263 @@
+"""A user's own network: what a run can train, and what it says otherwise."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import play, small, small_config
+from flax import nnx
+
+from hns.errors import InputError
+from hns.networks import checks, models, pruning
+from hns.networks.supermask import hide
+from hns.runs import experiment
+
+INPUTS = jnp.zeros((1, 8, 8, 1))
+
+
+class Body(nn.Module):
+  """Layers in one order of the making, which is not that of the data."""
+
+  classes: int = 10
+  kind: str = 'plain'
+
+  @nn.compact
+  def __call__(self, x):
+    x = x.reshape(len(x), -1)
+    last = nn.Dense(self.classes, use_bias=False, name='last')
+    if self.kind == 'made first':
+      last(jnp.zeros((1, 16)))
+    x = getattr(self, '_' + self.kind.split()[0], nn.Dense(16, name='a'))(x)
+    x = last(nn.relu(x)) if self.kind != 'two' else x
+    if self.kind == 'temperature':
+      x = x * self.param('t', nn.initializers.ones, (1,))
+    return x
+
+  def _two(self, x):
+    heads = [nn.Dense(self.classes, name=f'head_{i}')(x) for i in (0, 1)]
+    return heads[0] + heads[1]
+
+
+class Wrapper(nn.Module):
+  net: nn.Module
+
+  @nn.compact
+  def __call__(self, x):
+    return self.net(x)
+
+
+class Twins(nnx.Module):
+  """An NNX module, whose parts a bridge sorts by name."""
+
+  def __init__(self, rngs):
+    self.trunk = nnx.Linear(64, 16, rngs=rngs)
+    self.head = nnx.Linear(16, 10, rngs=rngs)
+
+  def __call__(self, x):
+    return self.head(nnx.relu(self.trunk(x.reshape(len(x), -1))))
+
+
+def params_of(net):
+  return checks.shapes_of(net, INPUTS)['params']
+
+
+@pytest.mark.parametrize(
+  'net,head',
+  [
+    (Body(), 'last'),
+    (Body(kind='made first'), 'last'),
+    (Body(kind='temperature'), 'last'),
+    (Wrapper(Body()), 'net/last'),
+    (nnx.bridge.to_linen(Twins), 'head'),
+    (models.mlp(10), 'Dense_2'),
+    (models.cnn(10), 'Dense_0'),
+  ],
+)
+def test_the_head_is_the_layer_of_the_classes(net, head):
+  checks.check('own', net, INPUTS, 10)
+  assert checks.head_of(params_of(net), 10) == head
+
+
+@pytest.mark.parametrize(
+  'net,chosen,said',
+  [
+    (Body(kind='two'), '', 'it is head_0, head_1; name the one .* head_0, hea'),
+    (Body(classes=16), '', 'it is a, last; name'),
+    (models.mlp(200), '', 'it is Dense_0, Dense_1, Dense_2; name'),
+    (Body(), 'first', "head='first': there is no such layer; .* a, last"),
+    (Body(), 'las', "head='las': there is no such layer"),
+    (Wrapper(Body()), 'net', 'net is the whole network, of which nothing'),
+    (models.Network(10), '', 'Dense_0 is the whole network, of which nothing'),
+  ],
+)
+def test_a_head_that_cannot_be_told_is_an_error(net, chosen, said):
+  classes = getattr(net, 'classes', 10)
+  with pytest.raises(InputError, match=said) as error:
+    checks.head_of(params_of(net), classes, chosen)
+  assert '\n' not in str(error.value)
+
+
+def test_only_methods_with_a_personal_head_ask_for_it(monkeypatch):
+  own = lambda classes: Body(classes, 'two')
+  monkeypatch.setitem(models.MODELS, 'own', own)
+  build = lambda **fields: experiment.build(
+    small_config(model='own', pruning='random', **fields)
+  )
+  assert build(algorithm='fedavg').head is None
+  for algorithm in ('fedper', 'hermes', 'fedmask', 'hidenseek_personal'):
+    with pytest.raises(InputError, match="head='': of the layers"):
+      build(algorithm=algorithm)
+  with pytest.raises(InputError, match="head='x': there is no such layer"):
+    build(algorithm='fedavg', head='x')
+
+
+@pytest.mark.parametrize('head,stays', [('', 'head'), ('trunk', 'trunk')])
+def test_the_head_of_a_bridged_module_stays_at_home(monkeypatch, head, stays):
+  own = lambda classes: nnx.bridge.to_linen(Twins)
+  monkeypatch.setitem(models.MODELS, 'own', own)
+  config = small_config(model='own', algorithm='fedper', head=head)
+  built = experiment.build(config)
+  other = {'head': 'trunk', 'trunk': 'head'}[stays]
+  shared = built.birth.shared.values
+  assert shared[stays]['kernel'] is None
+  assert shared[other]['kernel'] is not None
+  assert built.head == stays
+
+
+class Block(nn.Module):
+  """A network of one kind of module; images in, ten logits out."""
+
+  kind: str
+
+  @nn.compact
+  def __call__(self, x):
+    kind, dense = self.kind, lambda n: nn.Dense(n, use_bias=False)
+    if kind == 'embed':
+      x = nn.Embed(8, 4)(x[..., 0].reshape(len(x), -1).astype(int) % 8)
+    x = x.reshape(len(x), -1)
+    if kind == 'shortcut':
+      y = dense(16)(x)
+      x = y + nn.relu(dense(16)(y))
+    elif kind == 'batchnorm':
+      x = nn.BatchNorm(use_running_average=True)(dense(16)(x))
+    elif kind == 'dropout':
+      x = nn.Dropout(0.5, deterministic=False)(dense(16)(x))
+    elif kind == 'noise':
+      x = dense(16)(x)
+      x += jax.random.normal(self.make_rng('noise'), x.shape)
+    elif kind == 'attention':
+      x = nn.MultiHeadDotProductAttention(2)(x.reshape(len(x), 16, 4))
+    elif kind == 'lstm':
+      x = nn.RNN(nn.OptimizedLSTMCell(16))(x.reshape(len(x), 16, 4))
+    elif kind == 'tied':
+      layer = dense(64)
+      x = layer(nn.relu(layer(x)))
+    elif kind == 'gelu':
+      x = nn.gelu(dense(16)(x))
+    elif kind == 'bias':
+      x = nn.Dense(16, bias_init=nn.initializers.ones)(x)
+    elif kind == 'own norm':
+      x = dense(16)(x)
+      x = x / jnp.sqrt(jnp.mean(x**2, -1, keepdims=True))
+    elif kind in ('layernorm', 'groupnorm', 'instancenorm'):
+      norm = dict(
+        layernorm=nn.LayerNorm,
+        groupnorm=lambda: nn.GroupNorm(2),
+        instancenorm=nn.InstanceNorm,
+      )
+      x = norm[kind]()(dense(16)(x)[:, None, None, :])
+    return dense(10)(nn.relu(x).reshape(len(x), -1))
+
+
+@pytest.mark.parametrize(
+  'kind,layer',
+  [
+    ('shortcut', 'Dense_1/kernel'),
+    ('embed', 'Embed_0/embedding'),
+    ('attention', r'MultiHeadDotProductAttention_0/\w+/kernel'),
+    ('lstm', r'\w*LSTMCell_0/\w+/kernel'),
+    ('tied', 'Dense_0/kernel'),
+    ('gelu', 'Dense_0/kernel'),
+    ('bias', 'Dense_0/kernel'),
+    ('own norm', 'Dense_0/kernel'),
+  ],
+)
+def test_saliency_that_would_be_wrong_is_refused_by_name(kind, layer):
+  """Alone, and inside a trace; other scores prune all the same."""
+  net = Block(kind)
+  said = f"pruning='synflow': {layer} is in no plain chain"
+  with pytest.raises(InputError, match=said):
+    pruning.check_chain(net, INPUTS)
+  variables = hide(net.init(jax.random.key(0), INPUTS)['params'])
+  total = sum(w.size for w in jax.tree.leaves(variables['weights']))
+  given = variables, INPUTS, pruning.schedule(total, 0.5, 2)
+  prune = lambda score: jax.jit(
+    lambda key: pruning.prune(key, pruning.SCORES[score], net, *given)
+  )(jax.random.key(1))
+  with pytest.raises(InputError, match=said):
+    prune('synflow')
+  for score in ('magnitude', 'random'):
+    kept = sum(int(np.sum(m)) for m in jax.tree.leaves(prune(score)))
+    assert kept == round(total * 0.5)
+
+
+@pytest.mark.parametrize('kind', ['layernorm', 'groupnorm', 'instancenorm'])
+def test_norms_of_flax_are_no_hindrance(kind):
+  pruning.check_chain(Block(kind), INPUTS)
+  pruning.check_chain(nnx.bridge.to_linen(Twins), INPUTS)
+
+
+@pytest.mark.parametrize(
+  'net,said',
+  [
+    (Block('batchnorm'), 'BatchNorm_0 has batch_stats, and only params'),
+    (
+      Block('dropout'),
+      'Dropout_0 needs PRNG for "dropout": a model that draws',
+    ),
+    (Block('noise'), 'Block needs PRNG for "noise"|needs PRNG'),
+    (Twins(nnx.Rngs(0)), 'is a Twins, not a Linen module; wrap a Flax NNX'),
+    (lambda x: x, 'is a function, not a Linen module'),
+    (
+      Body(classes=9),
+      r'logits \[1, 10\] for one example, not \[1, 9\]',
+    ),
+    (nn.Dense(10), r'must give logits \[1, 10\] .* not \[1, 8, 8, 10\]'),
+    (nn.Sequential([jnp.ravel]), 'has no parameters: nothing can be trained'),
+    (models.lenet(10), 'examples of shape .* do not fit: .* choose mlp or cnn'),
+  ],
+)
+def test_what_a_run_cannot_train_is_one_line(net, said):
+  with pytest.raises(InputError, match=f"model='own': .*({said})") as error:
+    checks.check('own', net, INPUTS, 10)
+  assert '\n' not in str(error.value)
+
+
+def test_an_error_of_the_models_own_code_is_the_users_to_see():
+  class Broken(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      return nn.Dense(10)(x @ jnp.ones((3, 3)))
+
+  with pytest.raises(TypeError, match='dot_general'):
+    checks.check('own', Broken(), INPUTS, 10)
+
+
+def test_no_batch_is_larger_than_the_largest_client():
+  """Batches beyond that were padding: the numbers stay."""
+  asked, fits = (small(batch_size=n, algorithm='fedavg') for n in (10**6, 30))
+  assert asked.engine.plan == fits.engine.plan
+  assert asked.engine.plan.batch_size == 30
+  a, b = (play(e).state.shared.values for e in (asked, fits))
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize('field', ['local_epochs', 'local_steps'])
+def test_steps_that_would_overflow_are_refused_by_name(field):
+  """What a client has is known only once the data are shared out."""
+  everything = dict(partition='iid', examples_per_client=0, num_clients=1)
+  fields = dict(everything, cohort=1, batch_size=1347)
+  said = f'{field}=2000000: a client of 1082 examples can take at most 1984735'
+  with pytest.raises(InputError, match=said):
+    experiment.build(small_config(**fields, **{field: 2_000_000}))
