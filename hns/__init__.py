@@ -16,6 +16,32 @@ What is here; each imports only from itself and from what stands above it:
   runs/       a config to a run: loop, folder, checkpoints, sweeps, devices
   export.py   a trained model as a file
   main.py     the command line
+
+For a notebook or a script, from here, each imported when it is asked for:
+`base_config(**fields)`, `build(config)`, `run(config, folder)`, and the dicts
+of names that a config may use: `METHODS`, `MODELS`, `SCORES`, `DATASETS`,
+`PARTITIONS`.
 """
 
+import importlib
+from typing import Any
+
 __version__ = '0.4.0'
+
+_FRONT = {
+  'base_config': ('config', 'base'),
+  'build': ('runs.experiment', 'build'),
+  'run': ('runs.experiment', 'run'),
+  'METHODS': ('methods.recipes', 'RECIPES'),
+  'MODELS': ('networks.models', 'MODELS'),
+  'SCORES': ('networks.pruning', 'SCORES'),
+  'DATASETS': ('data', 'SOURCES'),
+  'PARTITIONS': ('data.partition', 'PARTITIONS'),
+}
+
+
+def __getattr__(name: str) -> Any:
+  if name not in _FRONT:
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  module, attribute = _FRONT[name]
+  return getattr(importlib.import_module(f'{__name__}.{module}'), attribute)

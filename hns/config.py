@@ -9,7 +9,7 @@ import ml_collections
 
 from hns.data.partition import PARTITIONS
 from hns.errors import InputError, shown
-from hns.methods.algorithms import GATES, OPTIMIZERS, RECIPES, UPLOADS
+from hns.methods.recipes import GATES, OPTIMIZERS, RECIPES, UPLOADS
 from hns.networks.models import MODELS
 from hns.networks.pruning import SCORES
 from hns.values import TABLE, fit, leaves

@@ -36,9 +36,9 @@ from hns import data, durable, tree
 from hns.engine import evaluation, rounds
 from hns.engine.training import correct
 from hns.errors import InputError, invalid, shown
-from hns.methods.algorithms import RECIPES
+from hns.methods.recipes import RECIPES
 from hns.networks import compact, models
-from hns.networks.supermask import seek
+from hns.networks.supermask import to_params
 from hns.report import files
 from hns.runs import (
   commandline,
@@ -101,7 +101,7 @@ def arrays(folder: Folder, client: int | None) -> dict[str, np.ndarray]:
   """
   config, run, about = _opened(folder, client)
   variables = _variables(config, run, about, folder, client)
-  params = seek(variables)['params']
+  params = to_params(variables)['params']
   whole = _whole(config, run, params, _logits(run, variables))
   if 'scale' in whole:
     remedy = 'is also the name of the scale of pictures: rename the parameter'
@@ -165,22 +165,22 @@ def _check_names(about: dict[str, Any]) -> None:
 
 def _variables(config, run, about, folder, client) -> dict[str, Any]:
   """The model that a client has after training, or with None the global one."""
-  engine, key, birth, federation, *_ = run
-  if about.get('frozen') != tree.checksum(birth.fixed):
+  round_config, key, initial, federation, *_ = run
+  if about.get('frozen') != tree.checksum(initial.frozen):
     remedy = 'other weights are drawn here: export it where it was trained'
     raise invalid('run', str(folder), remedy)
   progress = loop.begin(run)
   state, store, *_ = workdir.load(pathlib.Path(folder), progress, config.rounds)
-  opening = rounds.open_round(engine, key, birth, federation, state)
+  context = rounds.begin_round(round_config, key, initial, federation, state)
   if client is None:
-    return evaluation.global_model(engine, opening)
-  own = store.held.get(client, birth.own)
-  return evaluation.personal_model(engine, opening, client, own)
+    return evaluation.global_model(round_config, context)
+  client_state = store.held.get(client, initial.client_state)
+  return evaluation.personal_model(round_config, context, client, client_state)
 
 
 def _logits(run, variables) -> int:
   picture = jnp.zeros((1, *run.federation.examples.images.shape[1:]))
-  return jax.eval_shape(run.engine.apply, variables, picture).shape[-1]
+  return jax.eval_shape(run.round_config.apply, variables, picture).shape[-1]
 
 
 def _whole(config, run, params, classes: int) -> dict[str, Any]:
@@ -205,7 +205,7 @@ def _places(config, net, inputs) -> dict[str, np.ndarray]:
   # A network that knows its widths is taken for one that was cut already.
   widths = (*(c[0] for c in net.convs), *net.dense)
   whole = net.clone(full=widths)
-  born = drawing.conceive(config, whole, inputs, net.classes).birth
+  born = drawing.initialize(config, whole, inputs, net.classes).initial
   masks = {(k, 'kernel'): m for k, m in compact.masks_of(born).items()}
   places = {k: np.arange(m.size).reshape(m.shape) for k, m in masks.items()}
   held = {'mask': unflatten_dict(masks), 'place': unflatten_dict(places)}

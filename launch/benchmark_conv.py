@@ -19,7 +19,7 @@ from absl import app, flags
 from engine import workloads
 
 from hns.networks import models
-from hns.networks.supermask import Supermask, hide, signs_of
+from hns.networks.supermask import Supermask, signs_of, to_masked
 
 _CLIENTS = flags.DEFINE_integer('clients', 10, 'Clients side by side.')
 _BATCH = flags.DEFINE_integer('batch_size', 20, 'Examples a step.')
@@ -27,11 +27,11 @@ _STEPS = flags.DEFINE_integer('steps', 3, 'Steps a client.')
 _REPEATS = flags.DEFINE_integer('repeats', 3, 'Interleaved repeats.')
 
 
-def client(net, fixed, scores, images, labels):
+def client(net, frozen, scores, images, labels):
   """A few steps of SGD on one client's scores: images [steps, b, h, w, c]."""
 
   def loss(scores, x, y):
-    logits = Supermask(net).apply(fixed | {'signs': signs_of(scores)}, x)
+    logits = Supermask(net).apply(frozen | {'signs': signs_of(scores)}, x)
     return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
   def step(scores, batch):
@@ -41,13 +41,13 @@ def client(net, fixed, scores, images, labels):
   return jax.lax.scan(step, scores, (images, labels))[0]
 
 
-def vmapped(net, fixed, scores, images, labels):
-  run = functools.partial(client, net, fixed)
+def vmapped(net, frozen, scores, images, labels):
+  run = functools.partial(client, net, frozen)
   return jax.vmap(run)(scores, images, labels)
 
 
-def scanned(net, fixed, scores, images, labels):
-  run = functools.partial(client, net, fixed)
+def scanned(net, frozen, scores, images, labels):
+  run = functools.partial(client, net, frozen)
   return jax.lax.map(lambda args: run(*args), (scores, images, labels))
 
 
@@ -62,7 +62,7 @@ def main(argv):
   scores = jax.tree.map(
     lambda w: 0.01 * jax.random.normal(keys[3], (count, *w.shape)), params
   )
-  args = (hide(params), scores, images, labels)
+  args = (to_masked(params), scores, images, labels)
   contenders = {
     'vmap, plain nn.Conv': (vmapped, workloads.PlainNetwork(convs=True)),
     'scan, plain nn.Conv': (scanned, workloads.PlainNetwork(convs=True)),

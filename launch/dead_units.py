@@ -18,7 +18,7 @@ from absl import app, flags
 from hns import tree
 from hns.errors import InputError
 from hns.networks import models, pruning
-from hns.networks.supermask import Supermask, hide, seek
+from hns.networks.supermask import Supermask, to_masked, to_params
 
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'Seeds 0, 1, ... of each row.')
 _CASES = [(name, (28, 28, 1)) for name in ('mlp', 'cnn', 'lenet')]
@@ -29,7 +29,7 @@ _ROW = '{:6} {:12} {:>7}  {:35} {:>6} {:>6}'
 def prune(net, inputs, density, seed):
   """The variables with which a run of that seed begins."""
   weights_key, birth_key, _ = jax.random.split(jax.random.key(seed), 3)
-  variables = hide(jax.jit(net.init)(weights_key, inputs)['params'])
+  variables = to_masked(jax.jit(net.init)(weights_key, inputs)['params'])
   keep = pruning.schedule(tree.flatten(variables['mask']).size, density, 100)
   key = jax.random.split(birth_key)[0]
   mask = pruning.prune(key, pruning.synflow, net, variables, inputs, keep)
@@ -57,7 +57,7 @@ def trim(masks):
 
 def work(net, variables, inputs, masks):
   """Multiply-adds of one image over arrays without rows and columns of 0."""
-  run = lambda v: net.apply(seek(v), inputs, capture_intermediates=True)[1]
+  run = lambda v: net.apply(to_params(v), inputs, capture_intermediates=True)[1]
   seen = jax.eval_shape(run, variables)['intermediates']
   total = 0
   for name, m in zip(sorted(variables['weights']), masks):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from hns import config as configs
-from hns.engine import client, own, rounds
+from hns.engine import client, client_store, rounds
 from hns.networks import models
 from hns.runs import experiment
 
@@ -73,16 +73,16 @@ def _built(fields: str, precision: bool) -> experiment.Experiment:
 
 
 @functools.cache
-def compiled(function, engine):
+def compiled(function, round_config):
   """A function of the engine as one program, once for all tests."""
-  return jax.jit(functools.partial(function, engine))
+  return jax.jit(functools.partial(function, round_config))
 
 
 class Played(NamedTuple):
   """After some rounds: the state, what all clients keep, the last report."""
 
   state: client.State
-  own: Any
+  client_state: Any
   report: Any
   ids: Any
 
@@ -94,33 +94,33 @@ def clients(experiment):
 
 def play(experiment, number=1, **changes) -> Played:
   """Plays rounds, with fields of the engine changed."""
-  engine = experiment.engine._replace(**changes)
-  _, key, birth, federation, *_ = experiment
-  step = compiled(rounds.run_round, engine)
-  store = own.create(birth.own)
-  state, report, ids = rounds.begin(birth), None, None
+  round_config = experiment.round_config._replace(**changes)
+  _, key, initial, federation, *_ = experiment
+  step = compiled(rounds.run_round, round_config)
+  store = client_store.create(initial.client_state)
+  state, report, ids = rounds.begin(initial), None, None
   for _ in range(number):
-    ids = compiled(rounds.cohort, engine)(key, federation, state.round)
-    held = own.fetch(store, ids)
-    state, held, report = step(key, birth, federation, state, ids, held)
-    own.keep(store, ids, held)
-  everyone = own.fetch(store, np.arange(clients(experiment)))
+    ids = compiled(rounds.cohort, round_config)(key, federation, state.round)
+    held = client_store.fetch(store, ids)
+    state, held, report = step(key, initial, federation, state, ids, held)
+    client_store.keep(store, ids, held)
+  everyone = client_store.fetch(store, np.arange(clients(experiment)))
   return Played(state, everyone, report, ids)
 
 
 def opened(experiment, state=None, number=None):
   """An opening of a round, its cohort, and what these keep at birth."""
-  engine, key, birth, federation, *_ = experiment
-  state = rounds.begin(birth) if state is None else state
+  round_config, key, initial, federation, *_ = experiment
+  state = rounds.begin(initial) if state is None else state
   if number is not None:
     state = state._replace(round=jnp.int32(number))
-  open_round = compiled(rounds.open_round, engine)
-  opening = open_round(key, birth, federation, state)
-  ids = compiled(rounds.cohort, engine)(key, federation, state.round)
+  begin_round = compiled(rounds.begin_round, round_config)
+  context = begin_round(key, initial, federation, state)
+  ids = compiled(rounds.cohort, round_config)(key, federation, state.round)
   return (
-    opening,
+    context,
     ids,
-    own.fetch(own.create(birth.own), ids),
+    client_store.fetch(client_store.create(initial.client_state), ids),
   )
 
 

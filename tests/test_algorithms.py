@@ -9,9 +9,9 @@ import pytest
 from conftest import clients, compiled, play, small
 
 from hns import tree
-from hns.engine import metrics, own, parallel, rounds
+from hns.engine import client_store, metrics, parallel, rounds
 from hns.methods import wrappers
-from hns.methods.algorithms import RECIPES
+from hns.methods.recipes import RECIPES
 from hns.runs import checkpoint
 
 
@@ -37,7 +37,8 @@ def test_contract(name):
   alone, chunked = (play(experiment, held='test', width=w) for w in (1, 2))
   chex.assert_trees_all_equal_shapes_and_dtypes(alone[:2], first[:2])
   start, a, b = (
-    tree.flatten((p.state.shared, p.own)) for p in (first, alone, chunked)
+    tree.flatten((p.state.server_state, p.client_state))
+    for p in (first, alone, chunked)
   )
   # Rounding flips a sign whose score is nearly 0, and changes a float.
   assert np.mean(~np.isclose(a, b, atol=1e-4)) < 2e-3
@@ -52,20 +53,20 @@ def test_contract(name):
 
 def test_nothing_personal_is_the_base():
   experiment = small(algorithm='fedavg')
-  base = experiment.engine.method
-  none = wrappers.personal(base, lambda path, leaf: False)
-  birth = none.init(None, experiment.birth.shared.values)
+  base = experiment.round_config.method
+  none = wrappers.keep_local(base, lambda path, leaf: False)
+  initial = none.init(None, experiment.initial.server_state.values)
   a = play(experiment, 2)
-  b = play(experiment._replace(birth=birth), 2, method=none)
-  chex.assert_trees_all_equal(a.state.shared, b.state.shared)
+  b = play(experiment._replace(initial=initial), 2, method=none)
+  chex.assert_trees_all_equal(a.state.server_state, b.state.server_state)
   np.testing.assert_array_equal(a.report.uplink, b.report.uplink)
 
 
 def test_everything_personal_is_local():
   """No client learns of another: alone in a federation it ends the same."""
   experiment = small(algorithm='local', cohort=6)
-  state, own, report, _ = play(experiment, 2)
-  assert not jax.tree.leaves(state.shared)
+  state, client_state, report, _ = play(experiment, 2)
+  assert not jax.tree.leaves(state.server_state)
   assert not np.any(report.uplink) and not np.any(report.downlink)
   sizes = experiment.federation.train.size
   alone = experiment._replace(
@@ -78,45 +79,51 @@ def test_everything_personal_is_local():
   lonely = play(alone, 2)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a[2], b[2], atol=1e-6),
-    own,
-    lonely.own,
+    client_state,
+    lonely.client_state,
   )
-  assert np.any(tree.flatten(own) != tree.flatten(lonely.own))
+  assert np.any(tree.flatten(client_state) != tree.flatten(lonely.client_state))
 
 
 @pytest.mark.parametrize('name', ['fedavg', 'hidenseek'])
 def test_a_personal_head_stays_at_home(name):
   """FedPer, over float weights and over signs."""
   experiment = small(algorithm=name, density=1.0)
-  base = experiment.engine.method
-  head = wrappers.personal(base, lambda path, leaf: path.startswith('Dense_1'))
+  base = experiment.round_config.method
+  head = wrappers.keep_local(
+    base, lambda path, leaf: path.startswith('Dense_1')
+  )
   params = jax.tree.map(
     jnp.array,
-    experiment.birth.fixed['weights']
+    experiment.initial.frozen['weights']
     if name == 'hidenseek'
-    else experiment.birth.shared.values,
+    else experiment.initial.server_state.values,
   )
-  birth = head.init(jax.random.key(5), params)
-  state, own, report, _ = play(experiment._replace(birth=birth), 2, method=head)
+  initial = head.init(jax.random.key(5), params)
+  state, client_state, report, _ = play(
+    experiment._replace(initial=initial), 2, method=head
+  )
   whole = play(experiment).report
-  assert 'Dense_1' not in str(jax.tree_util.tree_leaves_with_path(state.shared))
+  assert 'Dense_1' not in str(
+    jax.tree_util.tree_leaves_with_path(state.server_state)
+  )
   assert report.uploaded[0] < whole.uploaded[0]
-  heads = jax.tree.leaves(own[1])[0]
+  heads = jax.tree.leaves(client_state[1])[0]
   trained = [np.any(heads[k] != heads[-1]) for k in range(5)]
   assert any(trained)
 
 
 def test_fresh_dispersion_is_shared_by_clients_and_new_each_round():
   experiment = small()
-  method, (_, key, birth, *_) = experiment.engine.method, experiment
-  message = method.download(key, birth.fixed, birth.shared)
+  method, (_, key, initial, *_) = experiment.round_config.method, experiment
+  message = method.download(key, initial.frozen, initial.server_state)
   starts = [
-    tree.flatten(method.join(k, birth.fixed, message, ()))
+    tree.flatten(method.client_init(k, initial.frozen, message, ()))
     for k in (key, key, jax.random.key(9))
   ]
   np.testing.assert_array_equal(starts[0], starts[1])
   assert np.mean(starts[0] == starts[2]) < 0.9
-  kept = np.asarray(tree.flatten(birth.fixed['mask']))
+  kept = np.asarray(tree.flatten(initial.frozen['mask']))
   assert not np.any(starts[0][~kept]) and np.all(starts[0][kept] != 0)
   votes = tree.flatten(message.value)
   np.testing.assert_array_equal(starts[0][kept] < 0, votes[kept] < 0)
@@ -124,7 +131,7 @@ def test_fresh_dispersion_is_shared_by_clients_and_new_each_round():
 
 def test_the_network_is_redrawn_from_seed_and_density():
   """What a header carries is enough: weights and mask are equal bit for bit."""
-  a, b, c = (small(seed=s).birth.fixed for s in (3, 3, 4))
+  a, b, c = (small(seed=s).initial.frozen for s in (3, 3, 4))
   chex.assert_trees_all_equal(a, b)
   assert np.any(tree.flatten(a['mask']) != tree.flatten(c['mask']))
 
@@ -141,14 +148,14 @@ def test_a_personal_method_prepares_as_its_base():
   experiment = small(algorithm='fedavg')
   seen = []
 
-  def prepare(key, fixed, message, own, score):
-    seen.append((fixed, set(message.value), own))
-    return own
+  def prepare(key, frozen, message, client_state, score):
+    seen.append((frozen, set(message.value), client_state))
+    return client_state
 
-  base = experiment.engine.method._replace(prepare=prepare)
-  head = wrappers.personal(base, lambda path, leaf: 'Dense_1' in path)
-  birth = head.init(jax.random.key(0), experiment.birth.shared.values)
-  play(experiment._replace(birth=birth), method=head)
+  base = experiment.round_config.method._replace(before_training=prepare)
+  head = wrappers.keep_local(base, lambda path, leaf: 'Dense_1' in path)
+  initial = head.init(jax.random.key(0), experiment.initial.server_state.values)
+  play(experiment._replace(initial=initial), method=head)
   assert seen[0] == ((), {'Dense_0', 'Dense_1'}, ())
 
 
@@ -166,26 +173,30 @@ def play_changed(experiment, width, change):
 
   Returns what server and clients have at the end, and all reports.
   """
-  engine = experiment.engine._replace(held='test', width=width)
-  step = compiled(rounds.run_round, engine)
-  state, store, told = rounds.begin(experiment.birth), store_of(experiment), []
+  round_config = experiment.round_config._replace(held='test', width=width)
+  step = compiled(rounds.run_round, round_config)
+  state, store, told = (
+    rounds.begin(experiment.initial),
+    store_of(experiment),
+    [],
+  )
   for number in range(4):
     ids, seen = change(number, cohort(experiment, number))
-    held = own.fetch(store, ids)
-    _, key, birth, federation, *_ = seen
-    state, held, report = step(key, birth, federation, state, ids, held)
-    own.keep(store, ids, held)
+    held = client_store.fetch(store, ids)
+    _, key, initial, federation, *_ = seen
+    state, held, report = step(key, initial, federation, state, ids, held)
+    client_store.keep(store, ids, held)
     told.append(jax.device_get(report))
   everyone = np.arange(clients(experiment))
-  return (state, own.fetch(store, everyone)), told
+  return (state, client_store.fetch(store, everyone)), told
 
 
 def store_of(experiment):
-  return own.create(experiment.birth.own)
+  return client_store.create(experiment.initial.client_state)
 
 
 def cohort(experiment, number):
-  draw = compiled(rounds.cohort, experiment.engine)
+  draw = compiled(rounds.cohort, experiment.round_config)
   key, federation = experiment.key, experiment.federation
   return np.array(draw(key, federation, jnp.int32(number)))
 
@@ -256,9 +267,11 @@ def test_finite_updates_whose_mean_is_not_are_rejected():
 
   experiment = small(algorithm='fedavg')
   huge = optax.GradientTransformation(lambda params: (), update)
-  method = experiment.engine.method._replace(optimizer=huge)
+  method = experiment.round_config.method._replace(optimizer=huge)
   before, after = (play(experiment, n, method=method) for n in (0, 1))
-  chex.assert_trees_all_equal(after.state.shared, before.state.shared)
+  chex.assert_trees_all_equal(
+    after.state.server_state, before.state.server_state
+  )
   assert np.all(after.report.rejected)
 
 
@@ -288,7 +301,9 @@ def test_a_client_that_learns_nothing_has_diverged(rate, diverged):
 
 def test_what_a_row_and_the_held_models_are_told_of_rejected_clients():
   zeros = np.zeros(4, np.int32)
-  report = rounds.Report(**dict.fromkeys(rounds.Report._fields, zeros))
+  report = rounds.RoundMetrics(
+    **dict.fromkeys(rounds.RoundMetrics._fields, zeros)
+  )
   report = report._replace(
     train_loss=np.float32(1),
     flip_rate=np.float32(0),

@@ -11,7 +11,7 @@ import pytest
 
 from hns import config as configs
 from hns import durable, tree
-from hns.engine import own
+from hns.engine import client_store
 from hns.engine.client import State
 from hns.engine.metrics import Tally
 from hns.errors import InputError
@@ -26,12 +26,14 @@ def progress(number):
   nobody = np.full(9, -1, np.int32)
   state = State(np.int32(0), {'w': np.zeros(999)})
   like = Progress(state, {}, Tally(), nobody)
-  store = own.create({'a': np.zeros(3, np.int8), 'b': np.zeros((), bool)})
+  store = client_store.create(
+    {'a': np.zeros(3, np.int8), 'b': np.zeros((), bool)}
+  )
   held = {'a': np.full((2, 3), number, np.int8), 'b': np.array([True, False])}
-  own.keep(store, np.array([7, 2]), held)
+  client_store.keep(store, np.array([7, 2]), held)
   state = State(np.int32(number), {'w': np.full(999, number / 7)})
   tally = Tally(rounds=1, uplink=2**40 + number, train_loss=1 / 3)
-  return like._replace(store=own.create(store.birth)), Progress(
+  return like._replace(store=client_store.create(store.initial)), Progress(
     state, store, tally, np.arange(9, dtype=np.int32) - number
   )
 
@@ -88,14 +90,14 @@ def test_leaves_of_every_kind_are_read_as_they_were(tmp_path):
   [
     ({'w': np.zeros(998)}, r"\['w'\] is float64\[999\]"),
     ({'w': np.zeros(999, np.int8)}, r"\['w'\] is float64\[999\]"),
-    ({'v': np.zeros(999)}, r"\.state\.shared\['v'\] is not in both"),
-    ({}, r"\.state\.shared\['w'\] is not in both"),
+    ({'v': np.zeros(999)}, r"\.state\.server_state\['v'\] is not in both"),
+    ({}, r"\.state\.server_state\['w'\] is not in both"),
   ],
 )
 def test_arrays_of_another_run_are_one_line(tmp_path, shared, said):
   like, given = progress(1)
   checkpoint.write(tmp_path, ABOUT, given)
-  other = like._replace(state=like.state._replace(shared=shared))
+  other = like._replace(state=like.state._replace(server_state=shared))
   with pytest.raises(InputError, match=f'holds other arrays .*{said}') as error:
     checkpoint.restore(tmp_path, other)
   assert '\n' not in str(error.value)
@@ -155,9 +157,9 @@ def test_checkpoints_are_as_seldom_as_asked_and_of_their_moment(tmp_path):
     assert checkpoint.numbers(tmp_path) == [2]
   like, given = progress(3)
   taken = checkpoint.snapshot(given)
-  given.state.shared['w'][:] = 0
+  given.state.server_state['w'][:] = 0
   given.held[:] = 0
-  own.keep(
+  client_store.keep(
     given.store, np.array([2]), {'a': np.ones((1, 3)), 'b': np.ones(1, bool)}
   )
   chex.assert_trees_all_equal(taken, progress(3)[1])

@@ -10,7 +10,7 @@ from flax import nnx
 
 from hns.errors import InputError
 from hns.networks import checks, models, pruning
-from hns.networks.supermask import hide
+from hns.networks.supermask import to_masked
 from hns.runs import experiment
 
 INPUTS = jnp.zeros((1, 8, 8, 1))
@@ -99,8 +99,8 @@ def test_a_head_that_cannot_be_told_is_an_error(net, chosen, said):
 
 
 def test_only_methods_with_a_personal_head_ask_for_it(monkeypatch):
-  own = lambda classes: Body(classes, 'two')
-  monkeypatch.setitem(models.MODELS, 'own', own)
+  client_state = lambda classes: Body(classes, 'two')
+  monkeypatch.setitem(models.MODELS, 'own', client_state)
   build = lambda **fields: experiment.build(
     small_config(model='own', pruning='random', **fields)
   )
@@ -114,12 +114,12 @@ def test_only_methods_with_a_personal_head_ask_for_it(monkeypatch):
 
 @pytest.mark.parametrize('head,stays', [('', 'head'), ('trunk', 'trunk')])
 def test_the_head_of_a_bridged_module_stays_at_home(monkeypatch, head, stays):
-  own = lambda classes: nnx.bridge.to_linen(Twins)
-  monkeypatch.setitem(models.MODELS, 'own', own)
+  client_state = lambda classes: nnx.bridge.to_linen(Twins)
+  monkeypatch.setitem(models.MODELS, 'own', client_state)
   config = small_config(model='own', algorithm='fedper', head=head)
   built = experiment.build(config)
   other = {'head': 'trunk', 'trunk': 'head'}[stays]
-  shared = built.birth.shared.values
+  shared = built.initial.server_state.values
   assert shared[stays]['kernel'] is None
   assert shared[other]['kernel'] is not None
   assert built.head == stays
@@ -189,7 +189,7 @@ def test_saliency_that_would_be_wrong_is_refused_by_name(kind, layer):
   said = f"pruning='synflow': {layer} is in no plain chain"
   with pytest.raises(InputError, match=said):
     pruning.check_chain(net, INPUTS)
-  variables = hide(net.init(jax.random.key(0), INPUTS)['params'])
+  variables = to_masked(net.init(jax.random.key(0), INPUTS)['params'])
   total = sum(w.size for w in jax.tree.leaves(variables['weights']))
   given = variables, INPUTS, pruning.schedule(total, 0.5, 2)
   prune = lambda score: jax.jit(
@@ -247,9 +247,9 @@ def test_an_error_of_the_models_own_code_is_the_users_to_see():
 def test_no_batch_is_larger_than_the_largest_client():
   """Batches beyond that were padding: the numbers stay."""
   asked, fits = (small(batch_size=n, algorithm='fedavg') for n in (10**6, 30))
-  assert asked.engine.plan == fits.engine.plan
-  assert asked.engine.plan.batch_size == 30
-  a, b = (play(e).state.shared.values for e in (asked, fits))
+  assert asked.round_config.plan == fits.round_config.plan
+  assert asked.round_config.plan.batch_size == 30
+  a, b = (play(e).state.server_state.values for e in (asked, fits))
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 

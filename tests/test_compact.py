@@ -8,18 +8,18 @@ import pytest
 
 from hns import tree
 from hns.networks import compact, models, pruning
-from hns.networks.supermask import Supermask, hide
+from hns.networks.supermask import Supermask, to_masked
 
 
 def pruned(name, density, image=(28, 28, 1)):
   """A network, and its frozen weights and mask after pruning."""
   net, inputs = models.create(name, 10), jnp.zeros((1, *image))
-  fixed = hide(net.init(jax.random.key(0), inputs)['params'])
-  total = tree.flatten(fixed['weights']).size
+  frozen = to_masked(net.init(jax.random.key(0), inputs)['params'])
+  total = tree.flatten(frozen['weights']).size
   keep = pruning.schedule(total, density, 20)
   score = pruning.SCORES['synflow']
-  mask = pruning.prune(jax.random.key(1), score, net, fixed, inputs, keep)
-  return net, fixed | {'mask': mask}
+  mask = pruning.prune(jax.random.key(1), score, net, frozen, inputs, keep)
+  return net, frozen | {'mask': mask}
 
 
 def signs(weights, seed=2):
@@ -33,8 +33,8 @@ def signs(weights, seed=2):
   ('name', 'density'), [('mlp', 0.1), ('cnn', 0.1), ('lenet', 0.05)]
 )
 def test_a_compact_network_predicts_the_same(name, density):
-  net, fixed = pruned(name, density)
-  whole = {'fixed': fixed | {'signs': signs(fixed['weights'])}}
+  net, frozen = pruned(name, density)
+  whole = {'fixed': frozen | {'signs': signs(frozen['weights'])}}
   small, cut = compact.compact(net, whole)
   images = jax.random.normal(jax.random.key(3), (5, 28, 28, 1))
   expected = Supermask(net).apply(whole['fixed'], images)
@@ -49,8 +49,8 @@ def test_a_compact_network_predicts_the_same(name, density):
 
 
 def test_every_unit_left_lives_or_fills_up():
-  net, fixed = pruned('mlp', 0.1)
-  small, cut = compact.compact(net, {'fixed': fixed})
+  net, frozen = pruned('mlp', 0.1)
+  small, cut = compact.compact(net, {'fixed': frozen})
   assert small.dense[0] % 16 == 0 and small.dense[0] < 200
   assert small.full == (200, 200)
   reached = np.asarray(cut['fixed']['mask']['Dense_0']['kernel']).any(0)
@@ -58,11 +58,11 @@ def test_every_unit_left_lives_or_fills_up():
 
 
 def test_nothing_dead_and_nothing_masked_stay():
-  net, fixed = pruned('mlp', 1.0)
-  small, cut = compact.compact(net, {'fixed': fixed})
+  net, frozen = pruned('mlp', 1.0)
+  small, cut = compact.compact(net, {'fixed': frozen})
   assert small.dense == net.dense
-  jax.tree.map(np.testing.assert_array_equal, cut['fixed'], fixed)
-  assert compact.compact(net, {'params': fixed['weights']})[0] is net
+  jax.tree.map(np.testing.assert_array_equal, cut['fixed'], frozen)
+  assert compact.compact(net, {'params': frozen['weights']})[0] is net
 
 
 def test_layers_within_layers_are_named_by_their_path():
@@ -77,8 +77,8 @@ def test_layers_within_layers_are_named_by_their_path():
       return nn.Dense(5)(Block()(x))
 
   net = Net()
-  fixed = hide(net.init(jax.random.key(0), jnp.ones((1, 6)))['params'])
-  masks = compact.masks_of({'fixed': fixed})
+  frozen = to_masked(net.init(jax.random.key(0), jnp.ones((1, 6)))['params'])
+  masks = compact.masks_of({'fixed': frozen})
   assert {name: mask.shape for name, mask in masks.items()} == {
     'Block_0/Dense_0': (6, 4),
     'Block_0/Embed_0/embedding': (3, 2),

@@ -27,9 +27,11 @@ def test_equals_lax_with_its_gradients(x64, kernel, strides, padding, size):
   x = jax.random.normal(keys[0], (2, *size, 3), jnp.float64)
   w = jax.random.normal(keys[1], (*kernel, 3, 4), jnp.float64)
   expected, vjp = jax.vjp(lambda x, w: reference(x, w, strides, padding), x, w)
-  got, own = jax.vjp(lambda x, w: conv(x, w, strides, padding, **LAYOUT), x, w)
+  got, client_state = jax.vjp(
+    lambda x, w: conv(x, w, strides, padding, **LAYOUT), x, w
+  )
   grad = jax.random.normal(keys[2], expected.shape, jnp.float64)
-  for a, b in zip((got, *own(grad)), (expected, *vjp(grad))):
+  for a, b in zip((got, *client_state(grad)), (expected, *vjp(grad))):
     np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
 
 
@@ -45,10 +47,10 @@ def test_vmapped_kernels_equal_one_by_one(x64, kernel, strides, padding, size):
 
     return jax.grad(loss, (0, 1))
 
-  own = run(lambda x, w: conv(x, w, strides, padding, **LAYOUT))
+  client_state = run(lambda x, w: conv(x, w, strides, padding, **LAYOUT))
   plain = run(lambda x, w: reference(x, w, strides, padding))
-  got = jax.vmap(own)(xs, ws)
-  shared = jax.vmap(own, (None, 0))(xs[0], ws)
+  got = jax.vmap(client_state)(xs, ws)
+  shared = jax.vmap(client_state, (None, 0))(xs[0], ws)
   for i in range(3):
     for a, b in zip(got, plain(xs[i], ws[i])):
       np.testing.assert_allclose(a[i], b, rtol=1e-9, atol=1e-9)

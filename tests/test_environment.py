@@ -12,9 +12,9 @@ from conftest import ROOT, play, small, small_config
 
 from hns import tree
 from hns.engine import metrics
-from hns.methods.algorithms import RECIPES
+from hns.methods.recipes import RECIPES
 from hns.networks import models, pruning
-from hns.networks.supermask import hide
+from hns.networks.supermask import to_masked
 from hns.runs import experiment
 
 ENVIRONMENTS = [{'PYTHONOPTIMIZE': '1'}, {'JAX_ENABLE_X64': '1'}]
@@ -89,7 +89,7 @@ def test_norms_are_bypassed_for_as_long_as_saliency_is_computed():
   call = [sys.executable, '-O', '-c', _SCRIPT]
   done = subprocess.run(call, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
-  scores = pruning.synflow(None, net, hide(params['params']), x[:1])
+  scores = pruning.synflow(None, net, to_masked(params['params']), x[:1])
   told = np.array(json.loads(done.stdout))
   np.testing.assert_array_equal(net.apply(params, x), before)
   np.testing.assert_allclose(told[0], np.asarray(before[0]), rtol=1e-5)

@@ -252,10 +252,10 @@ def test_every_config_is_valid_and_says_how_to_run_it(name):
 
 def test_a_run_consumes_its_state_and_checks_its_payloads(monkeypatch):
   small = experiment.build(small_config())
-  run, state = loop.programs(small), rounds.begin(small.birth)
+  run, state = loop.programs(small), rounds.begin(small.initial)
   ids = run.cohort(small.key, small.federation, state.round)
   run.round(*small[1:4], state, ids, ())
-  assert all(x.is_deleted() for x in jax.tree.leaves(state.shared))
+  assert all(x.is_deleted() for x in jax.tree.leaves(state.server_state))
   loop.check_payloads(small)
   monkeypatch.setattr(wire, 'size', lambda codec, message: 0)
   with pytest.raises(RuntimeError, match='counted'):
@@ -281,6 +281,6 @@ def test_the_head_is_the_layer_made_last(monkeypatch):
   deep = lambda classes: models.Network(classes, dense=11 * (4,))
   monkeypatch.setitem(models.MODELS, 'deep', deep)
   config = small_config(algorithm='fedper', model='deep')
-  mine = experiment.build(config).birth.own[1]
+  mine = experiment.build(config).initial.client_state[1]
   held = [name for name, part in mine.items() if jax.tree.leaves(part)]
   assert held == ['Dense_11']

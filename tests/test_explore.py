@@ -7,8 +7,8 @@ import pytest
 from conftest import compiled, opened, small
 
 from hns import tree
-from hns.engine import evaluation, explore, own, rounds
-from hns.engine.training import Rows
+from hns.engine import client_store, evaluation, explore, rounds
+from hns.engine.training import ClientIndices
 from hns.networks import models, pruning, supermask
 from hns.runs import loop
 
@@ -17,10 +17,13 @@ from hns.runs import loop
 def asked():
   """An experiment, its evaluation in two blocks, and everybody's models."""
   built = small(cohort=4)
-  state, store = rounds.begin(built.birth), own.create(built.birth.own)
+  state, store = (
+    rounds.begin(built.initial),
+    client_store.create(built.initial.client_state),
+  )
   found = loop.evaluate(built, loop.programs(built), state, store)
-  train = compiled(evaluation.personal_models, built.engine)
-  return built, found, train(opened(built)[0], built.asked)
+  train = compiled(evaluation.personal_models, built.round_config)
+  return built, found, train(opened(built)[0], built.eval_client_ids)
 
 
 def test_votes_are_the_sum_of_the_signs(asked):
@@ -33,10 +36,12 @@ def test_votes_are_the_sum_of_the_signs(asked):
 
 def test_everybody_on_everybody_holds_everybody_on_their_own(asked):
   built, found, personal = asked
-  rows = jax.tree.map(lambda x: x[built.asked], built.rows)
-  cross = explore.cross(built.engine, personal, built.federation.examples, rows)
+  rows = jax.tree.map(lambda x: x[built.eval_client_ids], built.rows)
+  cross = explore.cross(
+    built.round_config, personal, built.federation.examples, rows
+  )
   assert cross.shape == (6, 6)
-  each = found.personal / found.count
+  each = found.num_correct_personal / found.count
   np.testing.assert_allclose(np.diag(cross), each, atol=1e-6)
   assert np.diag(cross).mean() > np.mean(cross)
 
@@ -48,7 +53,9 @@ def test_agreements_are_of_pairs():
 
 
 def test_a_pool_holds_everybodys_rows_and_no_padding():
-  rows = Rows(np.array([[5, 6, 0], [7, 0, 0], [1, 2, 3]]), np.array([2, 1, 3]))
+  rows = ClientIndices(
+    np.array([[5, 6, 0], [7, 0, 0], [1, 2, 3]]), np.array([2, 1, 3])
+  )
   pooled = explore.pool(rows)
   assert pooled.index.tolist() == [5, 6, 7, 1, 2, 3] and pooled.size == 6
 

@@ -8,7 +8,7 @@ from conftest import small_config
 from test_export import told
 
 from hns import data, export
-from hns.methods import algorithms
+from hns.methods import recipes
 from hns.networks import models
 from hns.runs import commandline, experiment
 
@@ -47,12 +47,12 @@ def test_a_damaged_field_of_the_config_is_named(
 
 OWN = """
 from hns import config, data
-from hns.methods import algorithms
+from hns.methods import recipes
 from hns.networks import models
 
 
 def mine(given, learning_rate):
-  return algorithms.hidenseek(
+  return recipes.hidenseek(
     given, learning_rate, 'signs', 4, 'sign', False, False
   )
 
@@ -64,7 +64,7 @@ def inverted():
   )
 
 
-algorithms.RECIPES['mine'] = mine
+recipes.RECIPES['mine'] = mine
 data.SOURCES['inverted'] = inverted
 models.MODELS['own'] = lambda classes: models.Network(classes, dense=(64,))
 
@@ -81,7 +81,7 @@ def get_config():
 @pytest.fixture
 def forget():
   """Takes out of this process the names that were registered since."""
-  registries = algorithms.RECIPES, data.SOURCES, models.MODELS
+  registries = recipes.RECIPES, data.SOURCES, models.MODELS
   before = [set(names) for names in registries]
 
   def forget():

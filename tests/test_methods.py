@@ -10,11 +10,11 @@ from conftest import compiled, opened, play, small
 
 from hns import tree, wire
 from hns.engine import cost
-from hns.engine.client import participate, train_client
+from hns.engine.client import client_round, train_client
 from hns.errors import InputError
-from hns.methods import lottery, uploads, wrappers
-from hns.methods.bases import dense, odds
-from hns.methods.federated import Server, everything
+from hns.methods import client_pruning, uploads, wrappers
+from hns.methods.bases import dense, spread_odds
+from hns.methods.contract import Server, whole_download
 from hns.networks.supermask import bernoulli, binary
 
 KEY = jax.random.key(0)
@@ -22,10 +22,10 @@ KEY = jax.random.key(0)
 
 def trained(experiment, number=1):
   """What the clients of round 1 train, their starts and what they keep."""
-  opening, ids, held = opened(experiment)
-  train = compiled(train_client, experiment.engine)
+  context, ids, held = opened(experiment)
+  train = compiled(train_client, experiment.round_config)
   return [
-    train(opening, index, jax.tree.map(lambda x, k=k: x[k], held))
+    train(context, index, jax.tree.map(lambda x, k=k: x[k], held))
     for k, index in enumerate(ids[:number])
   ]
 
@@ -33,22 +33,30 @@ def trained(experiment, number=1):
 def test_lotteryfl_cuts_a_fifth_and_rewinds():
   """20, 16, 13 and 10 weights; never below the target of a half."""
   first = {'Dense_0': {'kernel': jnp.arange(1.0, 21).reshape(4, 5)}}
-  method = lottery.lottery(optax.sgd(0.1), 0.2, threshold=0.5, target=0.5)
-  fixed, shared, own = method.init(KEY, first)
+  method = client_pruning.lottery(
+    optax.sgd(0.1), 0.2, threshold=0.5, target=0.5
+  )
+  frozen, shared, client_state = method.init(KEY, first)
   moved = Server(jax.tree.map(lambda w: -w, first))
-  message, kept = method.download(KEY, fixed, moved), []
+  message, kept = method.download(KEY, frozen, moved), []
   for _ in range(4):
-    own = method.prepare(KEY, fixed, message, own, lambda variables: 0.6)
-    mask = np.asarray(own.kept['Dense_0']['kernel'])
-    start = method.join(KEY, fixed, message, own)['Dense_0']['kernel']
-    sign = 1 if own.cut else -1  # the first weights, or the server's
+    client_state = method.before_training(
+      KEY, frozen, message, client_state, lambda variables: 0.6
+    )
+    mask = np.asarray(client_state.kept['Dense_0']['kernel'])
+    start = method.client_init(KEY, frozen, message, client_state)['Dense_0'][
+      'kernel'
+    ]
+    sign = 1 if client_state.cut else -1  # the first weights, or the server's
     expected = sign * mask * first['Dense_0']['kernel']
     np.testing.assert_array_equal(start, expected)
-    kept.append((int(mask.sum()), bool(own.cut)))
+    kept.append((int(mask.sum()), bool(client_state.cut)))
   assert kept == [(16, True), (13, True), (10, True), (10, False)]
   np.testing.assert_array_equal(mask.ravel(), np.arange(20) >= 10)
   _, _, new = method.init(KEY, first)
-  same = method.prepare(KEY, fixed, message, new, lambda variables: 0.5)
+  same = method.before_training(
+    KEY, frozen, message, new, lambda variables: 0.5
+  )
   assert np.all(same.kept['Dense_0']['kernel']) and not same.cut
 
 
@@ -56,10 +64,10 @@ def test_a_client_tells_the_places_it_pruned_once():
   """The bytes of round 1 are those of weights that stay, and of a mask."""
   experiment = small(algorithm='lotteryfl', lotteryfl=dict(threshold=-1.0))
   played = play(experiment)
-  total = sum(x.size for x in jax.tree.leaves(experiment.birth.shared))
+  total = sum(x.size for x in jax.tree.leaves(experiment.initial.server_state))
   kept = int(played.report.uploaded[0])
   assert abs(kept - 0.8 * total) <= 2
-  mask = jax.tree.map(lambda x: x[int(played.ids[0])], played.own.kept)
+  mask = jax.tree.map(lambda x: x[int(played.ids[0])], played.client_state.kept)
   levels = jax.tree.map(lambda m: (2 * m - 1).astype(np.int8), mask)
   ones = jax.tree.map(np.ones_like, mask)
   codec, envelope = wire.levels(1, coded=True), wire.Envelope(0, 0, 0, 1.0)
@@ -71,8 +79,8 @@ def test_a_client_tells_the_places_it_pruned_once():
 
 def test_what_lotteryfl_pruned_stays_zero():
   experiment = small(algorithm='lotteryfl', lotteryfl=dict(threshold=-1.0))
-  [(own, start, after, *_)] = trained(experiment)
-  mask = np.asarray(tree.flatten(own.kept))
+  [(client_state, start, after, *_)] = trained(experiment)
+  mask = np.asarray(tree.flatten(client_state.kept))
   assert not np.any(np.asarray(tree.flatten(after))[~mask])
   moved = np.asarray(tree.flatten(after)) != np.asarray(tree.flatten(start))
   assert np.mean(moved[mask]) > 0.5
@@ -81,26 +89,32 @@ def test_what_lotteryfl_pruned_stays_zero():
 def test_only_leaves_with_scores_are_cut():
   mask = {'a': jnp.array([True, True, False, True]), 'b': jnp.ones(2, bool)}
   scores = {'a': jnp.array([3.0, 1, 9, 1]), 'b': None}
-  cut = lottery.largest(scores, mask, share=0.5, target=0.5)
+  cut = client_pruning.largest(scores, mask, share=0.5, target=0.5)
   assert cut['a'].tolist() == [True, True, False, False]  # the first of a tie
   assert cut['b'].tolist() == [True, True]
-  last = lottery.largest(scores, {**mask, 'a': scores['a'] > 5}, 0.9, 0.01)
+  last = client_pruning.largest(
+    scores, {**mask, 'a': scores['a'] > 5}, 0.9, 0.01
+  )
   assert last['a'].tolist() == [False, False, True, False]
-  nothing = lottery.largest({'a': None, 'b': None}, mask, 0.5, 0.5)
+  nothing = client_pruning.largest({'a': None, 'b': None}, mask, 0.5, 0.5)
   chex.assert_trees_all_equal(nothing, mask)
 
 
 def test_hermes_cuts_units_and_averages_what_all_keep():
   kernel = jnp.array([[1.0, -2, 0.5, 4, 3]] * 2)
   params = {'Dense_0': {'kernel': kernel}, 'Dense_1': {'kernel': kernel.T}}
-  method = lottery.hermes(optax.sgd(0.1), 0.4, 0.5, target=0.2, head='Dense_1')
-  fixed, shared, own = method.init(KEY, params)
-  message = method.download(KEY, fixed, shared)
-  own = method.prepare(KEY, fixed, message, own, lambda variables: 0.6)
-  kept = own.kept['Dense_0']['kernel']
+  method = client_pruning.hermes(
+    optax.sgd(0.1), 0.4, 0.5, target=0.2, head='Dense_1'
+  )
+  frozen, shared, client_state = method.init(KEY, params)
+  message = method.download(KEY, frozen, shared)
+  client_state = method.before_training(
+    KEY, frozen, message, client_state, lambda variables: 0.6
+  )
+  kept = client_state.kept['Dense_0']['kernel']
   np.testing.assert_array_equal(kept, [False, True, False, True, True])
-  assert np.all(own.kept['Dense_1']['kernel'])
-  start = method.join(KEY, fixed, message, own)
+  assert np.all(client_state.kept['Dense_1']['kernel'])
+  start = method.client_init(KEY, frozen, message, client_state)
   np.testing.assert_array_equal(start['Dense_0']['kernel'], kernel * kept)
 
   mean = jax.tree.map(jnp.zeros_like, params)
@@ -108,27 +122,31 @@ def test_hermes_cuts_units_and_averages_what_all_keep():
     'Dense_0': {'kernel': jnp.array([30, 30, 10, 0, 30])},
     'Dense_1': {'kernel': jnp.array([30, 30])},
   }
-  after = method.merge(fixed, shared, mean, votes)
+  after = method.server_update(frozen, shared, mean, votes)
   common = [True, True, False, False, True]
   np.testing.assert_array_equal(
     after.values['Dense_0']['kernel'], kernel * ~np.array(common)
   )
   sevens = jax.tree.map(lambda w: 7 + 0 * w, params)
-  message = method.download(KEY, fixed, after)
+  message = method.download(KEY, frozen, after)
   for begun, expected, sent in (
     (True, [0, 0, 0, 7, 0], [0, 1, 0, 0, 1]),  # where cut, 0; else its own
     (False, [0, 0, 0, 4, 0], [0, 1, 0, 1, 1]),  # or, at first, the server's
   ):
-    mine = own._replace(inner=wrappers.Mine(sevens, jnp.bool_(begun)))
-    joined = method.join(KEY, fixed, message, mine)
+    mine = client_state._replace(
+      inner=wrappers.PersonalModel(sevens, jnp.bool_(begun))
+    )
+    joined = method.client_init(KEY, frozen, message, mine)
     np.testing.assert_array_equal(joined['Dense_0']['kernel'][0], expected)
-    told = method.news(fixed, message, mine).weight
+    told = method.download_for(frozen, message, mine).weight
     np.testing.assert_array_equal(told['Dense_0']['kernel'], sent)
 
 
 def test_hermes_refuses_hidden_biases():
   bias = {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}
-  method = lottery.hermes(optax.sgd(0.1), 0.4, 0.5, target=0.2, head='Dense_1')
+  method = client_pruning.hermes(
+    optax.sgd(0.1), 0.4, 0.5, target=0.2, head='Dense_1'
+  )
   method.init(KEY, {'Dense_0': {'kernel': bias['kernel']}, 'Dense_1': bias})
   with pytest.raises(InputError, match="'hermes': .* Dense_0/bias is none"):
     method.init(KEY, {'Dense_0': bias, 'Dense_1': bias})
@@ -138,40 +156,47 @@ def test_fedmask_prunes_once_and_votes_where_it_keeps():
   """A fifth of each layer from its first round's end on; off stays off."""
   experiment = small(algorithm='fedmask', fedmask=dict(target=0.2))
   first, later = play(experiment), play(experiment, 5)
-  size = sum(x.size for x in jax.tree.leaves(experiment.birth.shared.values))
+  size = sum(
+    x.size for x in jax.tree.leaves(experiment.initial.server_state.values)
+  )
   assert abs(int(first.report.uploaded[0]) - size / 5) < 2  # no head in it
   for client in map(int, first.ids):
-    mine = lambda own, c=client: np.asarray(
-      tree.flatten(jax.tree.map(lambda x: x[c], own[0].kept))
+    mine = lambda client_state, c=client: np.asarray(
+      tree.flatten(jax.tree.map(lambda x: x[c], client_state[0].kept))
     )
-    assert abs(mine(first.own).mean() - 0.2) < 1e-3
-    np.testing.assert_array_equal(mine(first.own), mine(later.own))
-  part = compiled(participate, experiment.engine)
-  opening, ids, births = opened(experiment)
+    assert abs(mine(first.client_state).mean() - 0.2) < 1e-3
+    np.testing.assert_array_equal(
+      mine(first.client_state), mine(later.client_state)
+    )
+  part = compiled(client_round, experiment.round_config)
+  context, ids, births = opened(experiment)
   newborn = jax.tree.map(lambda x: x[0], births)
-  again = jax.tree.map(lambda x: x[int(first.ids[0])], first.own)
+  again = jax.tree.map(lambda x: x[int(first.ids[0])], first.client_state)
   second = opened(experiment, first.state)[0]
-  for number, before in ((opening, newborn), (second, again)):
+  for number, before in ((context, newborn), (second, again)):
     found = part(number, int(first.ids[0]), before)
-    own, mask = found.own, np.asarray(tree.flatten(found.model['mask']))
-    assert not np.any(mask[~np.asarray(tree.flatten(own[0].kept))])
+    client_state, mask = (
+      found.client_state,
+      np.asarray(tree.flatten(found.model['mask'])),
+    )
+    assert not np.any(mask[~np.asarray(tree.flatten(client_state[0].kept))])
     assert 0 < np.sum(mask) <= 0.2 * mask.size + 2
 
 
 def test_fedpm_keeps_the_mean_of_samples():
   """The mode of a Beta posterior with a flat prior, and its log odds back."""
-  upload = uploads.samples()
+  upload = uploads.bernoulli_samples()
   chance = jnp.array([0.2, 0.5, 0.9])
   scores = {'w': jnp.log(chance / (1 - chance))}
   keys = jax.random.split(KEY, 4000)
-  sent = jax.vmap(lambda k: upload.send(k, None, None, scores, ())[0])(keys)
+  sent = jax.vmap(lambda k: upload.encode(k, None, None, scores, ())[0])(keys)
   assert set(np.unique(sent['w'])) == {-1, 1}
   mean = jax.tree.map(lambda x: jnp.mean(x, 0), sent)
-  server = upload.take(Server(scores), mean, {'w': jnp.ones(3)})
+  server = upload.aggregate(Server(scores), mean, {'w': jnp.ones(3)})
   np.testing.assert_allclose((1 + server.values['w']) / 2, chance, atol=0.03)
-  back = jax.nn.sigmoid(odds(server.values['w'], None, 32))
+  back = jax.nn.sigmoid(spread_odds(server.values['w'], None, 32))
   np.testing.assert_allclose(back, (1 + server.values['w']) / 2, atol=1e-5)
-  sure = upload.take(
+  sure = upload.aggregate(
     Server(scores), {'w': jnp.array([-1.0, 0, 1])}, {'w': jnp.ones(3)}
   )
   np.testing.assert_allclose(
@@ -194,11 +219,11 @@ def test_gates_of_zero_and_one():
 
 def test_a_binary_gate_leaves_weights_out():
   experiment = small(hidenseek=dict(gate='binary'))
-  method, birth = experiment.engine.method, experiment.birth
-  message = method.download(KEY, birth.fixed, birth.shared)
-  start = method.join(KEY, birth.fixed, message, birth.own)
-  view = method.view(KEY, birth.fixed, start)
-  expected = tree.flatten(birth.fixed['mask']) & (tree.flatten(start) >= 0)
+  method, initial = experiment.round_config.method, experiment.initial
+  message = method.download(KEY, initial.frozen, initial.server_state)
+  start = method.client_init(KEY, initial.frozen, message, initial.client_state)
+  view = method.to_variables(KEY, initial.frozen, start)
+  expected = tree.flatten(initial.frozen['mask']) & (tree.flatten(start) >= 0)
   np.testing.assert_array_equal(tree.flatten(view['mask']) != 0, expected)
 
 
@@ -206,7 +231,7 @@ def test_a_binary_gate_leaves_weights_out():
 def test_without_pull_the_shared_model_is_fedavgs(name):
   none = play(small(algorithm=name, **{name: dict(pull=0.0)}), 2).state
   plain = play(small(algorithm='fedavg'), 2).state
-  chex.assert_trees_all_close(none.shared, plain.shared, atol=1e-5)
+  chex.assert_trees_all_close(none.server_state, plain.server_state, atol=1e-5)
 
 
 def test_the_pull_of_fedprox_and_ditto():
@@ -226,7 +251,7 @@ def test_the_pull_of_fedprox_and_ditto():
   apart = lambda x: float(
     jnp.linalg.norm(tree.flatten(x) - tree.flatten(start.shared))
   )
-  assert apart(pair.mine) < 0.5 * apart(pair.shared)
+  assert apart(pair.personal) < 0.5 * apart(pair.shared)
   # The shared model feels no pull.
   free = trained(small(algorithm='fedavg'))[0]
   chex.assert_trees_all_close(pair.shared, free[2], atol=1e-5)
@@ -235,27 +260,31 @@ def test_the_pull_of_fedprox_and_ditto():
 def test_dittos_model_goes_on_from_itself():
   experiment = small(algorithm='ditto', ditto=dict(pull=0.0), cohort=6)
   played = play(experiment)
-  own = jax.tree.map(lambda x: x[2], played.own)
-  opening = opened(experiment, played.state)[0]
-  start = experiment.engine.method.join(
-    opening.key_shared, (), opening.message, own
+  client_state = jax.tree.map(lambda x: x[2], played.client_state)
+  context = opened(experiment, played.state)[0]
+  start = experiment.round_config.method.client_init(
+    context.key_shared, (), context.message, client_state
   )
-  chex.assert_trees_all_equal(start.mine, own[1].model)
-  assert np.any(tree.flatten(start.mine) != tree.flatten(start.shared))
+  chex.assert_trees_all_equal(start.personal, client_state[1].model)
+  assert np.any(tree.flatten(start.personal) != tree.flatten(start.shared))
 
 
 def test_carried_scores_are_those_the_server_agrees_with():
   experiment = small(hidenseek=dict(carry=True), cohort=6)
-  method, fixed = experiment.engine.method, experiment.birth.fixed
+  method, frozen = experiment.round_config.method, experiment.initial.frozen
   played = play(experiment)
-  inner, mine = jax.tree.map(lambda x: x[1], played.own)
-  opening = opened(experiment, played.state)[0]
+  inner, mine = jax.tree.map(lambda x: x[1], played.client_state)
+  context = opened(experiment, played.state)[0]
   start = np.asarray(
     tree.flatten(
-      method.join(opening.key_shared, fixed, opening.message, (inner, mine))
+      method.client_init(
+        context.key_shared, frozen, context.message, (inner, mine)
+      )
     )
   )
-  fresh, mine = (np.asarray(tree.flatten(t)) for t in (opening.start, mine))
+  fresh, mine = (
+    np.asarray(tree.flatten(t)) for t in (context.initial_params, mine)
+  )
   agreed = fresh * mine > 0
   assert 0.5 < np.mean(agreed[fresh != 0]) < 1
   np.testing.assert_array_equal(start, np.where(agreed, mine, fresh))
@@ -269,7 +298,7 @@ def test_held_is_the_model_that_the_round_ended_with():
   rows = np.asarray(federation.test.index[index])[: federation.test.size[index]]
   center, spread = federation.examples.scale
   images = (federation.examples.images[rows] - center) / spread
-  logits = experiment.engine.apply({'params': after}, images)
+  logits = experiment.round_config.apply({'params': after}, images)
   right = np.argmax(logits, -1) == federation.examples.labels[rows]
   assert int(report.held[0]) == int(np.sum(right))
 
@@ -277,12 +306,12 @@ def test_held_is_the_model_that_the_round_ended_with():
 def test_flops_are_counted():
   """Three passes of a product each, two FLOPs a term; Ditto trains twice."""
   found = {
-    name: cost.of(e.engine, e.birth, e.federation)
+    name: cost.of(e.round_config, e.initial, e.federation)
     for name in ('fedavg', 'ditto', 'lotteryfl')
     for e in [small(algorithm=name)]
   }
   products = 64 * 200 + 200 * 10
-  batch = small(algorithm='fedavg').engine.plan.batch_size
+  batch = small(algorithm='fedavg').round_config.plan.batch_size
   # The first layer's input needs no gradient.
   expected = 2 * batch * (3 * products - 64 * 200)
   assert 1 < found['fedavg'].step / expected < 1.4
@@ -300,10 +329,10 @@ def test_flops_are_counted():
   ],
 )
 def test_a_download_that_all_share_is_counted_once(fields):
-  assert small(**fields).engine.method.news is everything
+  assert small(**fields).round_config.method.download_for is whole_download
 
 
 def test_remembering_needs_levels_without_a_step():
-  base = dense(optax.sgd(0.1), uploads.whole(), download_bits=4)
+  base = dense(optax.sgd(0.1), uploads.full(), download_bits=4)
   with pytest.raises(InputError, match='^down=Codec.*without a step'):
-    wrappers.remembering(base)
+    wrappers.remember_download(base)

@@ -35,8 +35,8 @@ def test_one_two_and_eight_devices_agree_to_the_bit(optimised, table):
   fields = dict(num_clients=12, cohort=11, local_epochs=1, **table)
   build = lambda count: small(devices=count, **fields, **SIZES)
   one, start = play(build(1), 2), play(build(1), 0)
-  moved = jax.tree.leaves((one.state.shared, one.own))
-  still = jax.tree.leaves((start.state.shared, start.own))
+  moved = jax.tree.leaves((one.state.server_state, one.client_state))
+  still = jax.tree.leaves((start.state.server_state, start.client_state))
   assert any(np.any(a != b) for a, b in zip(moved, still))
   for count in (2, 8):
     chex.assert_trees_all_equal(one, play(build(count), 2))
@@ -44,28 +44,30 @@ def test_one_two_and_eight_devices_agree_to_the_bit(optimised, table):
 
 def test_devices_and_widths_mix():
   fields = dict(num_clients=12, cohort=11, local_epochs=1, **SIZES)
-  alone = play(small(**fields)).state.shared
-  other = play(small(devices=3, clients_per_step=2, **fields)).state.shared
+  alone = play(small(**fields)).state.server_state
+  other = play(
+    small(devices=3, clients_per_step=2, **fields)
+  ).state.server_state
   for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(other)):
     assert np.mean(~np.isclose(a, b, atol=1e-6)) < 2e-3
 
 
 def test_each_client_sums_lists_and_pads():
   ids = jnp.array([4, 0, 3, 1, 2], jnp.int32)
-  own = 10.0 * ids
+  client_state = 10.0 * ids
 
-  def client(given, index, own):
+  def client(given, index, client_state):
     present = index != parallel.ABSENT
-    return present * given * index, (index, own)
+    return present * given * index, (index, client_state)
 
   for count in (1, 3, 8):
     for width in (1, 2, 9):
       total, listed = parallel.each_client(
-        client, jnp.int32(3), ids, own, width, mesh(count)
+        client, jnp.int32(3), ids, client_state, width, mesh(count)
       )
       assert int(total) == 30
       np.testing.assert_array_equal(listed[0], ids)
-      np.testing.assert_array_equal(listed[1], own)
+      np.testing.assert_array_equal(listed[1], client_state)
 
 
 @pytest.mark.parametrize('width', [1, 3, 32])
@@ -98,9 +100,12 @@ def test_devices_share_the_work_and_chunks_are_of_a_size():
 
 def test_a_sample_of_clients_is_evaluated():
   built = small(num_clients=9, cohort=3, eval_clients=4)
-  assert len(set(built.asked.tolist())) == 4 and max(built.asked) < 9
+  assert (
+    len(set(built.eval_client_ids.tolist())) == 4
+    and max(built.eval_client_ids) < 9
+  )
   np.testing.assert_array_equal(
-    built.asked, small(num_clients=9, cohort=3, eval_clients=4).asked
+    built.eval_client_ids, small(num_clients=9, cohort=3, eval_clients=4).asked
   )
   assert len(small(num_clients=9, cohort=3).asked) == 9
 
@@ -171,9 +176,9 @@ def test_a_client_is_traced_once(width):
   """Tracing is a tenth of what compiling takes."""
   traced = []
 
-  def client(given, index, own):
+  def client(given, index, client_state):
     traced.append(index)
-    return given, own
+    return given, client_state
 
   ids = jnp.arange(4)
   parallel.each_client(client, jnp.float32(1), ids, {'x': ids}, width, mesh(2))

@@ -94,9 +94,9 @@ def test_test_labels_follow_the_clients_own():
   shares = divide('dirichlet', alpha=0.3, examples=150, test=60)
   for pool, held_out, test in zip(*shares):
     both = np.concatenate([pool, held_out])
-    own = np.bincount(TRAIN.labels[both], minlength=10) / len(both)
+    client_state = np.bincount(TRAIN.labels[both], minlength=10) / len(both)
     asked = np.bincount(TEST.labels[test], minlength=10) / len(test)
-    np.testing.assert_allclose(asked, own, atol=1 / len(test) + 1e-9)
+    np.testing.assert_allclose(asked, client_state, atol=1 / len(test) + 1e-9)
 
 
 def test_test_labels_follow_even_where_a_class_is_scarce():
@@ -155,7 +155,7 @@ SIZES = [300, 5, 2, 30, 1, 200]
 OWN = np.split(np.random.RandomState(0).permutation(538), np.cumsum(SIZES)[:-1])
 
 
-def own(lists, **fields):
+def client_state(lists, **fields):
   """Shares that a user's own lists of examples give."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setitem(partition.PARTITIONS, 'own', lambda *given: lists)
@@ -163,7 +163,7 @@ def own(lists, **fields):
 
 
 def test_own_lists_of_any_sizes_are_the_clients():
-  shares = own([OWN[0].tolist(), *OWN[1:]], validation=0.2)
+  shares = client_state([OWN[0].tolist(), *OWN[1:]], validation=0.2)
   assert [len(p) for p in shares.validation] == [60, 1, 1, 6, 0, 40]
   for mine, train, held_out in zip(OWN, shares.train, shares.validation):
     both = np.concatenate([train, held_out])
@@ -178,9 +178,12 @@ def test_one_example_is_too_few_where_validation_is_asked_for():
     'eval_split'
   )
   with pytest.raises(InputError) as error:
-    own(OWN, asking='eval_split=validation')
+    client_state(OWN, asking='eval_split=validation')
   assert str(error.value) == said
-  assert len(own(OWN[:4], clients=4, asking='lotteryfl.threshold').train) == 4
+  assert (
+    len(client_state(OWN[:4], clients=4, asking='lotteryfl.threshold').train)
+    == 4
+  )
 
 
 def test_a_writer_of_one_picture_is_a_client():
@@ -216,7 +219,7 @@ def test_a_writer_of_one_picture_is_a_client():
 )
 def test_own_lists_that_cannot_be_are_named(lists, said):
   with pytest.raises(InputError, match=said) as error:
-    own(lists)
+    client_state(lists)
   assert '\n' not in str(error.value)
 
 

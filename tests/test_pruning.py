@@ -11,12 +11,12 @@ import pytest
 from hns import tree
 from hns.errors import InputError
 from hns.networks import models, pruning
-from hns.networks.supermask import hide
+from hns.networks.supermask import to_masked
 
 
 def hidden(net, shape, seed=0):
   x = jnp.zeros((1, *shape))
-  return hide(jax.jit(net.init)(jax.random.key(seed), x)['params']), x
+  return to_masked(jax.jit(net.init)(jax.random.key(seed), x)['params']), x
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -66,7 +66,7 @@ def test_saliency_by_hand():
 
   a, b = jnp.array([[1.0, -2.0], [-3.0, 4.0]]), jnp.array([[5.0], [-6.0]])
   params = {'Dense_0': {'kernel': a}, 'Dense_1': {'kernel': b}}
-  scores = pruning.synflow(None, Two(), hide(params), jnp.zeros((1, 2)))
+  scores = pruning.synflow(None, Two(), to_masked(params), jnp.zeros((1, 2)))
   first = np.abs(a) * np.abs(b).T
   second = (np.abs(a).sum(0) * np.abs(b)[:, 0])[:, None]
   ratio = first[0, 0] / scores['Dense_0']['kernel'][0, 0]

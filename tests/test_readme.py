@@ -25,7 +25,7 @@ BLOCKS = re.findall(r'```python\n(.*?)```', TEXT, re.S)
 
 
 def test_there_is_a_recipe_for_each_extension():
-  for name in ('SCORES', 'RECIPES', 'SOURCES', 'MODELS', 'Supermask'):
+  for name in ('SCORES', 'METHODS', 'DATASETS', 'MODELS', 'Supermask'):
     assert any(name in block for block in BLOCKS)
   lines = lambda block: [line for line in block.split('\n') if line]
   assert all(len(lines(block)) < 10 for block in BLOCKS)

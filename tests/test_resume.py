@@ -162,7 +162,7 @@ def stopped(local, tmp_path, monkeypatch):
 
 def interrupt_after(patch, last, number):
   """Sends this process a signal in the middle of a round."""
-  keep = loop.own.keep
+  keep = loop.client_store.keep
 
   def kept(store, ids, held):
     keep(store, ids, held)
@@ -171,7 +171,7 @@ def interrupt_after(patch, last, number):
       signal.raise_signal(number)
 
   kept.rounds = 0
-  patch.setattr(loop.own, 'keep', kept)
+  patch.setattr(loop.client_state, 'keep', kept)
 
 
 def test_a_signal_saves_and_says_how_to_go_on(stopped, tmp_path):
@@ -421,7 +421,7 @@ def test_a_folder_taken_away_is_an_error(
   config, folder = config_of('local'), tmp_path / 'run'
   config.update(rounds=8, eval_every=8, checkpoint_seconds=1e9)
   share(monkeypatch, *local)
-  keep, calls = loop.own.keep, []
+  keep, calls = loop.client_store.keep, []
 
   def kept(*given):
     keep(*given)
@@ -429,7 +429,7 @@ def test_a_folder_taken_away_is_an_error(
     if len(calls) == when:
       take(folder)
 
-  monkeypatch.setattr(loop.own, 'keep', kept)
+  monkeypatch.setattr(loop.client_state, 'keep', kept)
   with pytest.raises(InputError, match='was removed, renamed or replaced'):
     experiment.run(config, folder)
   assert len(calls) == when

@@ -10,7 +10,14 @@ import optax
 from conftest import compiled, opened, play, small
 
 from hns import tree, wire
-from hns.engine import client, evaluation, explore, own, parallel, rounds
+from hns.engine import (
+  client,
+  client_store,
+  evaluation,
+  explore,
+  parallel,
+  rounds,
+)
 from hns.networks import models
 from hns.networks.supermask import sign
 from hns.runs import loop
@@ -23,7 +30,7 @@ def in_double(experiment):
   double = lambda t: jax.tree.map(
     lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x, t
   )
-  return experiment._replace(birth=double(experiment.birth))
+  return experiment._replace(initial=double(experiment.initial))
 
 
 def loop_round(experiment, state):
@@ -32,19 +39,19 @@ def loop_round(experiment, state):
   Only the draws are the engine's. Adam, the gate's gradient and the vote are
   written by hand.
   """
-  engine, _, birth, federation, *_ = experiment
-  opening, ids, _ = opened(experiment, state)
-  fixed, plan = birth.fixed, engine.plan
-  net = engine.apply.__self__.net  # without its mask
+  round_config, _, initial, federation, *_ = experiment
+  context, ids, _ = opened(experiment, state)
+  frozen, plan = initial.frozen, round_config.plan
+  net = round_config.apply.__self__.net  # without its mask
   gradient = jax.jit(functools.partial(plain_gradient, net))
-  begun = jax.jit(engine.method.join)(
-    opening.key_shared, fixed, opening.message, ()
+  begun = jax.jit(round_config.method.client_init)(
+    context.key_shared, frozen, context.message, ()
   )
   votes, total = 0, 0
   for index in map(int, ids):
     size = int(federation.train.size[index])
     row = federation.train.index[index]
-    client_key = jax.random.fold_in(opening.key_clients, index)
+    client_key = jax.random.fold_in(context.key_clients, index)
     fit_key = jax.random.fold_in(client_key, 1)
     scores = begun
     first = second = jax.tree.map(jnp.zeros_like, scores)
@@ -58,12 +65,12 @@ def loop_round(experiment, state):
       order = np.asarray(row)[:size][np.argsort(draw[:size], kind='stable')]
       for start in range(0, size, plan.batch_size):
         chosen = order[start : start + plan.batch_size]
-        grads = gradient(fixed, scores, federation, chosen)
+        grads = gradient(frozen, scores, federation, chosen)
         steps += 1
         scores, first, second = adam(scores, first, second, grads, steps)
     signs = np.where(np.asarray(tree.flatten(scores)) < 0, -1, 1)
     votes, total = votes + size * signs, total + size
-  kept = np.asarray(tree.flatten(fixed['mask']))
+  kept = np.asarray(tree.flatten(frozen['mask']))
   return np.where(kept, votes / total, 0)
 
 
@@ -80,12 +87,12 @@ def adam(scores, first, second, grads, steps):
   return jax.tree.map(move, scores, first, second), first, second
 
 
-def plain_gradient(plain, fixed, scores, federation, chosen):
+def plain_gradient(plain, frozen, scores, federation, chosen):
   """d loss / d sign, by differentiating the plain network's weights."""
   images = federation.examples.images[chosen].astype(jnp.float32)
   center, spread = federation.examples.scale
   labels = federation.examples.labels[chosen]
-  masked = jax.tree.map(lambda w, m: w * m, fixed['weights'], fixed['mask'])
+  masked = jax.tree.map(lambda w, m: w * m, frozen['weights'], frozen['mask'])
   signs = jax.tree.map(lambda s: jnp.where(s < 0, -1.0, 1.0), scores)
 
   def loss(params):
@@ -105,23 +112,23 @@ def test_engine_equals_a_plain_loop(x64):
   """
   experiment = in_double(small(cohort=5, local_epochs=3, **SIZES))
   sizes = np.asarray(experiment.federation.train.size)
-  assert len(np.unique(sizes % experiment.engine.plan.batch_size)) > 2
-  state, moved = rounds.begin(experiment.birth), 0
+  assert len(np.unique(sizes % experiment.round_config.plan.batch_size)) > 2
+  state, moved = rounds.begin(experiment.initial), 0
   steps = [
     jax.jit(
       functools.partial(
-        rounds.run_round, experiment.engine._replace(width=width)
+        rounds.run_round, experiment.round_config._replace(width=width)
       )
     )
     for width in (1, 3)
   ]
   for _ in range(2):
     expected = loop_round(experiment, state)
-    before = np.asarray(tree.flatten(state.shared))
+    before = np.asarray(tree.flatten(state.server_state))
     ids = opened(experiment, state)[1]
     for step in steps:
       after, *_ = step(experiment.key, *experiment[2:4], state, ids, ())
-      got = np.asarray(tree.flatten(after.shared))
+      got = np.asarray(tree.flatten(after.server_state))
       np.testing.assert_allclose(got, expected, rtol=1e-6)
     moved += np.sum((got < 0) != (before < 0))
     state = after
@@ -132,11 +139,11 @@ def test_the_loop_test_can_fail(x64):
   """Another learning rate, in the engine alone, changes many signs."""
   fields = dict(cohort=5, local_epochs=3, **SIZES)
   experiment = in_double(small(**fields))
-  state = rounds.begin(experiment.birth)
+  state = rounds.begin(experiment.initial)
   expected = loop_round(experiment, state)
   table = dict(learning_rate=0.033)
   other = in_double(small(hidenseek=table, **fields))
-  got = tree.flatten(play(other).state.shared)
+  got = tree.flatten(play(other).state.server_state)
   assert np.sum(np.asarray(got) != expected) > 50
 
 
@@ -144,12 +151,12 @@ def test_every_width_gives_the_same_result():
   """One client at a time, padded chunks, all at once."""
   experiment = small(model='cnn', cohort=5, **SIZES)
   alone, start = play(experiment), play(experiment, 0)
-  first = tree.flatten((start.state.shared, start.own))
-  a = tree.flatten((alone.state.shared, alone.own))
+  first = tree.flatten((start.state.server_state, start.client_state))
+  a = tree.flatten((alone.state.server_state, alone.client_state))
   assert np.any(a != first)
   for width in (2, 5):
     chunked = play(experiment, width=width)
-    b = tree.flatten((chunked.state.shared, chunked.own))
+    b = tree.flatten((chunked.state.server_state, chunked.client_state))
     # Rounding flips a sign whose score is nearly 0, and changes a float.
     assert np.mean(~np.isclose(a, b, atol=1e-4)) < 2e-3
     told, other = alone.report, chunked.report
@@ -161,24 +168,31 @@ def test_widths_give_equal_evaluations():
   experiment = small(num_clients=7, cohort=3)
   state, found = play(experiment).state, []
   for width in (1, 3):
-    engine = experiment.engine._replace(width=width)
-    built = experiment._replace(engine=engine)
-    run, store = loop.programs(built), own.create(built.birth.own)
+    round_config = experiment.round_config._replace(width=width)
+    built = experiment._replace(round_config=round_config)
+    run, store = (
+      loop.programs(built),
+      client_store.create(built.initial.client_state),
+    )
     found.append(loop.evaluate(built, run, state, store))
   for other in found[1:]:
     np.testing.assert_array_equal(found[0].count, other.count)
-    np.testing.assert_array_equal(found[0].newcomer, other.newcomer)
-    np.testing.assert_allclose(found[0].personal, other.personal, atol=1)
+    np.testing.assert_array_equal(
+      found[0].num_correct_global, other.num_correct_global
+    )
+    np.testing.assert_allclose(
+      found[0].num_correct_personal, other.num_correct_personal, atol=1
+    )
 
 
 def test_an_absent_client_is_inert():
   experiment = small()
-  engine, _, birth, *_ = experiment
-  opening = opened(experiment)[0]
-  participate = compiled(client.participate, engine)
-  part = participate(opening, parallel.ABSENT, ())
-  start = engine.method.join(
-    opening.key_shared, birth.fixed, opening.message, birth.own
+  round_config, _, initial, *_ = experiment
+  context = opened(experiment)[0]
+  client_round = compiled(client.client_round, round_config)
+  part = client_round(context, parallel.ABSENT, ())
+  start = round_config.method.client_init(
+    context.key_shared, initial.frozen, context.message, initial.client_state
   )
   assert int(part.examples) == 0 and float(part.loss) == 0
   jax.tree.map(
@@ -191,12 +205,14 @@ def test_an_absent_client_is_inert():
 def test_frozen_means_frozen():
   """Weights and prune mask, bit for bit, after training."""
   experiment = small()
-  before = jax.tree.map(np.array, experiment.birth.fixed)
-  engine, _, birth, *_ = experiment
-  opening = opened(experiment, play(experiment, 3).state)[0]
-  held = compiled(evaluation.personal_models, engine)(opening, jnp.arange(2))
+  before = jax.tree.map(np.array, experiment.initial.frozen)
+  round_config, _, initial, *_ = experiment
+  context = opened(experiment, play(experiment, 3).state)[0]
+  held = compiled(evaluation.personal_models, round_config)(
+    context, jnp.arange(2)
+  )
   for name in ('weights', 'mask'):
-    chex.assert_trees_all_equal(before[name], birth.fixed[name])
+    chex.assert_trees_all_equal(before[name], initial.frozen[name])
     jax.tree.map(
       lambda a, b: np.testing.assert_array_equal(np.stack([a, a]), b),
       before[name],
@@ -210,10 +226,10 @@ def test_one_client_fedavg_is_plain_sgd():
   experiment = small(
     algorithm='fedavg', num_clients=1, cohort=1, partition='iid', seed=4
   )
-  engine, _, birth, federation, *_ = experiment
-  params, net = birth.shared.values, models.MODELS['tiny'](10)
-  opening = opened(experiment)[0]
-  fit_key = jax.random.fold_in(jax.random.fold_in(opening.key_clients, 0), 1)
+  round_config, _, initial, federation, *_ = experiment
+  params, net = initial.server_state.values, models.MODELS['tiny'](10)
+  context = opened(experiment)[0]
+  fit_key = jax.random.fold_in(jax.random.fold_in(context.key_clients, 0), 1)
   row, size = federation.train.index[0], int(federation.train.size[0])
   images = federation.examples.images.astype(jnp.float32)
   images = (images - federation.examples.scale[0]) / federation.examples.scale[
@@ -229,16 +245,16 @@ def test_one_client_fedavg_is_plain_sgd():
     )
     return jax.grad(loss)(params)
 
-  for epoch in range(engine.plan.epochs):
+  for epoch in range(round_config.plan.epochs):
     draw = jax.random.uniform(jax.random.fold_in(fit_key, epoch), row.shape)
     order = row[jnp.argsort(draw)]
-    for start in range(0, size, engine.plan.batch_size):
-      chosen = order[start : start + engine.plan.batch_size]
+    for start in range(0, size, round_config.plan.batch_size):
+      chosen = order[start : start + round_config.plan.batch_size]
       grads = gradient(
         params, images[chosen], federation.examples.labels[chosen]
       )
       params = jax.tree.map(lambda p, g: p - 0.05 * g, params, grads)
-  got = play(experiment).state.shared.values
+  got = play(experiment).state.server_state.values
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5),
     got,
@@ -249,17 +265,17 @@ def test_one_client_fedavg_is_plain_sgd():
 def test_aggregation_is_an_exact_vote():
   """The server's state is the vote of the uploads, in integers."""
   experiment = small(cohort=5, num_clients=8, **SIZES)
-  engine, _, birth, federation, *_ = experiment
-  opening, ids, _ = opened(experiment)
-  uploads = compiled(explore.uploads, engine)(opening, ids, ())
+  round_config, _, initial, federation, *_ = experiment
+  context, ids, _ = opened(experiment)
+  uploads = compiled(explore.uploads, round_config)(context, ids, ())
   sizes = np.asarray(federation.train.size)[np.asarray(ids)]
   assert len(set(sizes)) > 1
   after = play(experiment).state
   for turned, old, mask, got in zip(
     jax.tree.leaves(uploads.value),
-    jax.tree.leaves(birth.shared.values),
-    jax.tree.leaves(birth.fixed['mask']),
-    jax.tree.leaves(after.shared),
+    jax.tree.leaves(initial.server_state.values),
+    jax.tree.leaves(initial.frozen['mask']),
+    jax.tree.leaves(after.server_state),
   ):
     votes = np.tensordot(sizes.astype(np.int64), np.int64(turned), 1)
     votes = votes * np.asarray(sign(old))
@@ -270,13 +286,13 @@ def test_aggregation_is_an_exact_vote():
 def test_the_vote_is_of_the_clients_that_keep_a_weight():
   fields = dict(algorithm='fedmask', cohort=5, num_clients=8)
   experiment = small(**fields, **SIZES)
-  engine, _, birth, federation, *_ = experiment
-  opening, ids, own = opened(experiment)
-  uploads = compiled(explore.uploads, engine)(opening, ids, own)
+  round_config, _, initial, federation, *_ = experiment
+  context, ids, client_state = opened(experiment)
+  uploads = compiled(explore.uploads, round_config)(context, ids, client_state)
   sizes = np.asarray(federation.train.size)[np.asarray(ids)]
-  after = play(experiment).state.shared.values
+  after = play(experiment).state.server_state.values
   for turned, kept, old, got in zip(
-    *map(jax.tree.leaves, (*uploads, birth.shared.values, after))
+    *map(jax.tree.leaves, (*uploads, initial.server_state.values, after))
   ):
     kept, turned = np.asarray(kept), np.asarray(turned)
     weight = np.tensordot(sizes, kept, 1)
@@ -300,19 +316,23 @@ def test_cohorts_are_drawn_anew_by_seed_and_round():
 
 def test_no_recompilation_after_the_first_round():
   experiment = small()
-  engine, key, birth, federation, *_ = experiment
-  step = jax.jit(functools.partial(rounds.run_round, engine), donate_argnums=3)
-  state = jax.device_put(rounds.begin(birth), parallel.everywhere(engine.mesh))
-  old = state.shared
+  round_config, key, initial, federation, *_ = experiment
+  step = jax.jit(
+    functools.partial(rounds.run_round, round_config), donate_argnums=3
+  )
+  state = jax.device_put(
+    rounds.begin(initial), parallel.everywhere(round_config.mesh)
+  )
+  old = state.server_state
   cohorts = []
   for _ in range(3):
-    ids = rounds.cohort(engine, key, federation, state.round)
-    state, *_ = step(key, birth, federation, state, ids, ())
+    ids = rounds.cohort(round_config, key, federation, state.round)
+    state, *_ = step(key, initial, federation, state, ids, ())
     cohorts.append(tuple(map(int, ids)))
   assert int(state.round) == 3 and len(set(cohorts)) > 1
   assert step._cache_size() == 1
   assert all(x.is_deleted() for x in jax.tree.leaves(old))
-  assert not any(x.is_deleted() for x in jax.tree.leaves(birth))
+  assert not any(x.is_deleted() for x in jax.tree.leaves(initial))
 
 
 def test_local_steps_replace_epochs():
@@ -320,29 +340,29 @@ def test_local_steps_replace_epochs():
   one_batch = small(local_steps=3, batch_size=100, **SIZES)
   same = small(local_epochs=3, batch_size=100, **SIZES)
   np.testing.assert_array_equal(
-    tree.flatten(play(one_batch).state.shared),
-    tree.flatten(play(same).state.shared),
+    tree.flatten(play(one_batch).state.server_state),
+    tree.flatten(play(same).state.server_state),
   )
 
 
 def test_counted_bytes_decode_to_what_was_sent():
   for algorithm in ('hidenseek', 'fedavg', 'local'):
     experiment = small(algorithm=algorithm)
-    engine, _, birth, *_, envelope = experiment
-    opening, ids, held = opened(experiment)
-    uploads = compiled(explore.uploads, engine)(opening, ids, held)
+    round_config, _, initial, *_, envelope = experiment
+    context, ids, held = opened(experiment)
+    uploads = compiled(explore.uploads, round_config)(context, ids, held)
     report = play(experiment).report
-    sent = [opening.message] * engine.cohort
+    sent = [context.message] * round_config.cohort
     received = [
       wire.Message(
         jax.tree.map(lambda x, k=k: x[k], uploads.value),
         jax.tree.map(lambda x, k=k: x[k], uploads.weight),
       )
-      for k in range(engine.cohort)
+      for k in range(round_config.cohort)
     ]
     for codec, messages, counted in (
-      (engine.method.down, sent, report.downlink),
-      (engine.method.up, received, report.uplink),
+      (round_config.method.download_codec, sent, report.downlink),
+      (round_config.method.upload_codec, received, report.uplink),
     ):
       for message, number in zip(messages, counted):
         payload = wire.encode(codec, message, envelope)
@@ -354,7 +374,7 @@ def test_counted_bytes_decode_to_what_was_sent():
         kept = jax.tree.map(lambda v, w: v * (w != 0), *message)
         chex.assert_trees_all_equal(got.value, kept)
     if algorithm == 'hidenseek':
-      survivors = int(tree.count(birth.fixed['mask']))
+      survivors = int(tree.count(initial.frozen['mask']))
       assert int(report.uplink[0]) <= -(-survivors // 8) + 64
     if algorithm == 'local':
       assert not np.any(report.uplink) and not np.any(report.downlink)

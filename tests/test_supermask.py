@@ -6,7 +6,13 @@ import numpy as np
 import optax
 import pytest
 
-from hns.networks.supermask import Supermask, hide, seek, sign, signs_of
+from hns.networks.supermask import (
+  Supermask,
+  sign,
+  signs_of,
+  to_masked,
+  to_params,
+)
 
 
 def test_gate_is_plus_one_at_zero():
@@ -93,9 +99,9 @@ def test_pruned_weights_do_nothing():
 
 def test_hide_and_seek_are_inverse():
   params = {'a': {'kernel': jnp.arange(6.0).reshape(2, 3), 'bias': jnp.ones(3)}}
-  hidden = hide(params)
+  hidden = to_masked(params)
   assert 'bias' in hidden['params']['a'] and 'kernel' in hidden['weights']['a']
-  chex.assert_trees_all_equal(seek(hidden), {'params': params})
+  chex.assert_trees_all_equal(to_params(hidden), {'params': params})
 
 
 def test_signs_train_alone():

@@ -9,13 +9,13 @@ from conftest import opened, play, small
 
 from hns import wire
 from hns.engine import parallel, training
-from hns.engine.client import participate
-from hns.engine.training import Plan, Rows
-from hns.methods import federated
+from hns.engine.client import client_round
+from hns.engine.training import ClientIndices, Plan
+from hns.methods import contract
 
 
 def rows(size, width=23):
-  return Rows(jnp.arange(100, 100 + width), jnp.int32(size))
+  return ClientIndices(jnp.arange(100, 100 + width), jnp.int32(size))
 
 
 def test_an_epoch_sees_every_example_once():
@@ -31,18 +31,21 @@ def test_epochs_are_shuffled_differently():
 
 
 def fit(experiment, size, plan):
-  engine, key, birth, federation, *_ = experiment
-  start = engine.method.join(
-    key, birth.fixed, engine.method.download(key, birth.fixed, birth.shared), ()
+  round_config, key, initial, federation, *_ = experiment
+  start = round_config.method.client_init(
+    key,
+    initial.frozen,
+    round_config.method.download(key, initial.frozen, initial.server_state),
+    (),
   )
   return training.fit(
     key,
-    engine.method,
-    engine.apply,
+    round_config.method,
+    round_config.apply,
     plan,
     federation.examples,
-    Rows(federation.train.index[0], jnp.int32(size)),
-    birth.fixed,
+    ClientIndices(federation.train.index[0], jnp.int32(size)),
+    initial.frozen,
     start,
   )
 
@@ -51,7 +54,7 @@ def test_steps_follow_the_size_and_padding_is_inert():
   """The optimiser's rate grows with the step count, so steps can be read."""
   experiment = small(algorithm='fedavg')
   counted = moved_by(experiment, counting())
-  start = experiment.birth.shared.values['Dense_0']['kernel'][0, 0]
+  start = experiment.initial.server_state.values['Dense_0']['kernel'][0, 0]
   run = jax.jit(functools.partial(fit, counted), static_argnums=1)
   for size, plan, steps in (
     (0, Plan(10, 3), 0),
@@ -87,9 +90,9 @@ def test_side_by_side_clients_wait_for_no_epoch():
 
 def moved_by(experiment, optimizer):
   """The experiment with another optimiser."""
-  engine = experiment.engine
-  method = engine.method._replace(optimizer=optimizer)
-  return experiment._replace(engine=engine._replace(method=method))
+  round_config = experiment.round_config
+  method = round_config.method._replace(optimizer=optimizer)
+  return experiment._replace(round_config=round_config._replace(method=method))
 
 
 def counting():
@@ -102,15 +105,17 @@ def counting():
 
 def test_correct_counts_only_the_clients_rows():
   experiment = small(algorithm='fedavg')
-  engine, _, birth, federation, *_ = experiment
-  variables = {'params': birth.shared.values}
+  round_config, _, initial, federation, *_ = experiment
+  variables = {'params': initial.server_state.values}
   for size, batch_size in ((0, 7), (1, 7), (20, 7), (20, 100)):
-    chosen = Rows(federation.test.index[0], jnp.int32(size))
+    chosen = ClientIndices(federation.test.index[0], jnp.int32(size))
     got = training.correct(
-      engine.apply, variables, federation.examples, chosen, batch_size
+      round_config.apply, variables, federation.examples, chosen, batch_size
     )
     images, labels = training.batch(federation.examples, chosen.index[:size])
-    logits = engine.apply(variables, images) if size else jnp.zeros((0, 10))
+    logits = (
+      round_config.apply(variables, images) if size else jnp.zeros((0, 10))
+    )
     assert int(got) == int(jnp.sum(jnp.argmax(logits, -1) == labels))
 
 
@@ -123,12 +128,12 @@ def test_images_are_standardised():
 def test_weigh_is_exact_in_integers_and_weighted_in_floats():
   signs = wire.Message(jnp.int8([1, -1, 1]), jnp.array([True, True, False]))
   anyone = jnp.ones((), bool)
-  sums, weights = federated.weigh(signs, anyone, jnp.int32(2**20 + 1))
+  sums, weights = contract.weigh(signs, anyone, jnp.int32(2**20 + 1))
   assert sums.dtype == weights.dtype == jnp.int32
   assert sums.tolist() == [2**20 + 1, -(2**20 + 1), 0]
   floats = wire.Message(jnp.array([0.5, 2.0]), jnp.float32(1))
-  sums, weights = federated.weigh(floats, anyone, jnp.int32(3))
-  np.testing.assert_array_equal(federated.mean(sums, weights), [0.5, 2.0])
+  sums, weights = contract.weigh(floats, anyone, jnp.int32(3))
+  np.testing.assert_array_equal(contract.mean(sums, weights), [0.5, 2.0])
   assert sums.dtype == jnp.float32
 
 
@@ -139,22 +144,22 @@ def test_weigh_is_exact_in_integers_and_weighted_in_floats():
 def test_the_mean_of_equal_values_is_that_value(value, weight):
   """Also in few bits, and with half a vote each."""
   message, examples = wire.Message(value, weight), jnp.int32(3)
-  sums, chosen = federated.weigh(message, weight, examples)
+  sums, chosen = contract.weigh(message, weight, examples)
   assert chosen is None
   sums = sum(sums for _ in range(1001))
-  total = federated.total_weights(chosen, sums, weight, 1001 * examples)
-  assert float(federated.mean(sums, total)) == 1
+  total = contract.total_weights(chosen, sums, weight, 1001 * examples)
+  assert float(contract.mean(sums, total)) == 1
 
 
 def test_a_weight_that_all_clients_share_is_known_without_a_sum():
-  mask, own = jnp.array([True, False]), jnp.array([False, True])
+  mask, client_state = jnp.array([True, False]), jnp.array([False, True])
   signs = {'a': jnp.int8([1, -1]), 'b': jnp.int8([1, 1]), 'home': None}
   common = {'a': mask, 'b': mask, 'home': None}
-  message = wire.Message(signs, common | {'b': own})
-  sums, chosen = federated.weigh(message, common, jnp.int32(3))
+  message = wire.Message(signs, common | {'b': client_state})
+  sums, chosen = contract.weigh(message, common, jnp.int32(3))
   assert chosen['a'] is None and chosen['b'].tolist() == [0, 3]
   twice = lambda sent: jax.tree.map(lambda x: 2 * x, sent)
-  total = federated.total_weights(twice(chosen), sums, common, jnp.int32(6))
+  total = contract.total_weights(twice(chosen), sums, common, jnp.int32(6))
   assert total['a'].dtype == jnp.int32 and total['home'] is None
   assert [total[k].tolist() for k in 'ab'] == [[6, 0], [0, 6]]
 
@@ -162,25 +167,28 @@ def test_a_weight_that_all_clients_share_is_known_without_a_sum():
 @pytest.mark.parametrize('name', ['hidenseek', 'hidenseek_personal', 'fedavg'])
 def test_no_weight_is_summed_where_clients_choose_none(name):
   experiment = small(algorithm=name)
-  opening, ids, own = opened(experiment)
-  engine = experiment.engine
+  context, ids, client_state = opened(experiment)
+  round_config = experiment.round_config
 
-  def summed(opening, index, own):
-    part, common = participate(engine, opening, index, own), opening.message
-    return federated.weigh(part.upload, common.weight, part.examples)[1], ()
+  def summed(context, index, client_state):
+    part, common = (
+      client_round(round_config, context, index, client_state),
+      context.message,
+    )
+    return contract.weigh(part.upload, common.weight, part.examples)[1], ()
 
   for width in (1, 2):
     shapes = jax.eval_shape(
       lambda *asked, width=width: parallel.each_client(
-        summed, *asked, width, engine.mesh
+        summed, *asked, width, round_config.mesh
       ),
-      *(opening, ids, own),
+      *(context, ids, client_state),
     )
     assert not jax.tree.leaves(shapes)
 
 
 def test_nobody_voted_keeps_the_old_value():
-  kept = federated.keep_unvoted(
+  kept = contract.keep_unvoted(
     jnp.array([5.0, 5.0]), jnp.array([1.0, 0.0]), jnp.array([2, 0])
   )
   assert kept.tolist() == [1.0, 5.0]
@@ -189,17 +197,17 @@ def test_nobody_voted_keeps_the_old_value():
 def test_preparation_and_objective_are_asked():
   """A method that prepares zeros, with a score, and pulls them all up."""
   experiment = small(algorithm='local', cohort=6)
-  method = experiment.engine.method
+  method = experiment.round_config.method
 
-  def prepare(key, fixed, message, own, score):
-    assert score({'params': own[1]}).shape == ()
-    return jax.tree.map(jnp.zeros_like, own)
+  def prepare(key, frozen, message, client_state, score):
+    assert score({'params': client_state[1]}).shape == ()
+    return jax.tree.map(jnp.zeros_like, client_state)
 
   def objective(forward, view, start, trained):
     gaps = jax.tree.map(lambda a, b: jnp.sum((a - b - 1) ** 2), trained, start)
     return 0.0 * forward(view(trained)) + sum(jax.tree.leaves(gaps))
 
-  changed = method._replace(prepare=prepare, objective=objective)
-  kept = play(experiment, method=changed).own
+  changed = method._replace(before_training=prepare, objective=objective)
+  kept = play(experiment, method=changed).client_state
   values = np.concatenate([np.ravel(x) for x in jax.tree.leaves(kept)])
   assert np.ptp(values) < 1e-6 and values[0] > 0.1

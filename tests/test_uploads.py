@@ -10,7 +10,7 @@ from conftest import compiled, opened, play, small
 from hns import tree, wire
 from hns.engine import explore
 from hns.methods import uploads
-from hns.methods.federated import Server
+from hns.methods.contract import Server
 from hns.wire import Envelope, Message
 
 KEY, ENVELOPE = jax.random.key(0), Envelope(1, 0, 0, 1.0)
@@ -58,8 +58,8 @@ def test_uniform_quantisation_is_unbiased(bits):
 def test_a_dithered_sign_is_unbiased():
   start = {'a': jnp.array([0.5, -0.5, 0.1, -1.0])}
   trained = {'a': jnp.array([0.3, 0.9, -0.6, -1.0])}
-  send = uploads.dithered().send
-  turned = jax.vmap(lambda k: send(k, None, start, trained, ())[0]['a'])(
+  encode = uploads.dithered().encode
+  turned = jax.vmap(lambda k: encode(k, None, start, trained, ())[0]['a'])(
     jax.random.split(KEY, 8000)
   )
   mean = turned.mean(0) * np.sign(start['a'])
@@ -68,30 +68,32 @@ def test_a_dithered_sign_is_unbiased():
 
 def test_error_feedback_sends_in_time_all_that_was_trained():
   """The sum of what is sent stays within a residual of what was wanted."""
-  up = uploads.change(uploads.one_bit(), feedback=True)
+  up = uploads.delta(uploads.one_bit(), feedback=True)
   start, mask = {'a': jnp.zeros(50)}, {'a': jnp.ones(50, bool)}
   step = {'a': jnp.linspace(-1, 1, 50) ** 3}
-  own, total = up.own(start), jnp.zeros(50)
+  client_state, total = up.client_state(start), jnp.zeros(50)
   for number in range(200):
     key = jax.random.fold_in(KEY, number)
-    sent, own = up.send(key, mask, start, step, own)
+    sent, client_state = up.encode(key, mask, start, step, client_state)
     total += sent['a']
   np.testing.assert_allclose(total / 200, step['a'], atol=0.06)
-  np.testing.assert_allclose(total + own['a'], 200 * step['a'], atol=1e-2)
+  np.testing.assert_allclose(
+    total + client_state['a'], 200 * step['a'], atol=1e-2
+  )
 
 
 def test_the_server_adds_with_momentum_within_bounds():
-  up = uploads.change(uploads.one_bit(), rate=2.0, momentum=0.5, bound=1.0)
+  up = uploads.delta(uploads.one_bit(), rate=2.0, momentum=0.5, bound=1.0)
   server = Server({'a': jnp.zeros(3)}, {'a': jnp.zeros(3)})
   mean, total = {'a': jnp.array([0.2, 0.9, 5.0])}, {'a': jnp.array([1, 1, 0])}
-  once = up.take(server, mean, total)
+  once = up.aggregate(server, mean, total)
   np.testing.assert_allclose(once.values['a'], [0.2, 0.9, 0.0])
-  twice = up.take(once, mean, total)
+  twice = up.aggregate(once, mean, total)
   np.testing.assert_allclose(twice.values['a'], [0.5, 1.0, 0.0], rtol=1e-6)
 
 
-def news_of(engine, *given):
-  return engine.method.news(*given)
+def news_of(round_config, *given):
+  return round_config.method.download_for(*given)
 
 
 VARIANTS = [
@@ -104,19 +106,21 @@ VARIANTS = [
 def test_bytes_counted_in_a_round_are_those_of_its_payloads(fields):
   """Of every client, both ways, after the first round."""
   experiment = small(cohort=3, **fields)
-  engine, _, birth, *_, envelope = experiment
+  round_config, _, initial, *_, envelope = experiment
   before = play(experiment, 1)
-  opening, ids, _ = opened(experiment, before.state)
-  held = jax.tree.map(lambda x: x[np.asarray(ids)], before.own)
+  context, ids, _ = opened(experiment, before.state)
+  held = jax.tree.map(lambda x: x[np.asarray(ids)], before.client_state)
   report = play(experiment, 2).report
-  ups = compiled(explore.uploads, engine)(opening, ids, held)
+  ups = compiled(explore.uploads, round_config)(context, ids, held)
   pick = lambda tree_, k: jax.tree.map(lambda x: x[k], tree_)
   for k in range(3):
-    own = pick(held, k)
-    news = compiled(news_of, engine)(birth.fixed, opening.message, own)
+    client_state = pick(held, k)
+    news = compiled(news_of, round_config)(
+      initial.frozen, context.message, client_state
+    )
     for codec, message, counted in (
-      (engine.method.up, pick(ups, k), report.uplink[k]),
-      (engine.method.down, news, report.downlink[k]),
+      (round_config.method.upload_codec, pick(ups, k), report.uplink[k]),
+      (round_config.method.download_codec, news, report.downlink[k]),
     ):
       payload = wire.encode(codec, message, envelope)
       assert len(payload) == int(counted)
@@ -130,19 +134,21 @@ def test_a_client_that_missed_rounds_decodes_the_download():
   plain = small()
   experiment = small(hidenseek={'remember': True})
   played, same = play(experiment, 4), play(plain, 4)
-  chex.assert_trees_all_equal(played.state.shared, same.state.shared)
-  birth = experiment.birth
-  opening = opened(experiment, played.state)[0]
-  levels = tree.flatten(opening.message.value)
-  kept, known = np.asarray(tree.flatten(opening.message.weight)), set()
+  chex.assert_trees_all_equal(
+    played.state.server_state, same.state.server_state
+  )
+  initial = experiment.initial
+  context = opened(experiment, played.state)[0]
+  levels = tree.flatten(context.message.value)
+  kept, known = np.asarray(tree.flatten(context.message.weight)), set()
   for client in range(6):
-    own = jax.tree.map(lambda x, c=client: x[c], played.own)
-    known.add(np.asarray(tree.flatten(own[1])).tobytes())
-    news = compiled(news_of, experiment.engine)(
-      birth.fixed, opening.message, own
+    client_state = jax.tree.map(lambda x, c=client: x[c], played.client_state)
+    known.add(np.asarray(tree.flatten(client_state[1])).tobytes())
+    news = compiled(news_of, experiment.round_config)(
+      initial.frozen, context.message, client_state
     )
     moved = (np.asarray(tree.flatten(news.value)) + 15) // 2
-    now = (np.asarray(tree.flatten(own[1])) + moved) % 16
+    now = (np.asarray(tree.flatten(client_state[1])) + moved) % 16
     np.testing.assert_array_equal((2 * now - 15)[kept], levels[kept])
   assert len(known) > 2
 
@@ -155,14 +161,14 @@ def test_32_bits_are_fedavg():
     algorithm='fedavg_quantized', fedavg_quantized=table, download_bits=32
   )
   chex.assert_trees_all_close(
-    plain.state.shared, play(other, 2).state.shared, atol=1e-6
+    plain.state.server_state, play(other, 2).state.server_state, atol=1e-6
   )
 
 
 def test_a_pruned_rival_sends_and_moves_survivors_alone():
   experiment = small(algorithm='signsgd', signsgd={'pruned': True})
   played = play(experiment, 2)
-  kept = np.asarray(tree.flatten(experiment.birth.fixed['mask']))
+  kept = np.asarray(tree.flatten(experiment.initial.frozen['mask']))
   assert int(played.report.uploaded[0]) == kept.sum() < kept.size
-  moved = np.asarray(tree.flatten(played.state.shared.values))
+  moved = np.asarray(tree.flatten(played.state.server_state.values))
   assert not np.any(moved[~kept]) and np.any(moved[kept])

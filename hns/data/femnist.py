@@ -212,7 +212,7 @@ def _example(writer: Writer, i: int) -> tuple[str, dict[str, Any]]:
   """A key and a picture as PNG, which TFDS stores without TensorFlow."""
   file = io.BytesIO()
   Image.fromarray(writer.images[i]).save(file, 'png')
-  file.seek(0)
+  file.to_params(0)
   label = int(writer.labels[i])
   example = {'image': file, 'label': label, 'writer': writer.name}
   return f'{writer.name}/{i}', example

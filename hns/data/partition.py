@@ -94,7 +94,7 @@ def divide(
       rng.permutation(np.flatnonzero(test.groups == train.groups[pool[0]]))
       for pool in pools
     ]
-    tests = [own[: scheme.test] for own in tests]
+    tests = [client_state[: scheme.test] for client_state in tests]
   else:
     tests = deal_test(rng, pools, train.labels, test.labels, scheme.test)
   shares = Shares(*map(list, zip(*halves)), tests)

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 
 from hns.engine import rounds, training
-from hns.engine.client import Engine
-from hns.engine.training import Federation
-from hns.methods.federated import Birth
+from hns.engine.client import RoundConfig
+from hns.engine.training import FederatedData
+from hns.methods.contract import Initial
 
 
 class Cost(NamedTuple):
@@ -34,35 +34,46 @@ class Cost(NamedTuple):
   scored: float
 
 
-def of(engine: Engine, birth: Birth, federation: Federation) -> Cost:
+def of(
+  round_config: RoundConfig, initial: Initial, federation: FederatedData
+) -> Cost:
   """The cost of a method on a network; traces it and compiles nothing."""
-  method, key = engine.method, jax.random.key(0)
+  method, key = round_config.method, jax.random.key(0)
   message = jax.eval_shape(
-    method.download, key, birth.fixed, rounds.begin(birth).shared
+    method.download, key, initial.frozen, rounds.begin(initial).server_state
   )
-  start = jax.eval_shape(method.join, key, birth.fixed, message, birth.own)
+  initial_params = jax.eval_shape(
+    method.client_init, key, initial.frozen, message, initial.client_state
+  )
   examples = federation.examples
 
-  def step(start, key, fixed, examples):
-    state = method.optimizer.init(start)
-    loss = training.batch_loss(method, engine.apply, examples, fixed, start)
-    chosen = jnp.arange(engine.plan.batch_size)
-    grads = jax.grad(loss)(start, key, chosen, chosen >= 0)
-    return method.optimizer.update(grads, state, start)
+  def step(initial_params, key, frozen, examples):
+    state = method.optimizer.init(initial_params)
+    loss = training.batch_loss(
+      method, round_config.apply, examples, frozen, initial_params
+    )
+    chosen = jnp.arange(round_config.plan.batch_size)
+    grads = jax.grad(loss)(initial_params, key, chosen, chosen >= 0)
+    return method.optimizer.update(grads, state, initial_params)
 
-  def prepare(score, message, key, birth, examples):
+  def before_training(score, message, key, initial, examples):
     def tried(variables):
       image, _ = training.batch(examples, jnp.arange(1))
-      return jnp.max(engine.apply(variables, image)) if score else 1.0
+      return jnp.max(round_config.apply(variables, image)) if score else 1.0
 
-    return method.prepare(key, birth.fixed, message, birth.own, tried)
+    return method.before_training(
+      key, initial.frozen, message, initial.client_state, tried
+    )
 
   with_score, without = (
-    _flops(functools.partial(prepare, score), message, key, birth, examples)
+    _flops(
+      functools.partial(before_training, score), message, key, initial, examples
+    )
     for score in (True, False)
   )
   return Cost(
-    _flops(step, start, key, birth.fixed, examples), with_score - without
+    _flops(step, initial_params, key, initial.frozen, examples),
+    with_score - without,
   )
 
 

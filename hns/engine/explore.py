@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from hns import tree
-from hns.engine.client import Engine, Opening, participate
+from hns.engine.client import RoundConfig, RoundContext, client_round
 from hns.engine.parallel import each_client
-from hns.engine.training import Examples, Rows, correct, fit
+from hns.engine.training import ClientIndices, Examples, correct, fit
 from hns.networks import pruning
-from hns.networks.supermask import hide
+from hns.networks.supermask import to_masked
 from hns.wire import Message
 
 
@@ -30,12 +30,15 @@ def agreements(signs: jax.Array) -> np.ndarray:
 
 
 def cross(
-  engine: Engine, models: Any, examples: Examples, rows: Rows
+  round_config: RoundConfig,
+  models: Any,
+  examples: Examples,
+  rows: ClientIndices,
 ) -> jax.Array:
   """Accuracy of each client's model on each client's examples.
 
   Args:
-    engine: see its type.
+    round_config: see its type.
     models: variables with a leading axis, `evaluation.personal_models`.
     examples: of everybody.
     rows: of the clients on whose examples the models are asked.
@@ -46,30 +49,39 @@ def cross(
 
   def client(given, index, model):
     examples, rows = given
-    right = jax.vmap(lambda r: correct(engine.apply, model, examples, r))(rows)
+    right = jax.vmap(lambda r: correct(round_config.apply, model, examples, r))(
+      rows
+    )
     return (), right / rows.size
 
   ids = jnp.arange(jax.tree.leaves(models)[0].shape[0])
   given = examples, rows
-  return each_client(client, given, ids, models, engine.width, engine.mesh)[1]
+  return each_client(
+    client, given, ids, models, round_config.width, round_config.mesh
+  )[1]
 
 
 def uploads(
-  engine: Engine, opening: Opening, ids: jax.Array, own: Any
+  round_config: RoundConfig,
+  context: RoundContext,
+  ids: jax.Array,
+  client_state: Any,
 ) -> Message:
   """What these clients would upload, leaves [ids, ...]."""
 
-  def client(opening, index, own):
-    return (), participate(engine, opening, index, own).upload
+  def client(context, index, client_state):
+    return (), client_round(round_config, context, index, client_state).upload
 
-  return each_client(client, opening, ids, own, engine.width, engine.mesh)[1]
+  return each_client(
+    client, context, ids, client_state, round_config.width, round_config.mesh
+  )[1]
 
 
-def pool(rows: Rows) -> Rows:
+def pool(rows: ClientIndices) -> ClientIndices:
   """Everybody's rows as one client's."""
   index, size = map(np.asarray, rows)
   held = np.concatenate([i[:n] for i, n in zip(index, size)])
-  return Rows(jnp.asarray(held), jnp.int32(len(held)))
+  return ClientIndices(jnp.asarray(held), jnp.int32(len(held)))
 
 
 def draw(
@@ -85,7 +97,7 @@ def draw(
     keep: int32 [steps], weights left after each: `pruning.schedule`.
   """
   weights, ties = jax.random.split(key)
-  variables = hide(net.init(weights, inputs)['params'])
+  variables = to_masked(net.init(weights, inputs)['params'])
   score = pruning.synflow
   mask = pruning.prune(ties, score, net, variables, inputs, keep)
   return {**variables, 'mask': mask}
@@ -93,11 +105,11 @@ def draw(
 
 def learn(
   key: jax.Array,
-  engine: Engine,
+  round_config: RoundConfig,
   variables: dict[str, Any],
   examples: Examples,
-  rows: Rows,
-  asked: Rows,
+  rows: ClientIndices,
+  asked: ClientIndices,
 ) -> jax.Array:
   """Accuracy on `asked` of a network whose signs were trained on `rows`.
 
@@ -106,7 +118,7 @@ def learn(
 
   Args:
     key: of the scores and of the order of the examples.
-    engine: of a method of signs; its `apply` and `plan` are used.
+    round_config: of a method of signs; its `apply` and `plan` are used.
     variables: of one network, `draw`.
     examples, rows, asked: see their types.
 
@@ -114,11 +126,11 @@ def learn(
     float32 [].
   """
   scores, order = jax.random.split(key)
-  fixed = {name: v for name, v in variables.items() if name != 'signs'}
-  start = tree.uniform(scores, fixed['weights'], -1.0)
-  method, apply = engine.method, engine.apply
+  frozen = {name: v for name, v in variables.items() if name != 'signs'}
+  start = tree.uniform(scores, frozen['weights'], -1.0)
+  method, apply = round_config.method, round_config.apply
   trained, _ = fit(
-    order, method, apply, engine.plan, examples, rows, fixed, start
+    order, method, apply, round_config.plan, examples, rows, frozen, start
   )
-  model = method.view(key, fixed, trained)
+  model = method.to_variables(key, frozen, trained)
   return correct(apply, model, examples, asked) / asked.size

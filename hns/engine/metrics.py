@@ -45,9 +45,9 @@ def summarise(evaluation: Any) -> dict[str, float]:
   Args:
     evaluation: `hns.engine.evaluation.Evaluation`, as NumPy arrays.
   """
-  each = accuracies(evaluation.personal, evaluation.count)
+  each = accuracies(evaluation.num_correct_personal, evaluation.count)
   right, asked = (
-    int(np.sum(x)) for x in (evaluation.newcomer, evaluation.count)
+    int(np.sum(x)) for x in (evaluation.num_correct_global, evaluation.count)
   )
   return {
     **spread('personal_accuracy', each),
@@ -94,7 +94,7 @@ class Tally(NamedTuple):
     uplink_since, uploaded_since: bytes and weights since the last evaluation.
     seconds_since: spent on rounds since the last evaluation.
     steps, scored, rejected: of all rounds and clients, as in
-      `hns.engine.rounds.Report`.
+      `hns.engine.rounds.RoundMetrics`.
     train_loss, flip_rate: of the last round.
     diverged: share of the last round's clients whose training diverged.
   """
@@ -114,7 +114,7 @@ class Tally(NamedTuple):
 
 
 def add(tally: Tally, report: Any, seconds: float) -> Tally:
-  """The tally after one more round, of `hns.engine.rounds.Report`."""
+  """The tally after one more round, of `hns.engine.rounds.RoundMetrics`."""
   total = lambda name: int(np.sum(getattr(report, name), dtype=np.int64))
   up = total('uplink')
   return Tally(

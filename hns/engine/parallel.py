@@ -56,11 +56,12 @@ def each_client(
   function: Callable[[Any, jax.Array, Any], tuple[Any, Any]],
   given: Any,
   ids: jax.Array,
-  own: Any,
+  client_state: Any,
   width: int,
   mesh: Mesh,
 ) -> tuple[Any, Any]:
-  """Runs `function(given, id, own) -> (summed, listed)` for every client.
+  """Runs `function(given, id, client_state) -> (summed, listed)` for every
+  client.
 
   Each device loops over its share, `width` clients at a time. Memory grows with
   the width and with what is listed, not with the number of clients.
@@ -69,7 +70,7 @@ def each_client(
     function: must give zeros to sum for the id `ABSENT`, which is padding.
     given: arrays that all clients see, the only ones `function` may use.
     ids: int32 [ids].
-    own: what belongs to each id, leaves [ids, ...].
+    client_state: what belongs to each id, leaves [ids, ...].
     width: clients side by side under `vmap`.
     mesh: devices, with the one axis `AXIS`.
 
@@ -78,8 +79,8 @@ def each_client(
   """
   plan = deal(ids.shape[0], width, mesh.size)
   turns = plan.reshape(mesh.size, -1, plan.shape[-1])
-  own = jax.tree.map(lambda x: x[turns], own)
-  dealt = jnp.where(turns < 0, ABSENT, ids[turns]), own
+  client_state = jax.tree.map(lambda x: x[turns], client_state)
+  dealt = jnp.where(turns < 0, ABSENT, ids[turns]), client_state
   spread, whole = PartitionSpec(AXIS), PartitionSpec()
   total, listed = jax.jit(
     jax.shard_map(
@@ -171,9 +172,9 @@ def _one_device(
   def turn(totals, now):
     lane, chunk = now
     if chunk[0].shape[0] == 1:
-      index, own = jax.tree.map(lambda x: x[0], chunk)
+      index, client_state = jax.tree.map(lambda x: x[0], chunk)
       summed, listed = jax.lax.cond(
-        index == ABSENT, lambda *_: nothing, function, index, own
+        index == ABSENT, lambda *_: nothing, function, index, client_state
       )
       listed = jax.tree.map(lambda x: x[None], listed)
     else:

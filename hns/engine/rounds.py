@@ -13,14 +13,14 @@ import jax.numpy as jnp
 
 from hns import tree, wire
 from hns.engine import parallel
-from hns.engine.client import Engine, Opening, State, contribute
+from hns.engine.client import RoundConfig, RoundContext, State, client_terms
 from hns.engine.parallel import each_client
-from hns.engine.training import Federation
-from hns.methods import federated
-from hns.methods.federated import Birth
+from hns.engine.training import FederatedData
+from hns.methods import contract
+from hns.methods.contract import Initial
 
 
-class Report(NamedTuple):
+class RoundMetrics(NamedTuple):
   """What a round tells, and nothing depends on.
 
   Attributes:
@@ -58,30 +58,33 @@ class Report(NamedTuple):
   votes: jax.Array | None
 
 
-def begin(birth: Birth) -> State:
-  """The state before round 1: a copy of birth, so that it can be donated."""
-  return State(jnp.int32(0), jax.tree.map(jnp.array, birth.shared))
+def begin(initial: Initial) -> State:
+  """The state before round 1: a copy, so that it can be donated."""
+  return State(jnp.int32(0), jax.tree.map(jnp.array, initial.server_state))
 
 
-def open_round(
-  engine: Engine,
+def begin_round(
+  round_config: RoundConfig,
   key: jax.Array,
-  birth: Birth,
-  federation: Federation,
+  initial: Initial,
+  federation: FederatedData,
   state: State,
-) -> Opening:
+) -> RoundContext:
   """The server's part of a round before its clients train."""
   server, _, shared, clients = _round_keys(key, state.round)
-  method, fixed = engine.method, birth.fixed
-  message = method.download(server, fixed, state.shared)
-  start = method.join(shared, fixed, message, birth.own)
-  return Opening(
-    birth, federation, state, message, start, server, shared, clients
+  method, frozen = round_config.method, initial.frozen
+  message = method.download(server, frozen, state.server_state)
+  start = method.client_init(shared, frozen, message, initial.client_state)
+  return RoundContext(
+    initial, federation, state, message, start, server, shared, clients
   )
 
 
 def cohort(
-  engine: Engine, key: jax.Array, federation: Federation, number: jax.Array
+  round_config: RoundConfig,
+  key: jax.Array,
+  federation: FederatedData,
+  number: jax.Array,
 ) -> jax.Array:
   """Ids of the clients of round `number`, int32 [cohort].
 
@@ -90,19 +93,19 @@ def cohort(
   """
   sizes = federation.train.size
   ids = jax.random.permutation(_round_keys(key, number)[1], sizes.shape[0])
-  ids = ids[: engine.cohort].astype(jnp.int32)
+  ids = ids[: round_config.cohort].astype(jnp.int32)
   return ids[jnp.lexsort((ids, sizes[ids]))]
 
 
 def run_round(
-  engine: Engine,
+  round_config: RoundConfig,
   key: jax.Array,
-  birth: Birth,
-  federation: Federation,
+  initial: Initial,
+  federation: FederatedData,
   state: State,
   ids: jax.Array,
-  own: Any,
-) -> tuple[State, Any, Report]:
+  client_state: Any,
+) -> tuple[State, Any, RoundMetrics]:
   """One round: download, local training, upload, the server's mean.
 
   An update that is not finite is left out, and its client keeps what it had; a
@@ -110,35 +113,45 @@ def run_round(
   leaves that state as it is.
 
   Args:
-    engine, key, birth, federation, state: see their types.
+    round_config, key, initial, federation, state: see their types.
     ids: the clients that take part: see `cohort`. Any number that is no id of a
       client stands for nobody, who costs and changes nothing.
-    own: what these clients keep, leaves [ids, ...].
+    client_state: what these clients keep, leaves [ids, ...].
 
   Returns:
     The state after the round, what the clients keep now, and a report.
   """
-  method = engine.method
+  method = round_config.method
   ids = parallel.absent_if_unknown(ids, federation.train.size.shape[0])
-  opening = open_round(engine, key, birth, federation, state)
-  common = method.news is federated.everything  # then counted once for all
-  whole = wire.size(method.down, opening.message) if common else None
-  client = functools.partial(contribute, engine)
+  context = begin_round(round_config, key, initial, federation, state)
+  # A download that is equal for all is counted once.
+  common = method.download_for is contract.whole_download
+  whole = wire.size(method.download_codec, context.message) if common else None
+  client = functools.partial(client_terms, round_config)
   totals, (kept, told) = each_client(
-    client, (opening, whole), ids, own, engine.width, engine.mesh
+    client,
+    (context, whole),
+    ids,
+    client_state,
+    round_config.width,
+    round_config.mesh,
   )
   sums, chosen, loss, examples, votes = totals
-  weights = federated.total_weights(
-    chosen, sums, opening.message.weight, examples
+  weights = contract.total_weights(
+    chosen, sums, context.message.weight, examples
   )
-  mean = federated.mean(sums, weights)
-  shared = method.merge(birth.fixed, state.shared, mean, weights)
+  mean = contract.mean(sums, weights)
+  shared = method.server_update(
+    initial.frozen, state.server_state, mean, weights
+  )
   sound = (examples > 0) & tree.is_finite(shared)
-  shared, own = tree.where(sound, (shared, kept), (state.shared, own))
+  shared, client_state = tree.where(
+    sound, (shared, kept), (state.server_state, client_state)
+  )
   after = State(state.round + 1, shared)
-  report = Report(
+  report = RoundMetrics(
     train_loss=jnp.where(sound, loss / examples, jnp.nan),
-    flip_rate=_flip_rate(engine, opening, after, weights),
+    flip_rate=_flip_rate(round_config, context, after, weights),
     votes=votes,
     **told,
   )
@@ -146,7 +159,7 @@ def run_round(
   report = report._replace(
     rejected=report.rejected | lost, diverged=report.diverged | lost
   )
-  return after, own, report
+  return after, client_state, report
 
 
 def _round_keys(key: jax.Array, number: jax.Array) -> jax.Array:
@@ -154,12 +167,12 @@ def _round_keys(key: jax.Array, number: jax.Array) -> jax.Array:
   return jax.random.split(jax.random.fold_in(key, number), 4)
 
 
-def _flip_rate(engine, opening, after, weights) -> jax.Array:
+def _flip_rate(round_config, context, after, weights) -> jax.Array:
   """Share of the coordinates voted on whose sign changed in the download."""
-  message = engine.method.download(
-    opening.key_server, opening.birth.fixed, after.shared
+  message = round_config.method.download(
+    context.key_server, context.initial.frozen, after.server_state
   )
-  old, new = opening.message.value, message.value
+  old, new = context.message.value, message.value
   voted = jax.tree.map(
     lambda x, w: jnp.broadcast_to(w > 0, x.shape), new, weights
   )

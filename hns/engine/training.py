@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hns.methods.federated import Method
+from hns.methods.contract import Method
 
 
 class Examples(NamedTuple):
@@ -25,7 +25,7 @@ class Examples(NamedTuple):
   scale: jax.Array
 
 
-class Rows(NamedTuple):
+class ClientIndices(NamedTuple):
   """Which examples are a client's.
 
   Attributes:
@@ -37,17 +37,17 @@ class Rows(NamedTuple):
   size: jax.Array
 
 
-class Federation(NamedTuple):
-  """All clients' examples; `Rows` with a leading axis of clients.
+class FederatedData(NamedTuple):
+  """All clients' examples; `ClientIndices` with a leading axis of clients.
 
   The pooled test set is all clients' test rows; an example that several hold
   counts once for each.
   """
 
   examples: Examples
-  train: Rows
-  validation: Rows
-  test: Rows
+  train: ClientIndices
+  validation: ClientIndices
+  test: ClientIndices
 
 
 class Plan(NamedTuple):
@@ -77,10 +77,12 @@ def steps_of(plan: Plan, size: jax.Array) -> tuple[jax.Array, jax.Array]:
   return steps, batches
 
 
-def client_rows(rows: Rows, index: jax.Array) -> Rows:
+def client_rows(rows: ClientIndices, index: jax.Array) -> ClientIndices:
   """A client's rows; none for an index that no client has."""
   present = (index >= 0) & (index < rows.size.shape[0])
-  return Rows(rows.index[index], jnp.where(present, rows.size[index], 0))
+  return ClientIndices(
+    rows.index[index], jnp.where(present, rows.size[index], 0)
+  )
 
 
 def batch(examples: Examples, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -90,7 +92,7 @@ def batch(examples: Examples, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
   return (images - center) / spread, examples.labels[rows]
 
 
-def shuffled(key: jax.Array, rows: Rows, batch_size: int) -> jax.Array:
+def shuffled(key: jax.Array, rows: ClientIndices, batch_size: int) -> jax.Array:
   """A client's examples in random order, padded to whole batches.
 
   int32 [ceil(width / batch_size) * batch_size]; the first `rows.size` are the
@@ -103,15 +105,19 @@ def shuffled(key: jax.Array, rows: Rows, batch_size: int) -> jax.Array:
 
 
 def batch_loss(
-  method: Method, apply: Apply, examples: Examples, fixed: Any, start: Any
+  method: Method,
+  apply: Apply,
+  examples: Examples,
+  frozen: Any,
+  initial_params: Any,
 ) -> Callable[..., jax.Array]:
-  """The loss of one step, `(trained, key, chosen, valid) -> float32 []`.
+  """The loss of one step, `(params, key, chosen, valid) -> float32 []`.
 
   `chosen`, int32 [b], are the examples of the batch; `valid`, bool [b], which
   of them count.
   """
 
-  def loss(trained, key, chosen, valid):
+  def loss(params, key, chosen, valid):
     images, labels = batch(examples, chosen)
 
     def forward(variables):
@@ -119,10 +125,10 @@ def batch_loss(
       losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
       return jnp.sum(losses * valid) / jnp.maximum(jnp.sum(valid), 1)
 
-    def view(trained):
-      return method.view(key, fixed, trained)
+    def to_variables(params):
+      return method.to_variables(key, frozen, params)
 
-    return method.objective(forward, view, start, trained)
+    return method.objective(forward, to_variables, initial_params, params)
 
   return loss
 
@@ -133,11 +139,11 @@ def fit(
   apply: Apply,
   plan: Plan,
   examples: Examples,
-  rows: Rows,
-  fixed: Any,
-  start: Any,
+  rows: ClientIndices,
+  frozen: Any,
+  initial_params: Any,
 ) -> tuple[Any, jax.Array]:
-  """Trains from `start` on a client's examples.
+  """Trains from `initial_params` on a client's examples.
 
   The number of steps follows the client's size, so a small client costs less
   when clients run one by one; under `vmap` it waits for the largest.
@@ -146,12 +152,12 @@ def fit(
     What was trained, and the mean objective over the examples seen,
     float32 [] (0 for a client without examples).
   """
-  loss = batch_loss(method, apply, examples, fixed, start)
+  loss = batch_loss(method, apply, examples, frozen, initial_params)
   steps, batches = steps_of(plan, rows.size)
   shuffle = functools.partial(shuffled, rows=rows, batch_size=plan.batch_size)
 
   def step(number, carry):
-    trained, optimizer_state, order, total, seen = carry
+    params, optimizer_state, order, total, seen = carry
     epoch, place = jnp.divmod(number, jnp.maximum(batches, 1))
     key_epoch = jax.random.fold_in(key, epoch)
     order = jax.lax.cond(place == 0, shuffle, lambda _: order, key_epoch)
@@ -159,14 +165,14 @@ def fit(
     chosen = jax.lax.dynamic_slice(order, (first,), (plan.batch_size,))
     valid = first + jnp.arange(plan.batch_size) < rows.size
     value, grads = jax.value_and_grad(loss)(
-      trained, jax.random.fold_in(key_epoch, place), chosen, valid
+      params, jax.random.fold_in(key_epoch, place), chosen, valid
     )
     updates, optimizer_state = method.optimizer.update(
-      grads, optimizer_state, trained
+      grads, optimizer_state, params
     )
     count = jnp.sum(valid, dtype=jnp.int32)
     return (
-      optax.apply_updates(trained, updates),
+      optax.apply_updates(params, updates),
       optimizer_state,
       order,
       total + (value * count).astype(jnp.float32),
@@ -175,16 +181,16 @@ def fit(
 
   nothing = jnp.float32(0), jnp.int32(0)
   order = jnp.zeros_like(jax.eval_shape(shuffle, key))
-  carry = start, method.optimizer.init(start), order, *nothing
-  trained, *_, total, seen = jax.lax.fori_loop(0, steps, step, carry)
-  return trained, total / jnp.maximum(seen, 1)
+  carry = initial_params, method.optimizer.init(initial_params), order, *nothing
+  params, *_, total, seen = jax.lax.fori_loop(0, steps, step, carry)
+  return params, total / jnp.maximum(seen, 1)
 
 
 def correct(
   apply: Apply,
   variables: Any,
   examples: Examples,
-  rows: Rows,
+  rows: ClientIndices,
   batch_size: int = 100,
 ) -> jax.Array:
   """How many of a client's examples a model classifies rightly, int32 []."""

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from hns import tree, wire
-from hns.methods.federated import Birth, Method, Server
+from hns.methods.contract import Initial, Method, Server
 from hns.methods.uploads import Upload, uniform
-from hns.networks.supermask import bernoulli, binary, hide, signs_of
+from hns.networks.supermask import bernoulli, binary, signs_of, to_masked
 from hns.wire import Message
 
 Prune = Callable[[jax.Array, dict[str, Any]], Any]
@@ -18,26 +18,26 @@ Spread = Callable[[jax.Array, jax.Array, int], jax.Array]
 Gate = Callable[[jax.Array, Any, Any], Any]
 
 
-def signed(key, fixed, scores) -> Any:
+def signed(key, frozen, scores) -> Any:
   """The gate of HideNseek: variables with the scores' signs."""
   del key
-  return {**fixed, 'signs': signs_of(scores)}
+  return {**frozen, 'signs': signs_of(scores)}
 
 
-def masked(key, fixed, scores) -> Any:
+def masked(key, frozen, scores) -> Any:
   """The gate of {0, 1} masks: variables without what scores below 0."""
   del key
-  mask = jax.tree.map(lambda m, s: m * binary(s), fixed['mask'], scores)
-  return {**fixed, 'mask': mask}
+  mask = jax.tree.map(lambda m, s: m * binary(s), frozen['mask'], scores)
+  return {**frozen, 'mask': mask}
 
 
-def sampled(key, fixed, scores) -> Any:
+def sampled(key, frozen, scores) -> Any:
   """The gate of FedPM: each weight is there with probability sigmoid(score)."""
   draws = tree.uniform(key, scores)
   mask = jax.tree.map(
-    lambda m, s, d: m * bernoulli(s, d), fixed['mask'], scores, draws
+    lambda m, s, d: m * bernoulli(s, d), frozen['mask'], scores, draws
   )
-  return {**fixed, 'mask': mask}
+  return {**frozen, 'mask': mask}
 
 
 def dense(
@@ -58,38 +58,42 @@ def dense(
       drawn once a round) or 32.
     prune: gives the mask of the weights that exist; None for all.
   """
-  down = uniform(download_bits)
+  download_codec = uniform(download_bits)
 
   def init(key, params):
-    fixed = ()
+    frozen = ()
     if prune is not None:
       # The key of `supermask`, so that equal seeds draw equal masks.
-      mask = prune(jax.random.split(key)[0], hide(params))
-      ones = jax.tree.map(lambda x: jnp.ones((), bool), hide(params)['params'])
-      fixed = {'mask': tree.merge(mask, ones)}
-      params = jax.tree.map(jnp.multiply, params, fixed['mask'])
+      mask = prune(jax.random.split(key)[0], to_masked(params))
+      ones = jax.tree.map(
+        lambda x: jnp.ones((), bool), to_masked(params)['params']
+      )
+      frozen = {'mask': tree.merge(mask, ones)}
+      params = jax.tree.map(jnp.multiply, params, frozen['mask'])
     server = Server(params, upload.memory(params))
-    return Birth(fixed, server, upload.own(params))
+    return Initial(frozen, server, upload.client_state(params))
 
-  def download(key, fixed, shared):
+  def download(key, frozen, server_state):
     ones = lambda x: jnp.ones((), x.dtype)
-    mask = fixed['mask'] if fixed else jax.tree.map(ones, shared.values)
-    return Message(down.function(key, shared.values, mask), mask)
+    mask = frozen['mask'] if frozen else jax.tree.map(ones, server_state.values)
+    return Message(
+      download_codec.function(key, server_state.values, mask), mask
+    )
 
-  def join(key, fixed, message, own):
+  def client_init(key, frozen, message, client_state):
     return jax.tree.map(jnp.multiply, message.value, message.weight)
 
-  def view(key, fixed, trained):
-    if fixed:
-      trained = jax.tree.map(jnp.multiply, trained, fixed['mask'])
-    return {'params': trained}
+  def to_variables(key, frozen, params):
+    if frozen:
+      params = jax.tree.map(jnp.multiply, params, frozen['mask'])
+    return {'params': params}
 
   return Method(
     init=init,
     download=download,
-    join=join,
-    view=view,
-    down=down.codec,
+    client_init=client_init,
+    to_variables=to_variables,
+    download_codec=download_codec.codec,
     optimizer=optimizer,
     **_uploading(upload),
   )
@@ -98,12 +102,18 @@ def dense(
 def _uploading(upload: Upload) -> dict[str, Any]:
   """The part of a `Method` that an upload settles, whatever is trained."""
 
-  def split(key, fixed, message, own, start, trained):
-    value, own = upload.send(key, message.weight, start, trained, own)
-    return Message(value, message.weight), own
+  def client_update(key, frozen, message, client_state, initial_params, params):
+    value, client_state = upload.encode(
+      key, message.weight, initial_params, params, client_state
+    )
+    return Message(value, message.weight), client_state
 
-  merge = lambda fixed, *rest: upload.take(*rest)
-  return dict(split=split, merge=merge, up=upload.codec)
+  server_update = lambda frozen, *rest: upload.aggregate(*rest)
+  return dict(
+    client_update=client_update,
+    server_update=server_update,
+    upload_codec=upload.codec,
+  )
 
 
 def supermask(
@@ -133,58 +143,58 @@ def supermask(
     spread: `wide`, `narrow` or `odds`.
     gate: what the scores make of the weights.
   """
-  down = wire.levels(download_bits, coded=True)
+  download_codec = wire.levels(download_bits, coded=True)
 
   def init(key, params):
     prune_key, score_key = jax.random.split(key)
-    fixed = hide(params)
-    del fixed['signs']
-    fixed['mask'] = prune(prune_key, hide(params))
-    scores = tree.uniform(score_key, fixed['weights'], -1.0)
-    scores = jax.tree.map(jnp.multiply, scores, fixed['mask'])
+    frozen = to_masked(params)
+    del frozen['signs']
+    frozen['mask'] = prune(prune_key, to_masked(params))
+    scores = tree.uniform(score_key, frozen['weights'], -1.0)
+    scores = jax.tree.map(jnp.multiply, scores, frozen['mask'])
     server = Server(scores, upload.memory(scores))
-    return Birth(fixed, server, upload.own(scores))
+    return Initial(frozen, server, upload.client_state(scores))
 
-  def download(key, fixed, shared):
-    value = shared.values
-    if down.symbols:
+  def download(key, frozen, server_state):
+    value = server_state.values
+    if download_codec.symbols:
       level = lambda s, m: wire.quantise(s, download_bits) * m
-      value = jax.tree.map(level, value, fixed['mask'])
-    return Message(value, fixed['mask'])
+      value = jax.tree.map(level, value, frozen['mask'])
+    return Message(value, frozen['mask'])
 
-  def join(key, fixed, message, own):
+  def client_init(key, frozen, message, client_state):
     value = tree.flatten(message.value)
-    if down.symbols:
+    if download_codec.symbols:
       value = wire.dequantise(value, download_bits)
     draw = 1 - jax.random.uniform(key, value.shape, jnp.float32)
-    start = spread(value, draw, download_bits)
-    return tree.unflatten(start, message.value)
+    initial_params = spread(value, draw, download_bits)
+    return tree.unflatten(initial_params, message.value)
 
   return Method(
     init=init,
     download=download,
-    join=join,
-    view=gate,
-    down=down,
+    client_init=client_init,
+    to_variables=gate,
+    download_codec=download_codec,
     optimizer=optimizer,
     **_uploading(upload),
   )
 
 
-def wide(score: jax.Array, draw: jax.Array, bits: int) -> jax.Array:
+def spread_uniform(score: jax.Array, draw: jax.Array, bits: int) -> jax.Array:
   """Anywhere between 0 and twice the score."""
   del bits
   return score * 2 * draw
 
 
-def narrow(score: jax.Array, draw: jax.Array, bits: int) -> jax.Array:
+def spread_cell(score: jax.Array, draw: jax.Array, bits: int) -> jax.Array:
   """Anywhere among the scores that the download rounds to this one."""
   gap = (2 * draw - 1) * jnp.sign(score)
   return score + gap / 2**bits if bits < 32 else score
 
 
-def odds(score: jax.Array, draw: jax.Array, bits: int) -> jax.Array:
+def spread_odds(score: jax.Array, draw: jax.Array, bits: int) -> jax.Array:
   """The log odds of a probability that the server keeps as 2 p - 1."""
   del draw, bits
-  # At birth a score may be -1, whose odds are infinite.
+  # At first a score may be -1, whose odds are infinite.
   return 2 * jnp.arctanh(jnp.clip(score, 1e-6 - 1, 1 - 1e-6))

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from hns import tree, wire
-from hns.methods.federated import Server, keep_unvoted
+from hns.methods.contract import Server, keep_unvoted
 from hns.networks.supermask import bernoulli, sign
 from hns.wire import Codec
 
@@ -26,18 +26,18 @@ class Upload(NamedTuple):
 
   Attributes:
     codec: of the message.
-    send: `(key, mask, start, trained, own) -> (value, own)`. What is uploaded,
-      and what is kept?
+    send: `(key, mask, initial_params, params, client_state) -> (value,
+      client_state)`. What is uploaded, and what is kept?
     take: `(server, mean, total) -> Server`. What becomes of the server's
       state? `total` is each coordinate's summed weight, 0 where nobody sent.
-    own: `values -> own`, what a client keeps at birth.
+    client_state: `values -> client_state`, what a client keeps at first.
     memory: `values -> memory`, what the server keeps beside its values.
   """
 
   codec: Codec
-  send: Callable[..., tuple[Any, Any]]
-  take: Callable[..., Server]
-  own: Callable[[Any], Any] = _nothing
+  encode: Callable[..., tuple[Any, Any]]
+  aggregate: Callable[..., Server]
+  client_state: Callable[[Any], Any] = _nothing
   memory: Callable[[Any], Any] = _nothing
 
 
@@ -48,12 +48,15 @@ class Compress(NamedTuple):
   function: Callable[[jax.Array, Any, Any], Any]
 
 
-def whole() -> Upload:
+def full() -> Upload:
   """What was trained, in float32; the server keeps the mean."""
   return Upload(
     wire.FLOATS,
-    send=lambda key, mask, start, trained, own: (trained, own),
-    take=lambda server, mean, total: server._replace(
+    encode=lambda key, mask, initial_params, params, client_state: (
+      params,
+      client_state,
+    ),
+    aggregate=lambda server, mean, total: server._replace(
       values=keep_unvoted(server.values, mean, total)
     ),
   )
@@ -66,10 +69,10 @@ def signs() -> Upload:
   start, +1, or not, -1: the same bit, and what an entropy code can shorten.
   """
 
-  def send(key, mask, start, trained, own):
-    return _turned(start, trained), own
+  def encode(key, mask, initial_params, params, client_state):
+    return _sign_relative_to(initial_params, params), client_state
 
-  return Upload(wire.levels(1, coded=True), send, _vote(1.0))
+  return Upload(wire.levels(1, coded=True), encode, _vote(1.0))
 
 
 def dithered(share: float = 0.5) -> Upload:
@@ -78,37 +81,37 @@ def dithered(share: float = 0.5) -> Upload:
   The server's values move by `share` towards the mean.
   """
 
-  def send(key, mask, start, trained, own):
-    noise = tree.uniform(key, trained, -1.0)
-    noisy = jax.tree.map(jnp.add, trained, noise)
-    return _turned(start, noisy), own
+  def encode(key, mask, initial_params, params, client_state):
+    noise = tree.uniform(key, params, -1.0)
+    noisy = jax.tree.map(jnp.add, params, noise)
+    return _sign_relative_to(initial_params, noisy), client_state
 
-  return Upload(wire.levels(1, coded=True), send, _vote(share))
+  return Upload(wire.levels(1, coded=True), encode, _vote(share))
 
 
-def samples(clip: float = 0.01) -> Upload:
+def bernoulli_samples(clip: float = 0.01) -> Upload:
   """One draw of a {0, 1} mask, as -1 and +1; the server keeps 2 p - 1.
 
   FedPM (Isik et al. 2023, arXiv 2209.15328, algorithm 2). With the prior
-  Beta(1, 1) born anew every round, the mode of the posterior of a probability
-  is the mean of the draws; it stays within `clip` of 0 and 1.
+  Beta(1, 1) starting anew every round, the mode of the posterior of a
+  probability is the mean of the draws; it stays within `clip` of 0 and 1.
   """
 
   def leaf(draw, score):
     return jnp.where(bernoulli(score, draw) > 0, 1, -1).astype(jnp.int8)
 
-  def send(key, mask, start, trained, own):
-    draws = tree.uniform(key, trained)
-    return jax.tree.map(leaf, draws, trained), own
+  def encode(key, mask, initial_params, params, client_state):
+    draws = tree.uniform(key, params)
+    return jax.tree.map(leaf, draws, params), client_state
 
-  def take(server, mean, total):
+  def aggregate(server, mean, total):
     new = jax.tree.map(lambda m: jnp.clip(m, 2 * clip - 1, 1 - 2 * clip), mean)
     return server._replace(values=keep_unvoted(server.values, new, total))
 
-  return Upload(wire.levels(1, coded=True), send, take)
+  return Upload(wire.levels(1, coded=True), encode, aggregate)
 
 
-def change(
+def delta(
   compress: Compress,
   rate: float = 1.0,
   momentum: float = 0.0,
@@ -122,16 +125,18 @@ def change(
   change (Seide et al. 2014; Karimireddy et al. 2019, arXiv 1901.09847).
   """
 
-  def send(key, mask, start, trained, own):
-    wanted = jax.tree.map(jnp.subtract, trained, start)
+  def encode(key, mask, initial_params, params, client_state):
+    wanted = jax.tree.map(jnp.subtract, params, initial_params)
     if feedback:
-      wanted = jax.tree.map(jnp.add, wanted, own)
+      wanted = jax.tree.map(jnp.add, wanted, client_state)
     sent = compress.function(key, wanted, mask)
     if feedback:
-      own = jax.tree.map(lambda d, v, m: (d - v) * m, wanted, sent, mask)
-    return sent, own
+      client_state = jax.tree.map(
+        lambda d, v, m: (d - v) * m, wanted, sent, mask
+      )
+    return sent, client_state
 
-  def take(server, mean, total):
+  def aggregate(server, mean, total):
     moved = mean
     if momentum:
       moved = jax.tree.map(
@@ -148,8 +153,8 @@ def change(
   zeros = lambda values: jax.tree.map(jnp.zeros_like, values)
   return Upload(
     compress.codec,
-    send,
-    take,
+    encode,
+    aggregate,
     zeros if feedback else _nothing,
     zeros if momentum else _nothing,
   )
@@ -162,8 +167,10 @@ def one_bit() -> Compress:
   """
 
   def leaf(draw, x, mask):
-    up = jnp.where(x == 0, draw < 0.5, x > 0)
-    return jnp.where(up, 1.0, -1.0) * _brief(_mean(abs(x), mask))
+    upload_codec = jnp.where(x == 0, draw < 0.5, x > 0)
+    return jnp.where(upload_codec, 1.0, -1.0) * _round_to_bf16(
+      _mean(abs(x), mask)
+    )
 
   def function(key, values, mask):
     return jax.tree.map(leaf, tree.uniform(key, values), values, mask)
@@ -181,7 +188,7 @@ def ternary(threshold: float) -> Compress:
   def leaf(x, mask):
     size = abs(x)
     loud = (size > threshold * _mean(size, mask)) & (mask != 0)
-    return jnp.sign(x) * loud * _brief(_mean(size, loud))
+    return jnp.sign(x) * loud * _round_to_bf16(_mean(size, loud))
 
   return Compress(
     Codec(3, stepped=True, coded=True),
@@ -203,7 +210,7 @@ def uniform(bits: int) -> Compress:
 
   def leaf(draw, x, mask):
     largest = jnp.max(abs(x) * mask)
-    step = _brief(largest / top)
+    step = _round_to_bf16(largest / top)
     place = (jnp.clip(x / step, -top, top) + top) / 2
     place = jnp.floor(place + draw)
     # The largest level must occur, or the receiver cannot know the step.
@@ -221,19 +228,19 @@ def uniform(bits: int) -> Compress:
 def _vote(share: float):
   """`Upload.take` of signs that were sent relative to the start's."""
 
-  def take(server, mean, total):
+  def aggregate(server, mean, total):
     new = jax.tree.map(
       lambda v, m: (1 - share) * v + share * sign(v) * m, server.values, mean
     )
     return server._replace(values=keep_unvoted(server.values, new, total))
 
-  return take
+  return aggregate
 
 
-def _turned(start: Any, scores: Any) -> Any:
+def _sign_relative_to(initial_params: Any, scores: Any) -> Any:
   """+1 where a score has the sign of the start, -1 where not, int8."""
   return jax.tree.map(
-    lambda a, b: (sign(a) * sign(b)).astype(jnp.int8), start, scores
+    lambda a, b: (sign(a) * sign(b)).astype(jnp.int8), initial_params, scores
   )
 
 
@@ -242,7 +249,7 @@ def _mean(size: jax.Array, mask: jax.Array) -> jax.Array:
   return jnp.sum(size * (mask != 0)) / jnp.maximum(count, 1)
 
 
-def _brief(scale: jax.Array) -> jax.Array:
+def _round_to_bf16(scale: jax.Array) -> jax.Array:
   """A scale as it travels: rounded to bfloat16, above 0."""
   # A cast to bfloat16 and back may be optimised away on an accelerator.
   return jax.lax.reduce_precision(jnp.maximum(scale, 1e-30), 8, 7)

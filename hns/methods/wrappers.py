@@ -8,96 +8,116 @@ import jax.numpy as jnp
 
 from hns import tree, wire
 from hns.errors import invalid
-from hns.methods.federated import Birth, Method, Server, everything
+from hns.methods.contract import Initial, Method, Server, whole_download
 from hns.wire import Message
 
 
-def beside(base: Method) -> Method:
+def with_client_state(base: Method) -> Method:
   """`base`, whose clients keep (what it keeps, something more)."""
-  news = lambda fixed, message, own: base.news(fixed, message, own[0])
+  download_for = lambda frozen, message, client_state: base.download_for(
+    frozen, message, client_state[0]
+  )
 
-  def prepare(key, fixed, message, own, score):
-    return base.prepare(key, fixed, message, own[0], score), own[1]
+  def before_training(key, frozen, message, client_state, score):
+    return base.before_training(
+      key, frozen, message, client_state[0], score
+    ), client_state[1]
 
   return base._replace(
-    prepare=prepare,
-    join=lambda key, fixed, message, own: base.join(
-      key, fixed, message, own[0]
+    before_training=before_training,
+    client_init=lambda key, frozen, message, client_state: base.client_init(
+      key, frozen, message, client_state[0]
     ),
-    news=everything if base.news is everything else news,
-    places=lambda own: base.places(own[0]),
-    settle=lambda own, trained: base.settle(own[0], trained),
+    download_for=whole_download
+    if base.download_for is whole_download
+    else download_for,
+    kept_mask=lambda client_state: base.kept_mask(client_state[0]),
+    finalize=lambda client_state, params: base.finalize(
+      client_state[0], params
+    ),
   )
 
 
-def inside(function: Callable) -> Callable:
-  """A base's `function` for `personal`: what never travels is that of birth."""
-  whole = lambda fixed, message: Message(*map(tree.combine, message, fixed[2]))
-  return lambda key, fixed, message, *rest: function(
-    key, fixed[0], whole(fixed, message), *rest
+def with_frozen_part(function: Callable) -> Callable:
+  """A base's `function` for `keep_local`: what never travels stays as drawn."""
+  whole = lambda frozen, message: Message(
+    *map(tree.combine, message, frozen[2])
+  )
+  return lambda key, frozen, message, *rest: function(
+    key, frozen[0], whole(frozen, message), *rest
   )
 
 
-def personal(base: Method, mine: Callable[[str, Any], bool]) -> Method:
+def keep_local(base: Method, mine: Callable[[str, Any], bool]) -> Method:
   """`base`, of which the leaves chosen by `mine` never leave the client.
 
-  Arivazhagan et al. 2019 (arXiv 1912.00818) with `mine` the head. At birth
+  Arivazhagan et al. 2019 (arXiv 1912.00818) with `mine` the head. At first
   every client holds what it would have downloaded.
 
   Args:
-    base: a method whose messages and `trained` are trees with the same paths.
+    base: a method whose messages and `params` are trees with the same paths.
     mine: told a leaf's path (`Conv_0/kernel`) and the leaf.
   """
 
-  kept = beside(base)
+  kept = with_client_state(base)
   theirs = lambda held: tree.split(held, mine)[1]
   sent = lambda message: Message(*map(theirs, message))
 
   def init(key, params):
-    fixed, shared, own = base.init(key, params)
-    message = base.download(key, fixed, shared)
-    home = tree.split(base.join(key, fixed, message, own), mine)[0]
-    sent_state = Server(*map(theirs, shared))
-    return Birth((fixed, shared, message), sent_state, (own, home))
-
-  def download(key, fixed, shared):
-    whole = Server(*map(tree.combine, shared, fixed[1]))
-    return sent(base.download(key, fixed[0], whole))
-
-  def join(*asked):
-    own = asked[-1]
-    return tree.combine(own[1], theirs(inside(kept.join)(*asked)))
-
-  def split(key, fixed, message, own, start, trained):
-    upload, inner = inside(base.split)(
-      key, fixed, message, own[0], start, trained
+    frozen, server_state, client_state = base.init(key, params)
+    message = base.download(key, frozen, server_state)
+    home = tree.split(
+      base.client_init(key, frozen, message, client_state), mine
+    )[0]
+    sent_state = Server(*map(theirs, server_state))
+    return Initial(
+      (frozen, server_state, message), sent_state, (client_state, home)
     )
-    home = tree.split(base.settle(inner, trained), mine)[0]
+
+  def download(key, frozen, server_state):
+    whole = Server(*map(tree.combine, server_state, frozen[1]))
+    return sent(base.download(key, frozen[0], whole))
+
+  def client_init(*asked):
+    client_state = asked[-1]
+    return tree.combine(
+      client_state[1], theirs(with_frozen_part(kept.client_init)(*asked))
+    )
+
+  def client_update(key, frozen, message, client_state, initial_params, params):
+    upload, inner = with_frozen_part(base.client_update)(
+      key, frozen, message, client_state[0], initial_params, params
+    )
+    home = tree.split(base.finalize(inner, params), mine)[0]
     return sent(upload), (inner, home)
 
-  def news(fixed, message, own):
-    told = inside(lambda key, *rest: kept.news(*rest))
-    return sent(told(None, fixed, message, own))
+  def download_for(frozen, message, client_state):
+    told = with_frozen_part(lambda key, *rest: kept.download_for(*rest))
+    return sent(told(None, frozen, message, client_state))
 
   return base._replace(
     init=init,
     download=download,
-    join=join,
-    view=lambda key, fixed, trained: base.view(key, fixed[0], trained),
-    split=split,
-    prepare=inside(kept.prepare),
-    merge=lambda fixed, *rest: base.merge(fixed[0], *rest),
-    news=everything if base.news is everything else news,
-    places=lambda own: theirs(kept.places(own)),
-    settle=kept.settle,
+    client_init=client_init,
+    to_variables=lambda key, frozen, params: base.to_variables(
+      key, frozen[0], params
+    ),
+    client_update=client_update,
+    before_training=with_frozen_part(kept.before_training),
+    server_update=lambda frozen, *rest: base.server_update(frozen[0], *rest),
+    download_for=whole_download
+    if base.download_for is whole_download
+    else download_for,
+    kept_mask=lambda client_state: theirs(kept.kept_mask(client_state)),
+    finalize=kept.finalize,
   )
 
 
-def remembering(base: Method) -> Method:
+def remember_download(base: Method) -> Method:
   """`base`, whose clients keep the last download and are sent what changed.
 
   A client keeps the symbols of the download it took part with, at first those
-  of birth, which the seed gives it; it is sent, symbol by symbol, the
+  of round 1, which the seed gives it; it is sent, symbol by symbol, the
   difference to them modulo their number, which an entropy code shortens. One
   that missed rounds decodes as any other, because the server takes the
   difference to what this client holds: it has to know the round each client
@@ -106,38 +126,44 @@ def remembering(base: Method) -> Method:
 
   Raises `InputError` for a download whose leaves have a step of their own.
   """
-  count = base.down.symbols
-  if base.down.stepped:
-    raise invalid('down', base.down, 'differences need levels without a step')
+  count = base.download_codec.symbols
+  if base.download_codec.stepped:
+    raise invalid(
+      'down', base.download_codec, 'differences need levels without a step'
+    )
   if not count:
     return base
 
-  def places(message):
+  def kept_mask(message):
     return jax.tree.map(
-      lambda v: wire.symbols_of(base.down, v, 1), message.value
+      lambda v: wire.symbols_of(base.download_codec, v, 1), message.value
     )
 
   def init(key, params):
-    fixed, shared, own = base.init(key, params)
-    held = places(base.download(key, fixed, shared))
-    return Birth(fixed, shared, (own, held))
+    frozen, server_state, client_state = base.init(key, params)
+    held = kept_mask(base.download(key, frozen, server_state))
+    return Initial(frozen, server_state, (client_state, held))
 
-  def news(fixed, message, own):
+  def download_for(frozen, message, client_state):
     def difference(now, held):
       moved = (now.astype(jnp.int16) - held) % count
       return (2 * moved - (count - 1)).astype(jnp.int16)
 
-    value = jax.tree.map(difference, places(message), own[1])
+    value = jax.tree.map(difference, kept_mask(message), client_state[1])
     return Message(value, message.weight)
 
-  def split(key, fixed, message, own, start, trained):
-    upload, inner = base.split(key, fixed, message, own[0], start, trained)
-    return upload, (inner, places(message))
+  def client_update(key, frozen, message, client_state, initial_params, params):
+    upload, inner = base.client_update(
+      key, frozen, message, client_state[0], initial_params, params
+    )
+    return upload, (inner, kept_mask(message))
 
-  return beside(base)._replace(init=init, split=split, news=news)
+  return with_client_state(base)._replace(
+    init=init, client_update=client_update, download_for=download_for
+  )
 
 
-def carrying(base: Method) -> Method:
+def carry_scores(base: Method) -> Method:
   """`base`, whose clients go on from their own scores where the sign is kept.
 
   An ablation: elsewhere clients restart every round. Where the server's sign is
@@ -146,19 +172,25 @@ def carrying(base: Method) -> Method:
   """
 
   def init(key, params):
-    fixed, shared, own = base.init(key, params)
-    nothing = jax.tree.map(jnp.zeros_like, shared.values)
-    return Birth(fixed, shared, (own, nothing))
+    frozen, server_state, client_state = base.init(key, params)
+    nothing = jax.tree.map(jnp.zeros_like, server_state.values)
+    return Initial(frozen, server_state, (client_state, nothing))
 
-  def join(key, fixed, message, own):
-    start = base.join(key, fixed, message, own[0])
-    return jax.tree.map(lambda s, k: jnp.where(s * k > 0, k, s), start, own[1])
+  def client_init(key, frozen, message, client_state):
+    initial_params = base.client_init(key, frozen, message, client_state[0])
+    return jax.tree.map(
+      lambda s, k: jnp.where(s * k > 0, k, s), initial_params, client_state[1]
+    )
 
-  def split(key, fixed, message, own, start, trained):
-    upload, inner = base.split(key, fixed, message, own[0], start, trained)
-    return upload, (inner, trained)
+  def client_update(key, frozen, message, client_state, initial_params, params):
+    upload, inner = base.client_update(
+      key, frozen, message, client_state[0], initial_params, params
+    )
+    return upload, (inner, params)
 
-  return beside(base)._replace(init=init, join=join, split=split)
+  return with_client_state(base)._replace(
+    init=init, client_init=client_init, client_update=client_update
+  )
 
 
 def distance(a: Any, b: Any) -> jax.Array:
@@ -173,9 +205,9 @@ def proximal(base: Method, pull: float) -> Method:
   FedProx: Li et al. 2018 (arXiv 1812.06127), eq. 2.
   """
 
-  def objective(forward, view, start, trained):
-    loss = base.objective(forward, view, start, trained)
-    return loss + pull * distance(trained, start)
+  def objective(forward, to_variables, initial_params, params):
+    loss = base.objective(forward, to_variables, initial_params, params)
+    return loss + pull * distance(params, initial_params)
 
   return base._replace(objective=objective)
 
@@ -184,10 +216,10 @@ class Pair(NamedTuple):
   """What Ditto trains: the model to share and the client's own."""
 
   shared: Any
-  mine: Any
+  personal: Any
 
 
-class Mine(NamedTuple):
+class PersonalModel(NamedTuple):
   """A model that a client goes on from, as Ditto's and Hermes' do.
 
   Attributes:
@@ -208,31 +240,42 @@ def ditto(base: Method, pull: float) -> Method:
   """
 
   def init(key, params):
-    fixed, shared, own = base.init(key, params)
-    nothing = Mine(shared.values, jnp.zeros((), bool))
-    return Birth(fixed, shared, (own, nothing))
+    frozen, server_state, client_state = base.init(key, params)
+    nothing = PersonalModel(server_state.values, jnp.zeros((), bool))
+    return Initial(frozen, server_state, (client_state, nothing))
 
-  def join(key, fixed, message, own):
-    start, (model, begun) = base.join(key, fixed, message, own[0]), own[1]
+  def client_init(key, frozen, message, client_state):
+    initial_params, (model, begun) = (
+      base.client_init(key, frozen, message, client_state[0]),
+      client_state[1],
+    )
     return Pair(
-      start, jax.tree.map(lambda v, w: jnp.where(begun, v, w), model, start)
+      initial_params,
+      jax.tree.map(lambda v, w: jnp.where(begun, v, w), model, initial_params),
     )
 
-  def objective(forward, view, start, trained):
-    shared = view(trained._replace(mine=trained.shared))
-    pulled = pull * distance(trained.mine, start.shared)
-    return forward(shared) + forward(view(trained)) + pulled
+  def objective(forward, to_variables, initial_params, params):
+    server_state = to_variables(params._replace(personal=params.shared))
+    pulled = pull * distance(params.personal, initial_params.shared)
+    return forward(server_state) + forward(to_variables(params)) + pulled
 
-  def split(key, fixed, message, own, start, trained):
-    message, inner = base.split(
-      key, fixed, message, own[0], start.shared, trained.shared
+  def client_update(key, frozen, message, client_state, initial_params, params):
+    message, inner = base.client_update(
+      key,
+      frozen,
+      message,
+      client_state[0],
+      initial_params.shared,
+      params.shared,
     )
-    return message, (inner, Mine(trained.mine, jnp.ones((), bool)))
+    return message, (inner, PersonalModel(params.personal, jnp.ones((), bool)))
 
-  return beside(base)._replace(
+  return with_client_state(base)._replace(
     init=init,
-    join=join,
-    view=lambda key, fixed, trained: base.view(key, fixed, trained.mine),
+    client_init=client_init,
+    to_variables=lambda key, frozen, params: base.to_variables(
+      key, frozen, params.personal
+    ),
     objective=objective,
-    split=split,
+    client_update=client_update,
   )

@@ -19,26 +19,26 @@ _LANES = 16  # widths that a core's vector units like: some dead units may stay
 Cut = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-def compact(net: Any, birth: Any) -> tuple[Any, Any]:
-  """The network and what exists at birth, without units that are always 0.
+def compact(net: Any, initial: Any) -> tuple[Any, Any]:
+  """The network and what exists at first, without units that are always 0.
 
   A network that is not a `hns.networks.models.Network`, or was cut before, and
   one of a method without a mask stay as they are.
 
   Args:
     net: the plain module.
-    birth: `hns.methods.federated.Birth`, or any tree of what has the network's
-      layout.
+    initial: `hns.methods.contract.Initial`, or any tree of what has the
+      network's layout.
   """
-  masks = masks_of(birth)
+  masks = masks_of(initial)
   if not isinstance(net, Network) or net.full or not masks:
-    return net, birth
+    return net, initial
   cut, widths = _living(net, masks)
   count = len(net.convs)
   convs = tuple((w, *c[1:]) for w, c in zip(widths, net.convs))
   full = (*(c[0] for c in net.convs), *net.dense)
   small = net.clone(convs=convs, dense=tuple(widths[count:]), full=full)
-  return small, cut_out(birth, cut, {k: m.shape for k, m in masks.items()})
+  return small, cut_out(initial, cut, {k: m.shape for k, m in masks.items()})
 
 
 def cut_out(held: Any, cut: Cut, shapes: dict[str, tuple[int, ...]]) -> Any:
@@ -61,14 +61,14 @@ def cut_out(held: Any, cut: Cut, shapes: dict[str, tuple[int, ...]]) -> Any:
   return jax.tree_util.tree_map_with_path(part, held)
 
 
-def masks_of(birth: Any) -> dict[str, np.ndarray]:
+def masks_of(initial: Any) -> dict[str, np.ndarray]:
   """By layer, the mask of its kernel; empty for a method without masks.
 
   A layer is named by its path, `Block_0/Dense_1`, and a mask of what is not a
   kernel, such as an embedding, by its whole path.
   """
   found = {}
-  for path, leaf in jax.tree_util.tree_leaves_with_path(birth):
+  for path, leaf in jax.tree_util.tree_leaves_with_path(initial):
     _, inside, name = f'/{tree.path_name(path)}'.partition('/mask/')
     if inside and leaf.ndim > 1:
       found[name.removesuffix('/kernel')] = np.asarray(leaf)

@@ -17,7 +17,7 @@ import numpy as np
 from hns import tree
 from hns.errors import invalid
 from hns.networks.models import Network, Norm
-from hns.networks.supermask import hide, seek
+from hns.networks.supermask import to_masked, to_params
 
 _NORMS = (
   *(Norm, nn.BatchNorm, nn.GroupNorm, nn.InstanceNorm, nn.LayerNorm),
@@ -59,7 +59,7 @@ def _flow(net, variables, inputs) -> tuple[jax.Array, Any]:
   rest = jax.tree.map(jnp.abs, variables['params'])
 
   def total(weights):
-    params = seek(
+    params = to_params(
       {'weights': weights, 'mask': ones, 'signs': ones, 'params': rest}
     )
     with _without_norms():
@@ -87,7 +87,7 @@ def check_chain(net: nn.Module, inputs: jax.Array) -> None:
     blank = jnp.zeros(inputs.shape, inputs.dtype)
     params = jax.jit(net.init)(jax.random.key(0), blank)['params']
     outputs, scores = jax.jit(functools.partial(_flow, net))(
-      hide(params), blank
+      to_masked(params), blank
     )
     for path, leaf in jax.tree_util.tree_leaves_with_path(scores):
       share = float(jnp.sum(leaf) / outputs)

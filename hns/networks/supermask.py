@@ -67,7 +67,9 @@ def model_signs(variables: Any) -> jax.Array | None:
   return jnp.concatenate(flat).astype(jnp.int32)
 
 
-def hide(params: Any, mask: Any = None, signs: Any = None) -> dict[str, Any]:
+def to_masked(
+  params: Any, mask: Any = None, signs: Any = None
+) -> dict[str, Any]:
   """Turns a module's params into the collections of its masked twin.
 
   Kernels and embeddings (two dimensions or more) go to `weights`, with a
@@ -87,7 +89,7 @@ def hide(params: Any, mask: Any = None, signs: Any = None) -> dict[str, Any]:
   return {'weights': weights, 'mask': mask, 'signs': signs, 'params': rest}
 
 
-def seek(variables: dict[str, Any]) -> dict[str, Any]:
+def to_params(variables: dict[str, Any]) -> dict[str, Any]:
   """The inverse of `hide`: {'params': weights x mask x signs and the rest}.
 
   Without `signs`, as with a {0, 1} mask, all are +1.
@@ -121,8 +123,8 @@ class Supermask(nn.Module):
     call = nn.map_variables(
       lambda net: net(*args, **kwargs),
       COLLECTIONS,
-      trans_in_fn=seek,
-      trans_out_fn=lambda variables: hide(variables.get('params', {})),
+      trans_in_fn=to_params,
+      trans_out_fn=lambda variables: to_masked(variables.get('params', {})),
       init=self.is_initializing(),
     )
     return call(self.net)

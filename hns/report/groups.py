@@ -220,8 +220,8 @@ def group(saved: list[Saved]) -> list[Group]:
   for key, alike in found.items():
     config = json.loads(key)
     ordered = zip(*sorted(alike, key=lambda run: run[:2]))
-    fixed = _words(config, tuned=False)
-    chosen = tuple(word for word in _words(config) if word not in fixed)
+    frozen = _words(config, tuned=False)
+    chosen = tuple(word for word in _words(config) if word not in frozen)
     names = label(config), label(config, tuned=False)
     groups.append(Group(*names, chosen, config, *ordered))
   return _told_apart(groups)
@@ -235,10 +235,10 @@ def _told_apart(groups: list[Group]) -> list[Group]:
 
   def renamed(g):
     peers, mine = alike[g.label, g.config['dataset']], leaves(g.config)
-    own = [
+    client_state = [
       name for name in mine if any(p.get(name) != mine[name] for p in peers)
     ]
-    words = ''.join(f', {name}={mine[name]}' for name in own)
+    words = ''.join(f', {name}={mine[name]}' for name in client_state)
     return g._replace(label=g.label + words, variant=g.variant + words)
 
   return [renamed(g) for g in groups]

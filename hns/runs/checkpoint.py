@@ -22,8 +22,8 @@ import jax
 import numpy as np
 
 from hns import durable
-from hns.engine import metrics, own
-from hns.engine.own import Store
+from hns.engine import client_store, metrics
+from hns.engine.client_store import ClientStore
 from hns.errors import InputError, invalid, shown
 from hns.tree import from_host, to_host
 
@@ -43,11 +43,11 @@ class Progress(NamedTuple):
     held: int32 [clients], right answers of the model that a client ended its
       last round with, -1 before its first.
     unread: what the last rounds told and is still on the devices: of each its
-      ids, its `hns.engine.rounds.Report` and its seconds.
+      ids, its `hns.engine.rounds.RoundMetrics` and its seconds.
   """
 
   state: Any
-  store: Store
+  store: ClientStore
   tally: metrics.Tally
   held: np.ndarray
   unread: tuple[tuple[Any, Any, float], ...] = ()
@@ -162,7 +162,7 @@ def _fill(part: pathlib.Path, about: dict[str, Any], progress: Progress):
     np.savez(file, **_arrays(progress))
   with create(_ABOUT) as file:
     file.write(json.dumps(about).encode())
-  own.write(progress.store, create)
+  client_store.write(progress.store, create)
   if not _agree(part, digests):
     raise OSError('what was written reads otherwise')
   with durable.writing(part / _DIGESTS) as file:
@@ -257,7 +257,7 @@ def _read(path: pathlib.Path, like: Progress) -> Progress:
         raise ValueError(f'{min(other)} is not in both')
       leaves = [fill(name, leaf) for name, leaf in names.items()]
       ids = arrays[_IDS]
-    store = own.read(like.store.birth, ids, path)
+    store = client_store.read(like.store.initial, ids, path)
   except (OSError, ValueError) as error:
     raise InputError(
       f'{shown(path)}: holds other arrays than this run has ({error}): go '

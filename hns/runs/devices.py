@@ -1,6 +1,7 @@
 """Starting JAX: every core a device, many hosts as one, programs kept.
 
-Call `start` before anything else asks JAX for a device; `hns.main` does.
+Call `initial_params` before anything else asks JAX for a device; `hns.main`
+does.
 """
 
 import contextlib

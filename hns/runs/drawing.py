@@ -7,18 +7,18 @@ from typing import Any, NamedTuple
 import jax
 
 from hns.errors import InputError
-from hns.methods.algorithms import RECIPES, Given
-from hns.methods.federated import Birth, Method
+from hns.methods.contract import Initial, Method
+from hns.methods.recipes import RECIPES, Given
 from hns.networks import checks, compact, pruning
 
 
-class Conceived(NamedTuple):
+class Initialized(NamedTuple):
   """A network and a method before training.
 
   Attributes:
     net: the plain module, without the units that pruning cut off.
     method: its federated method.
-    birth: what exists before round 1.
+    initial: what exists before round 1.
     key: of all rounds.
     layers: by layer, how many weights survived, of how many; {} unpruned.
     head: the path of the output layer; None if the config names none and more
@@ -27,15 +27,15 @@ class Conceived(NamedTuple):
 
   net: Any
   method: Method
-  birth: Birth
+  initial: Initial
   key: jax.Array
   layers: dict[str, list[int]]
   head: str | None
 
 
-def conceive(
+def initialize(
   config: Any, net: Any, inputs: jax.Array, classes: int
-) -> Conceived:
+) -> Initialized:
   """Draws and prunes a network: all of it follows from the config's seed.
 
   Args:
@@ -44,7 +44,7 @@ def conceive(
     inputs: float [1, ...]: the shape of one example.
     classes: number of logits.
   """
-  weights, birth, key = jax.random.split(jax.random.key(config.seed), 3)
+  weights, initial, key = jax.random.split(jax.random.key(config.seed), 3)
   prune = functools.partial(_prune, config, net, inputs)
   params = checks.shapes_of(net, inputs)['params']
   head = functools.partial(checks.head_of, params, classes, config.head)
@@ -52,15 +52,17 @@ def conceive(
   method = RECIPES[config.algorithm](given, **table)
 
   @jax.jit
-  def begin(weights, birth):
-    return method.init(birth, net.init(weights, inputs)['params'])
+  def begin(weights, initial):
+    return method.init(initial, net.init(weights, inputs)['params'])
 
-  born = begin(weights, birth)
+  born = begin(weights, initial)
   masks = compact.masks_of(born)
   pruning.check_layers(masks, config.density)
   layers = {name: [int(m.sum()), m.size] for name, m in masks.items()}
   net, born = compact.compact(net, born)
-  return Conceived(net, method, born, key, layers, _or_none(head, config.head))
+  return Initialized(
+    net, method, born, key, layers, _or_none(head, config.head)
+  )
 
 
 def _or_none(head: Callable[[], str], chosen: str) -> str | None:

@@ -11,9 +11,15 @@ import numpy as np
 
 from hns import data, tree, wire
 from hns.data import partition
-from hns.engine import own, parallel
-from hns.engine.client import Engine
-from hns.engine.training import Examples, Federation, Plan, Rows, steps_of
+from hns.engine import client_store, parallel
+from hns.engine.client import RoundConfig
+from hns.engine.training import (
+  ClientIndices,
+  Examples,
+  FederatedData,
+  Plan,
+  steps_of,
+)
 from hns.errors import invalid, shown
 from hns.networks import checks, models
 from hns.networks.supermask import Supermask
@@ -39,10 +45,10 @@ def _assemble(config, mesh, dataset) -> Experiment:
   net = models.create(config.model, dataset.classes)
   inputs = jnp.zeros((1, *dataset.train_images.shape[1:]))
   checks.check(config.model, net, inputs, dataset.classes)
-  conceived = drawing.conceive(config, net, inputs, dataset.classes)
-  net, birth, key = conceived.net, conceived.birth, conceived.key
+  conceived = drawing.initialize(config, net, inputs, dataset.classes)
+  net, initial, key = conceived.net, conceived.initial, conceived.key
   plan = _plan(config, np.asarray(federation.train.size))
-  engine = Engine(
+  round_config = RoundConfig(
     conceived.method,
     Supermask(net).apply,
     plan,
@@ -53,14 +59,18 @@ def _assemble(config, mesh, dataset) -> Experiment:
     config.eval_split if config.eval_held else '',
     dataset.classes,
   )
-  asked = _asked(config.seed, config.eval_clients, federation.train.size)
-  key, birth, federation = parallel.replicate((key, birth, federation), mesh)
+  eval_client_ids = _asked(
+    config.seed, config.eval_clients, federation.train.size
+  )
+  key, initial, federation = parallel.replicate(
+    (key, initial, federation), mesh
+  )
   return Experiment(
-    engine,
+    round_config,
     key,
-    birth,
+    initial,
     federation,
-    asked,
+    eval_client_ids,
     config.eval_split,
     conceived.layers,
     conceived.head,
@@ -92,7 +102,7 @@ def _asked(seed: int, count: int, sizes: Any) -> np.ndarray:
   return ids[np.argsort(np.asarray(sizes)[ids], kind='stable')]
 
 
-def federate(config: Any, dataset: data.Dataset) -> Federation:
+def federate(config: Any, dataset: data.Dataset) -> FederatedData:
   """Shares a dataset out and keeps the examples that somebody holds."""
   shares = partition.divide(
     config.seed,
@@ -116,9 +126,9 @@ def federate(config: Any, dataset: data.Dataset) -> Federation:
 
   def rows(pools, held, offset):
     places = [np.searchsorted(held, pool) + offset for pool in pools]
-    return Rows(*map(jnp.asarray, partition.pad(places)))
+    return ClientIndices(*map(jnp.asarray, partition.pad(places)))
 
-  return Federation(
+  return FederatedData(
     Examples(
       jnp.asarray(np.concatenate(images)),
       jnp.asarray(np.concatenate(labels)),
@@ -188,7 +198,7 @@ def _train(config, about, folder) -> list[dict[str, Any]]:
   about = about | _about(config, experiment)
   identity.agree(about)
   schedule = Schedule(*(config[name] for name in Schedule._fields))
-  width = experiment.engine.width
+  width = experiment.round_config.width
   remedy = 'lower it' if width > 1 else 'lower batch_size'
   with workdir.claim(folder) as file:
     with devices.together():
@@ -201,22 +211,24 @@ def _train(config, about, folder) -> list[dict[str, Any]]:
 
 def _about(config, experiment) -> dict[str, Any]:
   """What a run depends on beside its config, the versions and JAX."""
-  engine, key, birth, federation, *_ = experiment
+  round_config, key, initial, federation, *_ = experiment
 
   @jax.jit
-  def downloaded(key, fixed, shared):
-    return wire.coordinates(engine.method.download(key, fixed, shared))
+  def downloaded(key, frozen, shared):
+    return wire.coordinates(round_config.method.download(key, frozen, shared))
 
-  mesh = engine.mesh
+  mesh = round_config.mesh
   return {
-    'frozen': tree.checksum(birth.fixed),
-    'born': tree.checksum(birth),
+    'frozen': tree.checksum(initial.frozen),
+    'born': tree.checksum(initial),
     'examples': tree.checksum(federation),
     'dataset_version': data.version(config.dataset),
     'device': f'{mesh.size} x {mesh.devices[0].device_kind}',
-    'clients_per_step': engine.width,
-    'weights_downloaded': int(downloaded(key, birth.fixed, birth.shared)),
-    'bytes_kept_a_client': own.bytes_each(birth.own),
+    'clients_per_step': round_config.width,
+    'weights_downloaded': int(
+      downloaded(key, initial.frozen, initial.server_state)
+    ),
+    'bytes_kept_a_client': client_store.bytes_each(initial.client_state),
     'layers': experiment.layers,
     'head': experiment.head,
   }

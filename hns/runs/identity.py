@@ -53,10 +53,10 @@ def unlike(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
 def about(config: dict[str, Any]) -> dict[str, Any]:
   """What a config.json says before anything is made: config, versions, JAX."""
   versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-  own = {'python': platform.python_version(), 'hns': hns.__version__}
+  client_state = {'python': platform.python_version(), 'hns': hns.__version__}
   return {
     'config': config,
-    'versions': own | versions,
+    'versions': client_state | versions,
     'matmul_precision': jax.config.jax_default_matmul_precision,
     'numerics': devices.numerics(),
   }

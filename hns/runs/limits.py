@@ -9,7 +9,7 @@ import numpy as np
 from hns import wire
 from hns.config import NAMES, base, unknown
 from hns.errors import InputError, invalid
-from hns.methods.algorithms import RECIPES
+from hns.methods.recipes import RECIPES
 from hns.values import fit
 
 _AT_LEAST = {

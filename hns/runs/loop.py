@@ -12,11 +12,11 @@ import numpy as np
 import tqdm
 
 from hns import wire
-from hns.engine import cost, evaluation, metrics, own, parallel, rounds
-from hns.engine.client import Engine
-from hns.engine.training import Federation, Rows
-from hns.methods import federated
-from hns.methods.federated import Birth
+from hns.engine import client_store, cost, evaluation, metrics, parallel, rounds
+from hns.engine.client import RoundConfig
+from hns.engine.training import ClientIndices, FederatedData
+from hns.methods import contract
+from hns.methods.contract import Initial
 from hns.runs import checkpoint, devices
 from hns.runs.checkpoint import Progress
 from hns.wire import Envelope
@@ -26,40 +26,44 @@ class Experiment(NamedTuple):
   """Everything a run needs, made from a config.
 
   Attributes:
-    engine: static functions and sizes.
+    round_config: static functions and sizes.
     key: of all rounds.
-    birth: what exists before round 1.
+    initial: what exists before round 1.
     federation: all clients' examples.
     asked: int [clients evaluated], ids ordered by size.
-    split: the examples that accuracies are measured on, test or validation.
+    client_update: the examples that accuracies are measured on, test or
+      validation.
     layers: by layer, how many weights survived pruning, of how many; {}
       where nothing is pruned.
     head: the path of the output layer; None where that is not plain.
     envelope: what every payload's header says, but for the round.
   """
 
-  engine: Engine
+  round_config: RoundConfig
   key: jax.Array
-  birth: Birth
-  federation: Federation
-  asked: np.ndarray
+  initial: Initial
+  federation: FederatedData
+  eval_client_ids: np.ndarray
   split: str
   layers: dict[str, list[int]]
   head: str | None
   envelope: Envelope
 
   @property
-  def rows(self) -> Rows:
+  def rows(self) -> ClientIndices:
     """The examples of `split`."""
     return getattr(self.federation, self.split)
 
 
 def begin(experiment: Experiment) -> Progress:
   """Where a run is before round 1."""
-  birth = experiment.birth
+  initial = experiment.initial
   nobody = np.full(experiment.federation.train.size.shape, -1, np.int32)
   return Progress(
-    rounds.begin(birth), own.create(birth.own), metrics.Tally(), nobody
+    rounds.begin(initial),
+    client_store.create(initial.client_state),
+    metrics.Tally(),
+    nobody,
   )
 
 
@@ -87,14 +91,16 @@ def train(
   start = time.perf_counter()
   run = programs(experiment)
   compile_seconds = time.perf_counter() - start
-  each = cost.of(experiment.engine, experiment.birth, experiment.federation)
+  each = cost.of(
+    experiment.round_config, experiment.initial, experiment.federation
+  )
   progress = progress or begin(experiment)
   number = int(progress.state.round)
   while True:
     news = progress.tally.rounds or progress.unread
     if news and (number % eval_every == 0 or number == last):
       progress = checkpoint.read(progress)
-      row = _look(experiment, run, progress, each)
+      row = _evaluate_row(experiment, run, progress, each)
       yield {'round': number, **row, 'compile_seconds': compile_seconds}
       progress = progress._replace(tally=metrics.evaluated(progress.tally))
     if number == last:
@@ -106,20 +112,20 @@ def train(
 
 def _round(experiment, run, progress) -> Progress:
   """One round; what it told stays on the devices, to be read when needed."""
-  _, key, birth, federation, *_ = experiment
+  _, key, initial, federation, *_ = experiment
   state, store, *_ = progress
   start = time.perf_counter()
   ids = run.cohort(key, federation, state.round)
-  mine = own.fetch(store, ids)
-  state, mine, told = run.round(key, birth, federation, state, ids, mine)
-  own.keep(store, ids, mine)
+  mine = client_store.fetch(store, ids)
+  state, mine, told = run.round(key, initial, federation, state, ids, mine)
+  client_store.keep(store, ids, mine)
   jax.block_until_ready(state)
   told = told._replace(votes=None)  # as large as a model
   unread = *progress.unread, (ids, told, time.perf_counter() - start)
   return progress._replace(state=state, unread=unread)
 
 
-def _look(experiment, run, progress, each) -> dict[str, Any]:
+def _evaluate_row(experiment, run, progress, each) -> dict[str, Any]:
   """What a row of metrics says, of a progress with nothing unread."""
   state, store, tally, held, _ = progress
   start = time.perf_counter()
@@ -147,67 +153,74 @@ class Programs(NamedTuple):
   cohort: Any
   round: Any
   trial: Any
-  newcomers: Any
+  evaluate_global: Any
 
 
 def programs(experiment: Experiment) -> Programs:
   """Compiles the round and the evaluation, side by side."""
-  engine, key, birth, federation, asked, split, *_ = experiment
-  asking = engine._replace(held=split)
-  everywhere = parallel.everywhere(engine.mesh)
+  round_config, key, initial, federation, eval_client_ids, split, *_ = (
+    experiment
+  )
+  asking = round_config._replace(held=split)
+  everywhere = parallel.everywhere(round_config.mesh)
   jit = functools.partial(
     jax.jit, in_shardings=everywhere, out_shardings=everywhere
   )
-  given = key, birth, federation, jax.eval_shape(rounds.begin, birth)
+  given = key, initial, federation, jax.eval_shape(rounds.begin, initial)
   ids = lambda count: jax.ShapeDtypeStruct((count,), jnp.int32)
   kept = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct((engine.cohort, *x.shape), x.dtype),
-    birth.own,
+    lambda x: jax.ShapeDtypeStruct((round_config.cohort, *x.shape), x.dtype),
+    initial.client_state,
   )
 
-  def play(engine):
-    step = functools.partial(rounds.run_round, engine)
+  def play(round_config):
+    step = functools.partial(rounds.run_round, round_config)
     step = jit(step, donate_argnums=(3, 5))
-    return step.lower(*given, ids(engine.cohort), kept)
+    return step.lower(*given, ids(round_config.cohort), kept)
 
-  draw = jit(functools.partial(rounds.cohort, engine))
-  ask = jit(functools.partial(evaluation.newcomers, asking))
+  draw = jit(functools.partial(rounds.cohort, round_config))
+  ask = jit(functools.partial(evaluation.evaluate_global, asking))
   with concurrent.futures.ThreadPoolExecutor() as pool:
     soon = lambda lowered: pool.submit(lowered.compile)
     trial = soon(play(asking))  # the longest first
-    quiet = trial if engine.held == split else soon(play(engine))
-    newcomers = soon(ask.lower(*given, ids(len(asked))))
+    quiet = trial if round_config.held == split else soon(play(round_config))
+    evaluate_global = soon(ask.lower(*given, ids(len(eval_client_ids))))
     cohort = soon(draw.lower(key, federation, given[-1].round))
-  return Programs(*(p.result() for p in (cohort, quiet, trial, newcomers)))
+  return Programs(
+    *(p.result() for p in (cohort, quiet, trial, evaluate_global))
+  )
 
 
 def evaluate(
-  experiment: Experiment, run: Programs, state: Any, store: own.Store
+  experiment: Experiment,
+  run: Programs,
+  state: Any,
+  store: client_store.ClientStore,
 ) -> evaluation.Evaluation:
   """How good the models of all `asked` are.
 
   Each client trains as in the next round; nothing that comes of it is kept.
   """
-  engine, key, birth, federation, asked, *_ = experiment
+  round_config, key, initial, federation, eval_client_ids, *_ = experiment
   personal, votes = [], []
-  blocks = range(0, len(asked), engine.cohort)
+  blocks = range(0, len(eval_client_ids), round_config.cohort)
   quiet = None if devices.is_first() else True
   for first in tqdm.tqdm(
     blocks, 'evaluating', leave=False, delay=5, disable=quiet
   ):
-    ids = np.full(engine.cohort, parallel.ABSENT, np.int32)
-    here = asked[first : first + engine.cohort]
+    ids = np.full(round_config.cohort, parallel.ABSENT, np.int32)
+    here = eval_client_ids[first : first + round_config.cohort]
     ids[: len(here)] = here
     copy = jax.tree.map(jnp.array, state)  # it will be consumed
-    mine = own.fetch(store, ids)
-    told = run.trial(key, birth, federation, copy, ids, mine)[-1]
+    mine = client_store.fetch(store, ids)
+    told = run.trial(key, initial, federation, copy, ids, mine)[-1]
     told = jax.device_get(told)
     personal.append(told.held[: len(here)])
     votes.append(told.votes)
   total = jax.tree.map(lambda *blocks: np.sum(blocks, 0), *votes)
-  given = key, birth, federation, state, np.asarray(asked, np.int32)
-  right, server = jax.device_get(run.newcomers(*given))
-  count = np.asarray(experiment.rows.size)[asked]
+  given = key, initial, federation, state, np.asarray(eval_client_ids, np.int32)
+  right, server = jax.device_get(run.evaluate_global(*given))
+  count = np.asarray(experiment.rows.size)[eval_client_ids]
   return evaluation.Evaluation(
     np.concatenate(personal), right, count, total, server
   )
@@ -220,22 +233,28 @@ def check_payloads(experiment: Experiment) -> None:
     RuntimeError: the bytes counted are not those of the payloads, or the
       receiver would read something else than was sent.
   """
-  engine, key, birth, federation, *_, envelope = experiment
-  method = engine.method
+  round_config, key, initial, federation, *_, envelope = experiment
+  method = round_config.method
 
   @jax.jit
-  def first(key, birth, federation):
-    state = rounds.begin(birth)
-    opening = rounds.open_round(engine, key, birth, federation, state)
-    given, fixed = opening.message, birth.fixed
-    start = method.join(key, fixed, given, birth.own)
-    down = method.news(fixed, given, birth.own)
-    up, own = method.split(key, fixed, given, birth.own, start, start)
-    sent = down, up, federated.told_places(method, own)
+  def first(key, initial, federation):
+    state = rounds.begin(initial)
+    context = rounds.begin_round(round_config, key, initial, federation, state)
+    given, frozen = context.message, initial.frozen
+    start = method.client_init(key, frozen, given, initial.client_state)
+    down = method.download_for(frozen, given, initial.client_state)
+    up, client_state = method.client_update(
+      key, frozen, given, initial.client_state, start, start
+    )
+    sent = down, up, contract.mask_message(method, client_state)
     return [(m, wire.size(codec, m)) for m, codec in zip(sent, codecs)]
 
-  codecs = method.down, method.up, federated.PLACES  # in order of wire.WAYS
-  told = zip(codecs, first(key, birth, federation))
+  codecs = (
+    method.download_codec,
+    method.upload_codec,
+    contract.MASK_CODEC,
+  )  # in order of wire.WAYS
+  told = zip(codecs, first(key, initial, federation))
   for way, (codec, (message, size)) in enumerate(told):
     if not jax.tree.leaves(message.value):
       continue

@@ -25,7 +25,7 @@ from hns import config as configs
 from hns.errors import InputError, invalid
 from hns.networks import checks, models
 from hns.networks.pruning import SCORES
-from hns.networks.supermask import Supermask, hide
+from hns.networks.supermask import Supermask, to_masked
 from hns.runs import devices, drawing, limits
 from hns.values import fit
 from hns.wire import coding
@@ -101,10 +101,12 @@ def redraw(spec: Spec) -> Model:
   )
   with memory, jax.enable_x64(False):
     inputs = jnp.zeros((1, *spec.image))
-    born = drawing.conceive(config, net, inputs, spec.classes)
-  fixed = born.birth.fixed
-  signs = jax.tree.map(lambda w: np.ones(w.shape, np.float32), fixed['weights'])
-  return Model(Supermask(born.net), {**fixed, 'signs': signs}, spec)
+    born = drawing.initialize(config, net, inputs, spec.classes)
+  frozen = born.initial.frozen
+  signs = jax.tree.map(
+    lambda w: np.ones(w.shape, np.float32), frozen['weights']
+  )
+  return Model(Supermask(born.net), {**frozen, 'signs': signs}, spec)
 
 
 def dump(spec: Spec, variables: dict[str, Any]) -> bytes:
@@ -228,7 +230,7 @@ def _size(spec: Spec) -> _Size:
   Raises `InputError` if it cannot be, or is more than a file may ask for.
   """
   _config(spec)
-  shapes = jax.eval_shape(hide, _shapes(spec)['params'])
+  shapes = jax.eval_shape(to_masked, _shapes(spec)['params'])
   layers = [x.size for x in jax.tree.leaves(shapes['weights'])]
   total = sum(layers) + sum(x.size for x in jax.tree.leaves(shapes['params']))
   if total > _WEIGHTS or total * spec.pruning_steps > _PRUNED:

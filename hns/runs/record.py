@@ -94,7 +94,7 @@ def _restore(experiment: Experiment, folder: pathlib.Path) -> Progress:
     found = checkpoint.restore(folder, start)
   if found is None:
     return start
-  state = parallel.replicate(found.state, experiment.engine.mesh)
+  state = parallel.replicate(found.state, experiment.round_config.mesh)
   # A copy that can be donated: a device may read the host's own array.
   return found._replace(state=jax.tree.map(jnp.array, state))
 

@@ -5,7 +5,7 @@ travels, in tree order, a symbol: packed in as many bits as it needs, or, where
 that is shorter, entropy coded (`hns.wire.coding`). The network itself travels
 as the seed and the density in the header, from which a client redraws and
 prunes it, and a client that chose its own coordinates tells them in a payload
-like any other (`hns.methods.federated`). What is told once, before the first
+like any other (`hns.methods.contract`). What is told once, before the first
 round, is not
 counted: the run's config and each client's number of examples.
 """
@@ -49,7 +49,7 @@ class Message(NamedTuple):
 
 
 FLOATS = Codec(0)
-WAYS = 'download', 'upload', 'choice of places'
+DIRECTIONS = 'download', 'upload', 'choice of places'
 
 
 def levels(bits: int, stepped: bool = False, coded: bool = False) -> Codec:

@@ -182,10 +182,10 @@ def _plan(counts):
   both = join.maximum(zeros + ones, 1).astype(np.float32)[..., None]
   chosen = join.sum(ones.astype(np.float32)[..., None] >= _BORDERS * both, -1)
   cost = join.asarray(_COST)
-  own = _times(ones, cost[chosen]) + _times(zeros, cost[254 - chosen])
+  client_state = _times(ones, cost[chosen]) + _times(zeros, cost[254 - chosen])
   even = _times(zeros + ones, cost[_EVEN])
   levels = counts.shape[-1].bit_length() - 1
-  gain = even - own - 8
+  gain = even - client_state - 8
   saved = join.stack(
     [join.sum(gain[..., : 2**told - 1], -1) for told in range(levels + 1)], -1
   )

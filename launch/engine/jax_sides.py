@@ -27,55 +27,58 @@ def ours(workload, method, width=0, coded=True):
   built = experiment.build(config)
   if not coded:
     built = _packed(built)
-  engine, key, birth, federation, *_ = built
-  run, state = loop.programs(built), rounds.begin(birth)
+  round_config, key, initial, federation, *_ = built
+  run, state = loop.programs(built), rounds.begin(initial)
   ids = np.asarray(run.cohort(key, federation, state.round))
   few = workloads.few(workload)
-  opening = jax.jit(functools.partial(rounds.open_round, engine))(
-    key, birth, federation, state
+  context = jax.jit(functools.partial(rounds.begin_round, round_config))(
+    key, initial, federation, state
   )
-  small = jax.jit(functools.partial(rounds.run_round, engine))
+  small = jax.jit(functools.partial(rounds.run_round, round_config))
 
   def answer(state):
-    return np.asarray(tree.flatten(state.shared.values))
+    return np.asarray(tree.flatten(state.server_state.values))
 
   def play(some=False):
-    fresh = rounds.begin(birth)
-    args = key, birth, federation, fresh
+    fresh = rounds.begin(initial)
+    args = key, initial, federation, fresh
     if some and few < len(ids):
       return answer(small(*args, ids[:few], ())[0])
     return answer(jax.block_until_ready(run.round(*args, ids, ())[0]))
 
   about = {
-    'devices': engine.mesh.size,
+    'devices': round_config.mesh.size,
     'platform': jax.default_backend(),
-    'width': engine.width,
+    'width': round_config.width,
     'few': few,
   }
-  return _problem(engine, opening, ids), play, about
+  return _problem(round_config, context, ids), play, about
 
 
 def _packed(built):
   """An experiment whose messages are packed: their bytes need no counting."""
-  engine = built.engine
-  up, down = engine.method.up, engine.method.down
-  method = engine.method._replace(
+  round_config = built.round_config
+  up, down = (
+    round_config.method.upload_codec,
+    round_config.method.download_codec,
+  )
+  method = round_config.method._replace(
     up=up._replace(coded=False), down=down._replace(coded=False)
   )
-  return built._replace(engine=engine._replace(method=method))
+  return built._replace(round_config=round_config._replace(method=method))
 
 
-def _problem(engine, opening, ids):
+def _problem(round_config, context, ids):
   """What the other sides need to play the same round."""
-  federation, method = opening.federation, engine.method
+  federation, method = context.federation, round_config.method
   examples = federation.examples
 
   def order(index):
-    key = client_key(opening, index)
+    key = client_key(context, index)
     key = jax.random.fold_in(jax.random.fold_in(key, 1), 0)
     rows = client_rows(federation.train, index)
-    chosen = shuffled(key, rows, engine.plan.batch_size)
-    return chosen.reshape(-1, engine.plan.batch_size)
+    chosen = shuffled(key, rows, round_config.plan.batch_size)
+    return chosen.reshape(-1, round_config.plan.batch_size)
 
   batches = np.asarray(jax.vmap(order)(ids))
   used, places = np.unique(batches, return_inverse=True)
@@ -84,14 +87,14 @@ def _problem(engine, opening, ids):
     'images': np.asarray(images),
     'labels': np.asarray(labels),
     'batches': places.reshape(batches.shape).astype(np.int32),
-    **workloads.named('start', opening.start),
+    **workloads.named('start', context.initial_params),
   }
-  if 'signs' in method.view(
-    opening.key_shared, opening.birth.fixed, opening.start
+  if 'signs' in method.to_variables(
+    context.key_shared, context.initial.frozen, context.initial_params
   ):
-    fixed = opening.birth.fixed
-    problem |= workloads.named('weights', fixed['weights'])
-    problem |= workloads.named('params', fixed['params'])
+    frozen = context.initial.frozen
+    problem |= workloads.named('weights', frozen['weights'])
+    problem |= workloads.named('params', frozen['params'])
   return problem
 
 

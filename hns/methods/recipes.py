@@ -14,20 +14,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hns.methods import lottery, uploads, wrappers
+from hns.methods import client_pruning, uploads, wrappers
 from hns.methods.bases import (
   Prune,
   dense,
   masked,
-  narrow,
-  odds,
   sampled,
   signed,
+  spread_cell,
+  spread_odds,
+  spread_uniform,
   supermask,
-  wide,
 )
-from hns.methods.federated import Method
-from hns.methods.wrappers import carrying, personal, proximal, remembering
+from hns.methods.contract import Method
+from hns.methods.wrappers import (
+  carry_scores,
+  keep_local,
+  proximal,
+  remember_download,
+)
 
 
 class Given(NamedTuple):
@@ -49,17 +54,17 @@ class Given(NamedTuple):
 
 # What `upload` may be: what a client sends, and how its scores are spread.
 UPLOADS = {
-  'signs': (uploads.signs(), wide),
-  'dithered': (uploads.dithered(), wide),
+  'signs': (uploads.signs(), spread_uniform),
+  'dithered': (uploads.dithered(), spread_uniform),
   'change': (
-    uploads.change(uploads.one_bit(), rate=2.0, momentum=0.5, bound=1.0),
-    narrow,
+    uploads.delta(uploads.one_bit(), rate=2.0, momentum=0.5, bound=1.0),
+    spread_cell,
   ),
   'ternary': (
-    uploads.change(
+    uploads.delta(
       uploads.ternary(2.1), rate=2.0, momentum=0.5, bound=1.0, feedback=True
     ),
-    narrow,
+    spread_cell,
   ),
 }
 OPTIMIZERS = {'adam': optax.adam, 'sgd': optax.sgd}
@@ -81,19 +86,19 @@ def hidenseek(
   method = supermask(
     optimizer, sent, download_bits, given.prune, spread, GATES[gate]
   )
-  method = carrying(method) if carry else method
-  return remembering(method) if remember else method
+  method = carry_scores(method) if carry else method
+  return remember_download(method) if remember else method
 
 
 def hidenseek_personal(given: Given, **table: Any) -> Method:
   """HideNseek, of which the signs of the output layer stay at home."""
-  return personal(hidenseek(given, **table), _is_head(given))
+  return keep_local(hidenseek(given, **table), _is_head(given))
 
 
 def fedavg(given: Given, learning_rate: float, optimizer: str) -> Method:
   """FedAvg: McMahan et al. 2017 (arXiv 1602.05629)."""
   del given
-  return dense(OPTIMIZERS[optimizer](learning_rate), uploads.whole())
+  return dense(OPTIMIZERS[optimizer](learning_rate), uploads.full())
 
 
 def fedprox(
@@ -105,7 +110,7 @@ def fedprox(
 
 def fedper(given: Given, learning_rate: float, optimizer: str) -> Method:
   """FedPer: Arivazhagan et al. 2019 (arXiv 1912.00818); the head at home."""
-  return personal(fedavg(given, learning_rate, optimizer), _is_head(given))
+  return keep_local(fedavg(given, learning_rate, optimizer), _is_head(given))
 
 
 def ditto(
@@ -126,7 +131,7 @@ def fedavg_quantized(
   """FedAvg of changes in `upload_bits`, stochastic and uniform: QSGD."""
   return dense(
     OPTIMIZERS[optimizer](learning_rate),
-    uploads.change(uploads.uniform(upload_bits)),
+    uploads.delta(uploads.uniform(upload_bits)),
     download_bits,
     given.prune if pruned else None,
   )
@@ -144,7 +149,7 @@ def signsgd(
   """FedAvg of changes in one bit and a scale a layer, with error feedback."""
   return dense(
     OPTIMIZERS[optimizer](learning_rate),
-    uploads.change(uploads.one_bit(), server_rate, feedback=feedback),
+    uploads.delta(uploads.one_bit(), server_rate, feedback=feedback),
     download_bits,
     given.prune if pruned else None,
   )
@@ -153,7 +158,7 @@ def signsgd(
 def local(given: Given, learning_rate: float, optimizer: str) -> Method:
   """Every client alone: FedAvg of which nothing is shared."""
   base = fedavg(given, learning_rate, optimizer)
-  return personal(base, lambda path, leaf: True)
+  return keep_local(base, lambda path, leaf: True)
 
 
 def lotteryfl(
@@ -161,7 +166,7 @@ def lotteryfl(
 ) -> Method:
   """LotteryFL: Li et al. 2020 (arXiv 2008.03371)."""
   del given
-  return lottery.lottery(OPTIMIZERS[optimizer](learning_rate), **pruning)
+  return client_pruning.lottery(OPTIMIZERS[optimizer](learning_rate), **pruning)
 
 
 def hermes(
@@ -169,7 +174,7 @@ def hermes(
 ) -> Method:
   """Hermes: Li et al. 2021 (MobiCom)."""
   moved = OPTIMIZERS[optimizer](learning_rate)
-  return lottery.hermes(moved, **pruning, head=given.head)
+  return client_pruning.hermes(moved, **pruning, head=given.head)
 
 
 def fedmask(
@@ -187,19 +192,21 @@ def fedmask(
   sent, spread = UPLOADS[upload]
   optimizer = optax.adam(learning_rate)
   base = supermask(optimizer, sent, download_bits, _everything, spread, masked)
-  pruned = lottery.one_shot(base, target)
-  return personal(pruned, _is_head(given))
+  pruned = client_pruning.prune_once(base, target)
+  return keep_local(pruned, _is_head(given))
 
 
 def fedpm(given: Given, learning_rate: float) -> Method:
   """FedPM: Isik et al. 2023 (arXiv 2209.15328); Bernoulli masks.
 
   Weights are -s or s, s the standard deviation of the layer's own draw; the
-  prior is born anew every round; probabilities travel as floats.
+  prior starts anew every round; probabilities travel as floats.
   """
   del given
   adam = optax.adam(learning_rate)
-  base = supermask(adam, uploads.samples(), 32, _everything, odds, sampled)
+  base = supermask(
+    adam, uploads.bernoulli_samples(), 32, _everything, spread_odds, sampled
+  )
 
   def constant(w):
     return jnp.sign(w) * jnp.sqrt(2 / np.prod(w.shape[:-1]))

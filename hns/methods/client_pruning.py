@@ -14,23 +14,23 @@ from hns import tree
 from hns.errors import invalid
 from hns.methods import uploads
 from hns.methods.bases import dense
-from hns.methods.federated import Birth, Method, Server, keep_unvoted
-from hns.methods.wrappers import Mine
+from hns.methods.contract import Initial, Method, Server, keep_unvoted
+from hns.methods.wrappers import PersonalModel
 from hns.networks import pruning
-from hns.networks.supermask import hide
+from hns.networks.supermask import to_masked
 from hns.wire import Message
 
 _OFF = -1e9  # a score so far below 0 that no step moves it
 
 
-class Ticket(NamedTuple):
+class PruneState(NamedTuple):
   """What a client that prunes keeps.
 
   Attributes:
     kept: tree of bool, leaves that broadcast against the weights': what it has
       not pruned.
     cut: bool [], whether it pruned: in this round for `lottery`, ever for
-      `one_shot`; () for `hermes`.
+      `prune_once`; () for `hermes`.
     inner: what else it keeps.
   """
 
@@ -60,37 +60,46 @@ def lottery(
     threshold: accuracy, below 1; below 0 prunes always.
     target: density that is never undercut.
   """
-  base = dense(optimizer, uploads.whole())
+  base = dense(optimizer, uploads.full())
 
   def init(key, params):
-    _, shared, _ = base.init(key, params)
+    _, server_state, _ = base.init(key, params)
     whole = jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
-    return Birth({'first': params}, shared, Ticket(whole, jnp.zeros((), bool)))
+    return Initial(
+      {'first': params}, server_state, PruneState(whole, jnp.zeros((), bool))
+    )
 
-  def prepare(key, fixed, message, own, score):
-    ticket = _masked(message.value, own.kept)
+  def before_training(key, frozen, message, client_state, score):
+    ticket = _masked(message.value, client_state.kept)
     sizes = jax.tree.map(lambda w: abs(w) if w.ndim > 1 else None, ticket)
-    smaller = largest(sizes, own.kept, share, target)
-    mask = tree.where(score({'params': ticket}) > threshold, smaller, own.kept)
-    return Ticket(mask, tree.differ(own.kept, mask))
+    smaller = largest(sizes, client_state.kept, share, target)
+    mask = tree.where(
+      score({'params': ticket}) > threshold, smaller, client_state.kept
+    )
+    return PruneState(mask, tree.differ(client_state.kept, mask))
 
-  def join(key, fixed, message, own):
-    start = tree.where(own.cut, fixed['first'], message.value)
-    return _masked(start, own.kept)
+  def client_init(key, frozen, message, client_state):
+    initial_params = tree.where(
+      client_state.cut, frozen['first'], message.value
+    )
+    return _masked(initial_params, client_state.kept)
 
   return base._replace(
     init=init,
-    prepare=prepare,
-    download=lambda key, fixed, shared: base.download(key, (), shared),
-    join=join,
-    view=lambda key, fixed, trained: base.view(key, (), trained),
-    split=lambda key, fixed, message, own, start, trained: (
-      Message(trained, own.kept),
-      own,
+    before_training=before_training,
+    download=lambda key, frozen, server_state: base.download(
+      key, (), server_state
+    ), client_init=client_init, to_variables=lambda key, frozen, params:
+    base.to_variables(key, (), params), client_update=lambda key, frozen,
+    message, client_state, initial_params, params: (
+      Message(params, client_state.kept),
+      client_state,
     ),
     objective=zeros_stay,
-    news=lambda fixed, message, own: message._replace(weight=own.kept),
-    places=lambda own: own.kept,
+    download_for=lambda frozen, message, client_state: message._replace(
+      weight=client_state.kept
+    ),
+    kept_mask=lambda client_state: client_state.kept,
   )
 
 
@@ -120,59 +129,73 @@ def hermes(
     target: share of the units that is never undercut.
     head: name of the output layer, which keeps its units.
 
-  Raises `InputError` at birth for hidden layers with more than a kernel: a unit
+  Raises `InputError` at first for hidden layers with more than a kernel: a unit
   that is cut would keep its bias.
   """
-  base = dense(optimizer, uploads.whole())
+  base = dense(optimizer, uploads.full())
 
   def init(key, params):
     _check_hidden(params, head)
     units = jax.tree.map(lambda w: jnp.ones(w.shape[-1:], bool), params)
-    shared = Server(params, units)
-    own = Ticket(units, inner=Mine(params, jnp.zeros((), bool)))
-    return Birth((), shared, own)
+    server_state = Server(params, units)
+    client_state = PruneState(
+      units, inner=PersonalModel(params, jnp.zeros((), bool))
+    )
+    return Initial((), server_state, client_state)
 
-  def join(key, fixed, message, own):
-    taken = _taken(message, own), message.value, own.inner.model
-    return _masked(jax.tree.map(jnp.where, *taken), own.kept)
+  def client_init(key, frozen, message, client_state):
+    taken = (
+      _taken(message, client_state),
+      message.value,
+      client_state.inner.model,
+    )
+    return _masked(jax.tree.map(jnp.where, *taken), client_state.kept)
 
-  def prepare(key, fixed, message, own, score):
-    model = join(key, fixed, message, own)
-    smaller = largest(_norms(model, head), own.kept, share, target)
+  def before_training(key, frozen, message, client_state, score):
+    model = client_init(key, frozen, message, client_state)
+    smaller = largest(_norms(model, head), client_state.kept, share, target)
     good = score({'params': model}) > threshold
-    return own._replace(kept=tree.where(good, smaller, own.kept))
+    return client_state._replace(
+      kept=tree.where(good, smaller, client_state.kept)
+    )
 
-  def split(key, fixed, message, own, start, trained):
-    mine = Mine(trained, jnp.ones((), bool))
-    return Message(trained, own.kept), own._replace(inner=mine)
+  def client_update(key, frozen, message, client_state, initial_params, params):
+    mine = PersonalModel(params, jnp.ones((), bool))
+    return Message(params, client_state.kept), client_state._replace(inner=mine)
 
   return base._replace(
     init=init,
-    download=lambda key, fixed, shared: Message(shared.values, shared.memory),
-    prepare=prepare,
-    join=join,
-    split=split,
-    merge=_what_all_keep,
-    objective=zeros_stay,
-    news=lambda fixed, message, own: message._replace(
-      weight=_masked(_taken(message, own), own.kept)
+    download=lambda key, frozen, server_state: Message(
+      server_state.values, server_state.memory
     ),
-    places=lambda own: own.kept,
+    before_training=before_training,
+    client_init=client_init,
+    client_update=client_update,
+    server_update=_what_all_keep,
+    objective=zeros_stay,
+    download_for=lambda frozen, message, client_state: message._replace(
+      weight=_masked(_taken(message, client_state), client_state.kept)
+    ),
+    kept_mask=lambda client_state: client_state.kept,
   )
 
 
 def _check_hidden(params: Any, head: str) -> None:
   """Raises `InputError` for a hidden layer with more than a kernel."""
-  for path, _ in jax.tree_util.tree_leaves_with_path(hide(params)['params']):
+  for path, _ in jax.tree_util.tree_leaves_with_path(
+    to_masked(params)['params']
+  ):
     name = tree.path_name(path)
     if not name.startswith(f'{head}/'):
       remedy = f'it cuts units of kernels, and {name} is none: leave that out'
       raise invalid('algorithm', 'hermes', remedy)
 
 
-def _taken(message, own) -> Any:
+def _taken(message, client_state) -> Any:
   """Where a client of `hermes` takes the download, if it keeps the unit."""
-  return jax.tree.map(lambda common: common | ~own.inner.begun, message.weight)
+  return jax.tree.map(
+    lambda common: common | ~client_state.inner.begun, message.weight
+  )
 
 
 def _norms(model: Any, head: str) -> Any:
@@ -186,15 +209,15 @@ def _norms(model: Any, head: str) -> Any:
   return jax.tree_util.tree_map_with_path(layer, model)
 
 
-def _what_all_keep(fixed, shared, mean, total) -> Server:
-  """`Method.merge` that moves only what every client of the cohort sent."""
+def _what_all_keep(frozen, server_state, mean, total) -> Server:
+  """A `server_update` that moves only what every client of the cohort sent."""
   everyone = jnp.max(jnp.stack([jnp.max(t) for t in jax.tree.leaves(total)]))
   common = jax.tree.map(lambda t: t * (t == everyone), total)
   voted = jax.tree.map(lambda c: c > 0, common)
-  return Server(keep_unvoted(shared.values, mean, common), voted)
+  return Server(keep_unvoted(server_state.values, mean, common), voted)
 
 
-def one_shot(base: Method, target: float) -> Method:
+def prune_once(base: Method, target: float) -> Method:
   """`base`, a {0, 1} supermask of which each client prunes its scores, once.
 
   The server has pruned none of its weights.
@@ -206,33 +229,43 @@ def one_shot(base: Method, target: float) -> Method:
   """
 
   def init(key, params):
-    fixed, shared, own = base.init(key, params)
-    whole = jax.tree.map(lambda s: jnp.ones(s.shape, bool), shared.values)
-    return Birth(fixed, shared, Ticket(whole, jnp.zeros((), bool), own))
+    frozen, server_state, client_state = base.init(key, params)
+    whole = jax.tree.map(lambda s: jnp.ones(s.shape, bool), server_state.values)
+    return Initial(
+      frozen, server_state, PruneState(whole, jnp.zeros((), bool), client_state)
+    )
 
-  def join(key, fixed, message, own):
-    return off(own, base.join(key, fixed, message, own.inner))
+  def client_init(key, frozen, message, client_state):
+    return off(
+      client_state, base.client_init(key, frozen, message, client_state.inner)
+    )
 
-  def split(key, fixed, message, own, start, trained):
-    smaller = largest(trained, own.kept, 1 - target, target)
-    mask = tree.where(own.cut, own.kept, smaller)
+  def client_update(key, frozen, message, client_state, initial_params, params):
+    smaller = largest(params, client_state.kept, 1 - target, target)
+    mask = tree.where(client_state.cut, client_state.kept, smaller)
     mine = message._replace(weight=mask)
-    upload, inner = base.split(key, fixed, mine, own.inner, start, trained)
-    return upload, Ticket(mask, jnp.ones((), bool), inner)
+    upload, inner = base.client_update(
+      key, frozen, mine, client_state.inner, initial_params, params
+    )
+    return upload, PruneState(mask, jnp.ones((), bool), inner)
 
   return base._replace(
     init=init,
-    join=join,
-    split=split,
-    news=lambda fixed, message, own: message._replace(weight=own.kept),
-    places=lambda own: own.kept,
-    settle=off,
+    client_init=client_init,
+    client_update=client_update,
+    download_for=lambda frozen, message, client_state: message._replace(
+      weight=client_state.kept
+    ),
+    kept_mask=lambda client_state: client_state.kept,
+    finalize=off,
   )
 
 
-def off(own: Ticket, scores: Any) -> Any:
+def off(client_state: PruneState, scores: Any) -> Any:
   """Scores that a gate never turns on where they were pruned."""
-  return jax.tree.map(lambda s, m: jnp.where(m, s, _OFF), scores, own.kept)
+  return jax.tree.map(
+    lambda s, m: jnp.where(m, s, _OFF), scores, client_state.kept
+  )
 
 
 def largest(scores: Any, mask: Any, share: float, target: float) -> Any:
@@ -262,12 +295,12 @@ def _keep(mask, share, target) -> jax.Array:
   return jnp.minimum(living, jnp.maximum(keep, least))
 
 
-def zeros_stay(forward, view, start, trained) -> jax.Array:
+def zeros_stay(forward, to_variables, initial_params, params) -> jax.Array:
   """`Method.objective`: kernels' weights that start at 0 are left alone."""
   living = jax.tree.map(
-    lambda s, t: t * (s != 0) if t.ndim > 1 else t, start, trained
+    lambda s, t: t * (s != 0) if t.ndim > 1 else t, initial_params, params
   )
-  return forward(view(living))
+  return forward(to_variables(living))
 
 
 def _masked(values: Any, mask: Any) -> Any:

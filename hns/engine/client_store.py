@@ -17,50 +17,54 @@ import numpy as np
 from hns.tree import from_host, to_host
 
 
-class Store(NamedTuple):
+class ClientStore(NamedTuple):
   """The states of all clients.
 
   Attributes:
-    birth: what every client starts with.
+    initial: what every client starts with.
     held: by id, the states that are no longer that, as `to_host` leaves.
   """
 
-  birth: Any
+  initial: Any
   held: dict[int, Any]
 
 
-def create(birth: Any) -> Store:
-  """A store in which every client has the state `birth`."""
-  return Store(jax.tree.map(lambda x: from_host(to_host(x), x), birth), {})
+def create(initial: Any) -> ClientStore:
+  """A store in which every client has the state `initial`."""
+  return ClientStore(
+    jax.tree.map(lambda x: from_host(to_host(x), x), initial), {}
+  )
 
 
-def fetch(store: Store, ids: Any) -> Any:
-  """The states of these clients, leaves [ids, ...]; `birth` past the last."""
-  if not jax.tree.leaves(store.birth):
-    return store.birth
-  birth = jax.tree.map(to_host, store.birth)
-  states = [store.held.get(int(i), birth) for i in np.asarray(ids)]
+def fetch(store: ClientStore, ids: Any) -> Any:
+  """The states of these clients, leaves [ids, ...]; `initial` past the last."""
+  if not jax.tree.leaves(store.initial):
+    return store.initial
+  initial = jax.tree.map(to_host, store.initial)
+  states = [store.held.get(int(i), initial) for i in np.asarray(ids)]
   stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
-  return jax.tree.map(from_host, stacked, store.birth)
+  return jax.tree.map(from_host, stacked, store.initial)
 
 
-def keep(store: Store, ids: Any, own: Any) -> None:
+def keep(store: ClientStore, ids: Any, client_state: Any) -> None:
   """Writes the states of these clients, in place."""
-  if not jax.tree.leaves(store.birth):
+  if not jax.tree.leaves(store.initial):
     return
-  own = jax.tree.map(to_host, own)
+  client_state = jax.tree.map(to_host, client_state)
   for place, i in enumerate(np.asarray(ids)):
     # A copy: a view would hold the whole cohort's.
-    store.held[int(i)] = jax.tree.map(lambda x, p=place: x[p].copy(), own)
+    store.held[int(i)] = jax.tree.map(
+      lambda x, p=place: x[p].copy(), client_state
+    )
 
 
-def bytes_each(birth: Any) -> int:
+def bytes_each(initial: Any) -> int:
   """Bytes that one client's state costs on the host."""
-  return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(birth))
+  return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(initial))
 
 
 def write(
-  store: Store, create: Callable[[str], AbstractContextManager[RawIOBase]]
+  store: ClientStore, create: Callable[[str], AbstractContextManager[RawIOBase]]
 ) -> None:
   """Writes the states held, a file a leaf, client after client.
 
@@ -70,19 +74,19 @@ def write(
     store: what clients keep.
     create: opens a new file of that name.
   """
-  for place in range(len(jax.tree.leaves(store.birth))):
+  for place in range(len(jax.tree.leaves(store.initial))):
     with create(f'own-{place}') as file:
       for state in store.held.values():
         file.write(jax.tree.leaves(state)[place].tobytes())
 
 
-def read(birth: Any, ids: Any, folder: pathlib.Path) -> Store:
+def read(initial: Any, ids: Any, folder: pathlib.Path) -> ClientStore:
   """The store that was written, of these ids.
 
   Raises:
-    ValueError: the files are not of so many states like `birth`.
+    ValueError: the files are not of so many states like `initial`.
   """
-  leaves, structure = jax.tree.flatten(jax.tree.map(to_host, birth))
+  leaves, structure = jax.tree.flatten(jax.tree.map(to_host, initial))
   with contextlib.ExitStack() as opened:
     files = [
       opened.enter_context(open(folder / f'own-{place}', 'rb'))
@@ -99,4 +103,4 @@ def read(birth: Any, ids: Any, folder: pathlib.Path) -> Store:
     held = {int(i): state() for i in ids}
     if any(file.read(1) for file in files):
       raise ValueError('more bytes than the clients keep')
-    return Store(birth, held)
+    return ClientStore(initial, held)
