@@ -234,7 +234,7 @@ def _write(run: Folder, client: int | None, file: pathlib.Path) -> None:
 
 
 def _flags() -> argparse.Namespace:
-  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
   add = parser.add_argument
   add('run', type=pathlib.Path, help='the work folder of a finished run')
   add('--client', default='global', help='a number from 0, or global')

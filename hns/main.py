@@ -55,9 +55,8 @@ def _run(words: list[str]) -> None:
     streams.show(experiment.title(config))
     streams.show(report.table(rows))
     streams.show(f'{shown(workdir)}: metrics.jsonl, config.json, accuracy.png')
-    trouble = metrics.trouble(rows)
-    if trouble:
-      print(f'hns: {trouble}', file=sys.stderr)
+    if metrics.trouble(rows):
+      streams.show(metrics.trouble(rows))
 
 
 if __name__ == '__main__':

@@ -103,7 +103,7 @@ def is_finite(tree: Tree) -> jax.Array:
   looked at, which is the cheapest pass over it.
   """
   floats = [
-    x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)
+    x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)
   ]
   return jnp.isfinite(sum(map(jnp.sum, floats), jnp.float32(0)))
 

@@ -39,6 +39,16 @@ class Body(nn.Module):
     return heads[0] + heads[1]
 
 
+class Bottleneck(nn.Module):
+  """A hidden layer has an output a class; the last one is of another width."""
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.relu(nn.Dense(10, use_bias=False, name='narrow')(x.reshape(1, -1)))
+    x = nn.Dense(20, use_bias=False, name='last')(x)
+    return x.reshape(len(x), 10, 2).max(-1)
+
+
 class Wrapper(nn.Module):
   net: nn.Module
 
@@ -112,6 +122,24 @@ def test_only_methods_with_a_personal_head_ask_for_it(monkeypatch):
     build(algorithm='fedavg', head='x')
 
 
+def test_a_hidden_layer_is_not_taken_for_the_head(monkeypatch):
+  """Its width is that of the classes, but another layer follows it."""
+  monkeypatch.setitem(models.MODELS, 'own', lambda classes: Bottleneck())
+  build = lambda **fields: experiment.build(
+    small_config(model='own', pruning='random', algorithm='fedper', **fields)
+  )
+  with pytest.raises(InputError, match='narrow has 10 outputs, but other lay'):
+    build()
+  assert build(head='last').head == 'last'
+
+
+@pytest.mark.parametrize('net', [Body(), Body(kind='temperature')])
+def test_the_last_layer_is_seen_from_the_data_flow(net):
+  params = net.init(jax.random.key(0), INPUTS)['params']
+  assert checks.is_last(net, params, INPUTS, 'last')
+  assert not checks.is_last(net, params, INPUTS, 'a')
+
+
 @pytest.mark.parametrize('head,stays', [('', 'head'), ('trunk', 'trunk')])
 def test_the_head_of_a_bridged_module_stays_at_home(monkeypatch, head, stays):
   client_state = lambda classes: nnx.bridge.to_linen(Twins)
@@ -123,6 +151,17 @@ def test_the_head_of_a_bridged_module_stays_at_home(monkeypatch, head, stays):
   assert shared[stays]['kernel'] is None
   assert shared[other]['kernel'] is not None
   assert built.head == stays
+
+
+class Typed(nn.Module):
+  """Logits times a parameter of some dtype."""
+
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x):
+    w = self.param('w', nn.initializers.ones, (1,), self.dtype)
+    return nn.Dense(10)(x.reshape(len(x), -1)) * jnp.real(w)
 
 
 class Block(nn.Module):
@@ -224,6 +263,8 @@ def test_norms_of_flax_are_no_hindrance(kind):
       r'logits \[1, 10\] for one example, not \[1, 9\]',
     ),
     (nn.Dense(10), r'must give logits \[1, 10\] .* not \[1, 8, 8, 10\]'),
+    (Typed(jnp.complex64), 'w is complex64: parameters must be real floats'),
+    (Typed(jnp.int32), 'w is int32: parameters must be real floats'),
     (nn.Sequential([jnp.ravel]), 'has no parameters: nothing can be trained'),
     (models.lenet(10), 'examples of shape .* do not fit: .* choose mlp or cnn'),
   ],
@@ -261,3 +302,14 @@ def test_steps_that_would_overflow_are_refused_by_name(field):
   said = f'{field}=2000000: a client of 1082 examples can take at most 1984735'
   with pytest.raises(InputError, match=said):
     experiment.build(small_config(**fields, **{field: 2_000_000}))
+
+
+def test_a_network_without_kernels_cannot_be_pruned(monkeypatch):
+  class Biases(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      return jnp.tile(self.param('b', nn.initializers.ones, (10,)), (len(x), 1))
+
+  monkeypatch.setitem(models.MODELS, 'own', lambda classes: Biases())
+  with pytest.raises(InputError, match='has no kernel that could be pruned'):
+    experiment.build(small_config(model='own'))

@@ -42,7 +42,7 @@ class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     for i in range(count):
       file = io.BytesIO()
       Image.fromarray(np.full((4, 4), 10 * i, np.uint8)).save(file, 'png')
-      file.to_params(0)
+      file.seek(0)
       yield i, {'image': file, 'label': i % 3, 'writer': 'ab'[i % 2]}
 
 

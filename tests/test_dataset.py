@@ -7,6 +7,7 @@ from conftest import small_config
 from PIL import Image
 
 from hns import data
+from hns.data.dataset import checked
 from hns.errors import InputError
 from hns.runs import experiment
 
@@ -250,3 +251,48 @@ def test_the_scale_of_floats_is_that_of_their_bytes():
   far = (TRAIN + 2.0**17).astype(np.float32)
   found = experiment._pixel_scale(far)
   assert found == pytest.approx((mean + 2**17, deviation), rel=1e-12)
+
+
+def odd_scales():
+  """Digits whose pictures cannot be standardised together, and what is said."""
+  digits = data.digits()
+  train, test = (
+    x.astype(np.float32) for x in (digits.train_images, digits.test_images)
+  )
+  outlier = train.copy()
+  outlier[7, 3, 3] = 1e20
+  yield (
+    digits._replace(train_images=outlier, test_images=test),
+    (r'train_images\[7\]: has pixels so large'),
+  )
+  yield (
+    digits._replace(train_images=train, test_images=test / 255),
+    ('test_images: the deviation of their pixels is 0.3'),
+  )
+  yield (
+    digits._replace(test_images=digits.test_images // 255),
+    ('test_images: the deviation of their pixels is 0.2'),
+  )
+
+
+@pytest.mark.parametrize('dataset,said', odd_scales())
+def test_pictures_that_drown_in_others_are_refused(dataset, said):
+  with pytest.raises(InputError, match=said):
+    checked('own', dataset)
+
+
+def test_classes_without_an_example_are_said(monkeypatch, capsys):
+  """As where labels are counted from 1 and there are fewer than is said."""
+  digits = data.digits()
+  few = lambda labels: (labels % 5 + 1).astype(np.int32)
+  own = digits._replace(
+    train_labels=few(digits.train_labels), test_labels=few(digits.test_labels)
+  )
+  monkeypatch.setitem(data.SOURCES, 'own', lambda: own)
+  data.load('own')
+  assert capsys.readouterr().err == (
+    "hns: dataset 'own' has no training example of 5 of its 10 classes: 0, 6, "
+    '7, 8, 9 (labels count from 0)\n'
+  )
+  data.load('digits')
+  assert capsys.readouterr().err == ''

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ROOT, play, small, small_config
@@ -101,10 +102,10 @@ _SCRIPT = """
 import json, jax
 import numpy as np
 from hns.networks import models, pruning
-from hns.networks.supermask import hide
+from hns.networks.supermask import to_masked
 net, x = models.mlp(10), np.ones((3, 8, 8, 1), np.float32)
 params = net.init(jax.random.key(0), x)
-scores = pruning.synflow(None, net, hide(params['params']), x[:1])
+scores = pruning.synflow(None, net, to_masked(params['params']), x[:1])
 total = sum(float(np.sum(s)) for s in jax.tree.leaves(scores))
 logits = np.asarray(net.apply(params, x)[0], float).tolist()
 print(json.dumps([logits, [total] * 10]))
@@ -124,9 +125,11 @@ def test_a_run_that_diverges_says_so(tmp_path):
   assert done.stderr.count(once) == 1
   assert done.stderr.strip().split('\n')[-1] == (
     'hns: TRAINING DIVERGED: of the clients of the last round 100% had an '
-    'objective that was not finite or no better than that of a guess; 6 '
-    'updates were not finite and were left out; lower the learning rate'
+    'objective that was not finite, or no better than by giving all classes '
+    'the same chance; 6 updates were not finite and were left out; lower the '
+    'learning rate'
   )
+  assert done.stdout.strip().split('\n')[-1].startswith('TRAINING DIVERGED')
   assert [row['rejected_clients'] for row in rows] == [3, 6]
   assert [row['diverged_clients'] for row in rows] == [1, 1]
   assert [row['train_loss'] for row in rows] == [None, None]
@@ -136,15 +139,45 @@ def test_a_run_that_diverges_says_so(tmp_path):
 
 
 def test_what_is_said_of_trouble():
-  healthy = dict(rejected_clients=0, diverged_clients=0.1, train_loss=0.3)
+  healthy = dict(rejected_clients=0, diverged_clients=0.4, train_loss=0.3)
   assert metrics.trouble([healthy]) == metrics.trouble([{}]) == ''
   assert metrics.trouble([]) == ''
   one = metrics.trouble([healthy | dict(rejected_clients=1)])
   assert one.startswith('1 updates were not finite') and 'DIVERGED' not in one
   lost = metrics.trouble([healthy, healthy | dict(diverged_clients=0.5)])
-  assert lost.startswith(
-    'TRAINING DIVERGED: of the clients of the last round 5'
-  )
+  assert lost.startswith('TRAINING DIVERGED: ') and '50%' in lost
+
+
+@pytest.mark.parametrize(
+  'name,value',
+  [
+    ('jax_numpy_dtype_promotion', 'strict'),
+    ('jax_numpy_rank_promotion', 'raise'),
+    ('jax_disable_jit', True),
+  ],
+)
+def test_settings_of_jax_that_a_run_does_not_need_are_harmless(
+  name, value, tmp_path
+):
+  config = small_config(**SHORT)
+  expected = experiment.run(config, tmp_path / 'plain')
+  before = getattr(jax.config, name)
+  jax.config.update(name, value)
+  try:
+    found = experiment.run(config, tmp_path / 'set')
+  finally:
+    jax.config.update(name, before)
+  assert steady(found) == steady(expected)
+
+
+def test_what_is_infinite_is_seen_in_any_dtype():
+  for dtype in (np.float32, np.float16, np.complex64, jnp.bfloat16):
+    fine = jnp.ones(3, dtype)
+    assert tree.is_finite(
+      {'a': fine, 'n': jnp.arange(3), 'k': jax.random.key(0)}
+    )
+    for wrong in (np.nan, np.inf, -np.inf):
+      assert not tree.is_finite([fine, fine.at[1].set(wrong)])
 
 
 def test_draws_do_not_depend_on_the_precision():

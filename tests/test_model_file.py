@@ -60,7 +60,7 @@ def drawn_once(monkeypatch):
 def undrawn(monkeypatch):
   """Fails a test in which weights are drawn."""
   draw = lambda *_: pytest.fail('weights were drawn')
-  monkeypatch.setattr(drawing, 'conceive', draw)
+  monkeypatch.setattr(drawing, 'initialize', draw)
 
 
 def taken_apart(content):

@@ -104,10 +104,12 @@ def test_a_sample_of_clients_is_evaluated():
     len(set(built.eval_client_ids.tolist())) == 4
     and max(built.eval_client_ids) < 9
   )
+  again = small(num_clients=9, cohort=3, eval_clients=4)
   np.testing.assert_array_equal(
-    built.eval_client_ids, small(num_clients=9, cohort=3, eval_clients=4).asked
+    built.eval_client_ids,
+    again.eval_client_ids,
   )
-  assert len(small(num_clients=9, cohort=3).asked) == 9
+  assert len(small(num_clients=9, cohort=3).eval_client_ids) == 9
 
 
 def test_bad_devices_are_refused():

@@ -94,8 +94,8 @@ def play(name, folders, seed):
 
 def lines(folder):
   """The text of the metrics, but for its seconds."""
-  text = (folder / 'metrics.jsonl').read_text()
-  rows = map(json.loads, text.splitlines())
+  text = (folder / 'metrics.jsonl').read_bytes()
+  rows = map(json.loads, text.split(b'\n')[:-1])
   keep = lambda row: {k: v for k, v in row.items() if 'seconds' not in k}
   return [json.dumps(keep(row)) for row in rows]
 
@@ -171,7 +171,7 @@ def interrupt_after(patch, last, number):
       signal.raise_signal(number)
 
   kept.rounds = 0
-  patch.setattr(loop.client_state, 'keep', kept)
+  patch.setattr(loop.client_store, 'keep', kept)
 
 
 def test_a_signal_saves_and_says_how_to_go_on(stopped, tmp_path):
@@ -429,7 +429,7 @@ def test_a_folder_taken_away_is_an_error(
     if len(calls) == when:
       take(folder)
 
-  monkeypatch.setattr(loop.client_state, 'keep', kept)
+  monkeypatch.setattr(loop.client_store, 'keep', kept)
   with pytest.raises(InputError, match='was removed, renamed or replaced'):
     experiment.run(config, folder)
   assert len(calls) == when
@@ -486,3 +486,34 @@ def test_the_command_ends_as_a_shell_expects(monkeypatch, capsys):
     main.main(['hns', f'--config={ROOT}/configs/test.py'])
   assert end.value.code == 143
   assert capsys.readouterr().err == 'hns: saved\n'
+
+
+def test_a_row_with_another_kind_of_blank_keeps_its_place(stopped, tmp_path):
+  """A carriage return is white space to JSON, and ends no line."""
+  config, folder, _ = stopped
+  metrics = folder / 'metrics.jsonl'
+  metrics.write_bytes(metrics.read_bytes().replace(b'{', b'{\r', 1))
+  experiment.run(config, folder)
+  experiment.run(config, tmp_path / 'whole')
+  assert lines(folder)[1:] == lines(tmp_path / 'whole')[1:]
+  assert metrics.read_bytes().startswith(b'{\r"round": 3')
+
+
+@pytest.mark.parametrize('name', ['checkpoints', 'accuracy.png', 'config.json'])
+@pytest.mark.parametrize('kind', ['file', 'link', 'folder'])
+def test_what_stands_in_the_way_is_told_before_anything(tmp_path, name, kind):
+  if (name == 'checkpoints') == (kind == 'folder'):
+    return
+  if kind == 'file' and name != 'checkpoints':
+    return
+  path = tmp_path / 'run' / name
+  path.parent.mkdir()
+  if kind == 'file':
+    path.write_text('x')
+  elif kind == 'folder':
+    path.mkdir()
+  else:
+    path.symlink_to(tmp_path / 'nowhere')
+  with pytest.raises(InputError, match=rf"run': .*{name}|{name}: cannot"):
+    experiment.run(small_config(), tmp_path / 'run')
+  assert [p.name for p in path.parent.iterdir()] == [name]

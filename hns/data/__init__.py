@@ -13,6 +13,7 @@ returns a `Dataset`; put it in `SOURCES`. Its columns may be arrays or lists:
 
 import os
 import pathlib
+import sys
 import zlib
 
 import numpy as np
@@ -35,7 +36,7 @@ def load(name: str, group: str = '') -> Dataset:
       with an example that cannot be used, which is named.
   """
   if name in SOURCES:
-    return checked(name, SOURCES[name]())
+    return _complete(name, checked(name, SOURCES[name]()))
   home = prepared.newest(data_dir(), name)
   key = zlib.crc32(f'{home.resolve()} {_stamp(home)} {group}'.encode())
   path = cache_dir() / f'{name.replace("/", "-")}-{key:08x}.npz'
@@ -43,7 +44,20 @@ def load(name: str, group: str = '') -> Dataset:
   def decode():
     return checked(name, prepared.decode(name, home, group))._asdict()
 
-  return checked(name, Dataset(**cached(path, decode)))
+  return _complete(name, checked(name, Dataset(**cached(path, decode))))
+
+
+def _complete(name: str, dataset: Dataset) -> Dataset:
+  """The dataset; says on stderr if it has no training example of a class."""
+  absent = np.setdiff1d(np.arange(dataset.classes), dataset.train_labels)
+  if len(absent):
+    some = ', '.join(map(str, absent[:10])) + ', ...' * (len(absent) > 10)
+    print(
+      f'hns: dataset {name!r} has no training example of {len(absent)} of its '
+      f'{dataset.classes} classes: {some} (labels count from 0)',
+      file=sys.stderr,
+    )
+  return dataset
 
 
 def version(name: str) -> str:

@@ -49,10 +49,10 @@ class _Damaged(Exception):
 
 def _read(path: pathlib.Path) -> Arrays:
   with open(path, 'rb') as file:
-    size = file.to_params(0, os.SEEK_END) - _DIGEST
+    size = file.seek(0, os.SEEK_END) - _DIGEST
     if size < 0 or _digest(file, size) != file.read():
       raise _Damaged('damaged, or written by another version')
-    file.to_params(0)
+    file.seek(0)
     with np.load(file) as arrays:
       return {name: arrays[name] for name in arrays}
 
@@ -67,7 +67,7 @@ def _write(path: pathlib.Path, arrays: Arrays) -> None:
   try:
     with open(part, 'xb+') as file:  # with the rights that the umask leaves
       np.savez(file, **arrays)
-      file.write(_digest(file, file.to_params(0, os.SEEK_END)))
+      file.write(_digest(file, file.seek(0, os.SEEK_END)))
     os.replace(part, path)
   finally:
     with contextlib.suppress(OSError):
@@ -76,7 +76,7 @@ def _write(path: pathlib.Path, arrays: Arrays) -> None:
 
 def _digest(file: BinaryIO, size: int) -> bytes:
   """SHA-256 of the first `size` bytes; the file is left behind them."""
-  file.to_params(0)
+  file.seek(0)
   total = hashlib.sha256()
   while size and (part := file.read(min(size, 1 << 20))):
     total.update(part)

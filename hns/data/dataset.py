@@ -112,7 +112,22 @@ def _images(train: Any, test: Any) -> list[np.ndarray]:
     ('train_images', 'test_images'), images, given
   ):
     _check_pixels(field, array, source)
+  _check_scales(*images)
   return images
+
+
+def _check_scales(train: np.ndarray, test: np.ndarray) -> None:
+  """Raises if a few pixels drown all others, or the splits differ in scale."""
+  ranges = np.ptp(train.reshape(len(train), -1).astype(np.float32), 1)
+  spread = float(np.std(train, dtype=np.float64))
+  if 0 < np.median(ranges) < 1e-5 * spread:
+    place = int(np.argmax(ranges))
+    remedy = 'has pixels so large that all other pictures become alike'
+    raise InputError(f'train_images[{place}]: {remedy}: mend or drop it')
+  other = float(np.std(test, dtype=np.float64))
+  if len(test) > 1 and not 1e-2 < other / spread < 1e2:
+    remedy = f'is {other:g}, that of train_images {spread:g}: scale both alike'
+    raise InputError(f'test_images: the deviation of their pixels {remedy}')
 
 
 def _pictures(field: str, value: Any) -> np.ndarray:

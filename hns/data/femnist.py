@@ -212,14 +212,14 @@ def _example(writer: Writer, i: int) -> tuple[str, dict[str, Any]]:
   """A key and a picture as PNG, which TFDS stores without TensorFlow."""
   file = io.BytesIO()
   Image.fromarray(writer.images[i]).save(file, 'png')
-  file.to_params(0)
+  file.seek(0)
   label = int(writer.labels[i])
   example = {'image': file, 'label': label, 'writer': writer.name}
   return f'{writer.name}/{i}', example
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
   add, home = parser.add_argument, data.data_dir()
   add('--json', type=pathlib.Path, required=True, help="of LEAF's JSON files")
   add('--data_dir', type=pathlib.Path, default=home, help=f'default {home}')

@@ -170,7 +170,8 @@ def trouble(rows: list[dict[str, Any]]) -> str:
   if share >= 0.5:
     said.append(
       f'TRAINING DIVERGED: of the clients of the last round {share:.0%} had an '
-      'objective that was not finite or no better than that of a guess'
+      'objective that was not finite, or no better than by giving all classes '
+      'the same chance'
     )
   if rejected:
     said.append(f'{rejected} updates were not finite and were left out')

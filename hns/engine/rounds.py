@@ -114,8 +114,8 @@ def run_round(
 
   Args:
     round_config, key, initial, federation, state: see their types.
-    ids: the clients that take part: see `cohort`. Any number that is no id of a
-      client stands for nobody, who costs and changes nothing.
+    ids: int32, the clients that take part: see `cohort`. Any that is no id of
+      a client stands for nobody, who costs and changes nothing.
     client_state: what these clients keep, leaves [ids, ...].
 
   Returns:

@@ -89,9 +89,10 @@ def lottery(
     before_training=before_training,
     download=lambda key, frozen, server_state: base.download(
       key, (), server_state
-    ), client_init=client_init, to_variables=lambda key, frozen, params:
-    base.to_variables(key, (), params), client_update=lambda key, frozen,
-    message, client_state, initial_params, params: (
+    ),
+    client_init=client_init,
+    to_variables=lambda key, frozen, params: base.to_variables(key, (), params),
+    client_update=lambda key, frozen, message, client_state, initial_params, params: (
       Message(params, client_state.kept),
       client_state,
     ),

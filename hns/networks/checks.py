@@ -5,9 +5,11 @@ from typing import Any
 import flax.errors
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
 from hns.errors import InputError, invalid
+from hns.networks.intercept import intercepted
 
 
 def shapes_of(net: nn.Module, inputs: jax.Array) -> Any:
@@ -70,6 +72,10 @@ def _check_collections(name: str, shapes: Any) -> None:
         f'{module or "the module"} has {collection}, and only params are '
         'supported; of norms use GroupNorm, LayerNorm or RMSNorm',
       )
+  for path, leaf in flatten_dict(shapes.get('params', {}), sep='/').items():
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+      remedy = f'{path} is {leaf.dtype}: parameters must be real floats'
+      raise invalid('model', name, remedy)
   if not shapes.get('params'):
     raise invalid('model', name, 'has no parameters: nothing can be trained')
 
@@ -104,6 +110,39 @@ def head_of(params: Any, classes: int, chosen: str = '') -> str:
     return found[0]
   remedy = f'name the one that stays at home: {", ".join(filter(None, layers))}'
   raise invalid('head', chosen, f'{cause}; {remedy}')
+
+
+def is_last(net: nn.Module, params: Any, inputs: jax.Array, layer: str) -> bool:
+  """Whether no kernel acts on what a layer gives; True if that cannot be seen.
+
+  Its output is replaced by a constant: the gradient of the logits then shows
+  which kernels come after it, or beside it.
+
+  Args:
+    net: the plain module.
+    params: of the module.
+    inputs: float [1, ...]: the shape of one example.
+    layer: the path of a module with parameters.
+  """
+
+  def replace(call, args, kwargs, context):
+    output = call(*args, **kwargs)
+    is_it = '/'.join(context.module.path) == layer
+    if is_it and context.method_name == '__call__':
+      return jnp.ones_like(output)
+    return output
+
+  @jax.grad
+  def gradient(params):
+    draw = jax.random.normal(jax.random.key(1), inputs.shape)
+    with intercepted(replace):
+      return jnp.sum(net.apply({'params': params}, draw) ** 2)
+
+  after = flatten_dict(jax.jit(gradient)(params), sep='/')
+  own = after[f'{layer}/kernel'] if f'{layer}/kernel' in after else None
+  if own is None or jnp.any(own):  # no such module: it was not replaced
+    return True
+  return not any(jnp.any(g) for g in after.values() if g.ndim > 1)
 
 
 def _of_width(paths: dict[str, Any], classes: int) -> list[str]:

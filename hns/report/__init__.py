@@ -200,7 +200,9 @@ def tensorboard(groups: list[Group], folder: pathlib.Path) -> None:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  if hasattr(sys.stdout, 'reconfigure'):  # a terminal may know fewer letters
+    sys.stdout.reconfigure(errors='backslashreplace')
+  parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
   add = parser.add_argument
   add('runs', nargs='+', help='work folders of runs')
   add('--out', type=pathlib.Path, help='a folder for tables and pictures')

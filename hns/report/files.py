@@ -151,7 +151,8 @@ def checked_rows(rows: Iterable[Any], told: Callable[[int], str]) -> list[Row]:
   for number, row in enumerate(rows, 1):
     _check(row, _ROW, told(number))
     for name, value in row.items():
-      numbers = value if type(value) is list else [value]
+      listed = name == 'client_accuracies' and type(value) is list
+      numbers = value if listed else [value]
       if any(type(x) not in (int, float, type(None)) for x in numbers):
         what = f'{name!r:.40} is {_brief(value)}, not a number'
         raise _damaged(told(number), what)

@@ -32,11 +32,9 @@ _NUMERIC = (
   'jax_threefry_partitionable',
   'jax_random_seed_offset',
   'jax_high_dynamic_range_gumbel',
-  'jax_numpy_dtype_promotion',
   'jax_softmax_custom_jvp',
   'jax_use_direct_linearize',
   'jax_allow_f16_reductions',
-  'jax_disable_jit',
   'jax_disable_most_optimizations',
   'jax_optimization_level',
   'jax_exec_time_optimization_effort',
@@ -87,6 +85,22 @@ def start(distributed: str = '', peers_seconds: int = PEERS_SECONDS) -> None:
       'JAX finds no such device: unset it to run on what there is, or '
       f"pip install 'jax[cuda12]' for NVIDIA's ({_first_line(error)})",
     ) from error
+
+
+@contextlib.contextmanager
+def as_ever() -> Iterator[None]:
+  """JAX as runs need it, whatever the user's environment says.
+
+  In single precision, compiled, and with NumPy's rules of promotion.
+  """
+  with (
+    jax.enable_x64(False),
+    jax.disable_jit(False),
+    jax.numpy_dtype_promotion('standard'),
+    jax.numpy_rank_promotion('allow'),
+    jax.debug_key_reuse(False),
+  ):
+    yield
 
 
 @contextlib.contextmanager

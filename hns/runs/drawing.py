@@ -5,11 +5,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from hns.errors import InputError
+from hns.errors import InputError, invalid
 from hns.methods.contract import Initial, Method
 from hns.methods.recipes import RECIPES, Given
 from hns.networks import checks, compact, pruning
+from hns.networks.models import Network
 
 
 class Initialized(NamedTuple):
@@ -46,8 +48,7 @@ def initialize(
   """
   weights, initial, key = jax.random.split(jax.random.key(config.seed), 3)
   prune = functools.partial(_prune, config, net, inputs)
-  params = checks.shapes_of(net, inputs)['params']
-  head = functools.partial(checks.head_of, params, classes, config.head)
+  head = functools.partial(_head, config, net, inputs, classes)
   given, table = Given(prune, head), config[config.algorithm]
   method = RECIPES[config.algorithm](given, **table)
 
@@ -65,6 +66,21 @@ def initialize(
   )
 
 
+def _head(config, net, inputs, classes: int) -> str:
+  """The path of the output layer; `InputError` if that cannot be told."""
+  shapes = checks.shapes_of(net, inputs)['params']
+  found = checks.head_of(shapes, classes, config.head)
+  if config.head or isinstance(net, Network):
+    return found
+  with jax.ensure_compile_time_eval():  # a method may ask inside its trace
+    blank = jnp.zeros(inputs.shape, inputs.dtype)
+    params = jax.jit(net.init)(jax.random.key(0), blank)['params']
+    if checks.is_last(net, params, blank, found):
+      return found
+  remedy = f'{found} has {classes} outputs, but other layers follow it: name'
+  raise invalid('head', '', f'{remedy} the layer that stays at home')
+
+
 def _or_none(head: Callable[[], str], chosen: str) -> str | None:
   """The output layer where it is plain which; a wrong choice is an error."""
   try:
@@ -77,6 +93,8 @@ def _or_none(head: Callable[[], str], chosen: str) -> str | None:
 
 def _prune(config, net, inputs, key, variables) -> Any:
   total = sum(w.size for w in jax.tree.leaves(variables['weights']))
+  if not total:
+    raise invalid('model', config.model, 'has no kernel that could be pruned')
   return pruning.prune(
     key,
     pruning.SCORES[config.pruning],

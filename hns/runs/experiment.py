@@ -13,6 +13,7 @@ from hns import data, tree, wire
 from hns.data import partition
 from hns.engine import client_store, parallel
 from hns.engine.client import RoundConfig
+from hns.engine.metrics import trouble
 from hns.engine.training import (
   ClientIndices,
   Examples,
@@ -36,7 +37,7 @@ def build(config: Any) -> Experiment:
   dataset = data.load(config.dataset, config.group)
   remedy = "all clients' pictures and the model: lower it, or model"
   memory = devices.enough_memory('num_clients', config.num_clients, remedy)
-  with memory, jax.enable_x64(False):
+  with memory, devices.as_ever():
     return _assemble(config, mesh, dataset)
 
 
@@ -59,7 +60,7 @@ def _assemble(config, mesh, dataset) -> Experiment:
     config.eval_split if config.eval_held else '',
     dataset.classes,
   )
-  eval_client_ids = _asked(
+  eval_client_ids = _drawn_clients(
     config.seed, config.eval_clients, federation.train.size
   )
   key, initial, federation = parallel.replicate(
@@ -94,7 +95,7 @@ def _plan(config, sizes: np.ndarray) -> Plan:
   return Plan(batch_size, config.local_epochs, config.local_steps)
 
 
-def _asked(seed: int, count: int, sizes: Any) -> np.ndarray:
+def _drawn_clients(seed: int, count: int, sizes: Any) -> np.ndarray:
   """The clients that are evaluated, ordered by size as cohorts are."""
   clients = len(sizes)
   draw = np.random.RandomState(seed).permutation(clients)
@@ -159,7 +160,8 @@ def run(config: Any, folder: str | pathlib.Path) -> list[dict[str, Any]]:
   A run that was killed goes on from its last checkpoint, to the same numbers,
   and so does a complete one that is to have more rounds. A folder that holds
   this run complete is left as it is, which is said, and its rows are returned.
-  Of several processes the first alone writes.
+  That training diverged is said on stderr. Of several processes the first alone
+  writes.
 
   Raises:
     InputError: the config cannot run, or is not that of the run's other
@@ -168,8 +170,7 @@ def run(config: Any, folder: str | pathlib.Path) -> list[dict[str, Any]]:
     Interrupted: ctrl-C, SIGTERM or SIGHUP came; the run was saved.
   """
   folder = pathlib.Path(folder)
-  # Whatever JAX_ENABLE_X64 says, a run computes in single precision.
-  with streams.lenient(), jax.enable_x64(False):
+  with streams.lenient(), devices.as_ever():
     held = json.loads(config.to_json())
     about = identity.about(held)
     identity.agree(about)
@@ -187,6 +188,8 @@ def run(config: Any, folder: str | pathlib.Path) -> list[dict[str, Any]]:
         said = f'hns: {shown(folder)} was complete: nothing was run'
         print(said, file=sys.stderr)
       workdir.draw(title(config), folder, not finished)
+      if trouble(rows):
+        print(f'hns: {trouble(rows)}', file=sys.stderr)
   return rows
 
 

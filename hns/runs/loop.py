@@ -253,7 +253,7 @@ def check_payloads(experiment: Experiment) -> None:
     method.download_codec,
     method.upload_codec,
     contract.MASK_CODEC,
-  )  # in order of wire.WAYS
+  )  # in order of wire.DIRECTIONS
   told = zip(codecs, first(key, initial, federation))
   for way, (codec, (message, size)) in enumerate(told):
     if not jax.tree.leaves(message.value):
@@ -262,4 +262,6 @@ def check_payloads(experiment: Experiment) -> None:
     payload = wire.encode(codec, message, envelope)
     got = wire.decode(codec, payload, message, envelope)
     if len(payload) != size or wire.encode(codec, got, envelope) != payload:
-      raise RuntimeError(f'bytes of the {wire.WAYS[way]} are counted wrongly')
+      raise RuntimeError(
+        f'bytes of the {wire.DIRECTIONS[way]} are counted wrongly'
+      )

@@ -99,7 +99,7 @@ def redraw(spec: Spec) -> Model:
   memory = devices.enough_memory(
     'model', spec.model, f'{size.weights:,} weights'
   )
-  with memory, jax.enable_x64(False):
+  with memory, devices.as_ever():
     inputs = jnp.zeros((1, *spec.image))
     born = drawing.initialize(config, net, inputs, spec.classes)
   frozen = born.initial.frozen

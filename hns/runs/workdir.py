@@ -19,6 +19,14 @@ from hns.report import files, pictures
 from hns.runs import checkpoint, devices, identity
 from hns.runs.checkpoint import Progress
 
+# What a run's folder holds, and how to tell that it is that.
+_PARTS = {
+  'checkpoints': os.path.isdir,
+  'metrics.jsonl': os.path.isfile,
+  'config.json': os.path.isfile,
+  'accuracy.png': os.path.isfile,
+}
+
 
 def check(config: dict[str, Any], workdir: pathlib.Path) -> None:
   """Raises `InputError` if no run of this config can be in the folder.
@@ -63,6 +71,11 @@ def _check_path(workdir: pathlib.Path, last: int) -> None:
 
 def check_writable(workdir: pathlib.Path) -> None:
   """Raises `InputError` if the folder could not be made or written."""
+  for name, is_right in _PARTS.items():
+    path = workdir / name
+    if os.path.lexists(path) and not is_right(path):
+      remedy = f'{name} there is something else: move it, or give another'
+      raise invalid('workdir', str(workdir), remedy)
   base = _existing(workdir)
   if not base.is_dir() or not os.access(base, os.W_OK | os.X_OK):
     cause = 'may not be written' if base.is_dir() else 'is not a folder'
@@ -72,7 +85,11 @@ def check_writable(workdir: pathlib.Path) -> None:
 
 def _existing(path: pathlib.Path) -> pathlib.Path:
   """The path, or the nearest folder above it that is there."""
-  path = path.absolute()
+  try:
+    path = path.absolute()
+  except OSError as error:  # the folder that we are in was removed
+    remedy = f'the current folder cannot be told ({error.strerror})'
+    raise invalid('workdir', str(path), remedy) from error
   return next(p for p in (path, *path.parents) if os.path.lexists(p))
 
 
@@ -239,8 +256,8 @@ def cut(workdir: pathlib.Path, file: TextIO, last: int) -> list[dict[str, Any]]:
       'the folder to start over',
     )
   if devices.is_first():
-    lines = (workdir / 'metrics.jsonl').read_bytes().splitlines(keepends=True)
-    file.truncate(sum(map(len, lines[: len(kept)])))
+    lines = (workdir / 'metrics.jsonl').read_bytes().split(b'\n')
+    file.truncate(sum(len(line) + 1 for line in lines[: len(kept)]))
   return kept
 
 

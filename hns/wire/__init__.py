@@ -68,7 +68,7 @@ class Envelope(NamedTuple):
   """What a header says of its payload: its round, its way and its network."""
 
   round: int
-  way: int  # an index of `WAYS`
+  way: int  # an index of `DIRECTIONS`
   seed: int
   density: float
 
