@@ -105,10 +105,7 @@ def test_a_sample_of_clients_is_evaluated():
     and max(built.eval_client_ids) < 9
   )
   again = small(num_clients=9, cohort=3, eval_clients=4)
-  np.testing.assert_array_equal(
-    built.eval_client_ids,
-    again.eval_client_ids,
-  )
+  np.testing.assert_array_equal(built.eval_client_ids, again.eval_client_ids)
   assert len(small(num_clients=9, cohort=3).eval_client_ids) == 9
 
 

@@ -84,6 +84,9 @@ def lottery(
     )
     return _masked(initial_params, client_state.kept)
 
+  def client_update(key, frozen, message, client_state, initial_params, params):
+    return Message(params, client_state.kept), client_state
+
   return base._replace(
     init=init,
     before_training=before_training,
@@ -92,10 +95,7 @@ def lottery(
     ),
     client_init=client_init,
     to_variables=lambda key, frozen, params: base.to_variables(key, (), params),
-    client_update=lambda key, frozen, message, client_state, initial_params, params: (
-      Message(params, client_state.kept),
-      client_state,
-    ),
+    client_update=client_update,
     objective=zeros_stay,
     download_for=lambda frozen, message, client_state: message._replace(
       weight=client_state.kept

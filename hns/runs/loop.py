@@ -249,11 +249,8 @@ def check_payloads(experiment: Experiment) -> None:
     sent = down, up, contract.mask_message(method, client_state)
     return [(m, wire.size(codec, m)) for m, codec in zip(sent, codecs)]
 
-  codecs = (
-    method.download_codec,
-    method.upload_codec,
-    contract.MASK_CODEC,
-  )  # in order of wire.DIRECTIONS
+  # In the order of wire.DIRECTIONS.
+  codecs = method.download_codec, method.upload_codec, contract.MASK_CODEC
   told = zip(codecs, first(key, initial, federation))
   for way, (codec, (message, size)) in enumerate(told):
     if not jax.tree.leaves(message.value):
