@@ -265,3 +265,14 @@ def test_other_runs_of_a_packed_file_are_read(runs, tmp_path):
   found, (line,) = load([str(path)])
   assert [run.folder.name for run in found] == ['fedavg', 's1']
   assert line.startswith(f'{path}, line 2: ')
+
+
+@pytest.mark.parametrize('name', ['personal_accuracy', 'diverged_clients'])
+@pytest.mark.parametrize('value', [[], [1], [[1]]])
+def test_a_list_where_a_number_is_due_is_named(runs, name, value):
+  path = runs / 's0' / 'metrics.jsonl'
+  path.write_text(json.dumps(row(1) | {name: value}) + '\n')
+  with pytest.raises(InputError, match=rf'line 1: .*{name}'):
+    read(runs / 's0')
+  found, left_out = load([str(runs)])
+  assert len(found) == 2 and len(left_out) == 1

@@ -242,7 +242,7 @@ if config['seed'] == 5:
 about = {'config': config, 'versions': {}, 'weights_downloaded': 1}
 (folder / 'config.json').write_text(json.dumps(about))
 names = 'personal_accuracy', 'personal_accuracy_p10', 'global_accuracy'
-row = {'round': 2, 'uplink_bytes': 9, 'downlink_bytes': 9, 'clients': [1]}
+row = {'round': 2, 'uplink_bytes': 9, 'downlink_bytes': 9, 'client_accuracies': [1]}
 with open(folder / 'metrics.jsonl', 'a') as file:
   file.write(json.dumps(row | dict.fromkeys(names, 0.5)) + '\\n')
 """
@@ -318,7 +318,9 @@ def test_a_sweep_goes_on_after_failure_interruption_and_kill(tmp_path):
   assert sorted(table) == list(range(12))
   assert {table[i]['status'] for i in table if i != 5} == {'done'}
   assert table[5]['status'] == 'failed' and table[5]['global_accuracy'] == ''
-  assert table[7]['global_accuracy'] == '0.5' and 'clients' not in table[7]
+  assert (
+    table[7]['global_accuracy'] == '0.5' and 'client_accuracies' not in table[7]
+  )
 
 
 def test_the_command(tmp_path):
