@@ -242,7 +242,8 @@ if config['seed'] == 5:
 about = {'config': config, 'versions': {}, 'weights_downloaded': 1}
 (folder / 'config.json').write_text(json.dumps(about))
 names = 'personal_accuracy', 'personal_accuracy_p10', 'global_accuracy'
-row = {'round': 2, 'uplink_bytes': 9, 'downlink_bytes': 9, 'client_accuracies': [1]}
+row = {'round': 2, 'uplink_bytes': 9, 'downlink_bytes': 9}
+row['client_accuracies'] = [1]
 with open(folder / 'metrics.jsonl', 'a') as file:
   file.write(json.dumps(row | dict.fromkeys(names, 0.5)) + '\\n')
 """
