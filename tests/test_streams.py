@@ -120,7 +120,7 @@ except errors.InputError as error:
 
 
 def test_what_an_encoding_lacks_is_escaped():
-  code = "from hns import streams; streams.show('± \\udcff')"
+  code = "from hns.runs import streams; streams.show('± \\udcff')"
   done = python(code, env=os.environ | {'PYTHONIOENCODING': 'ascii'})
   assert (done.returncode, done.stdout) == (0, '\\xb1 \\udcff\n')
 
