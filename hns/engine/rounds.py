@@ -137,13 +137,7 @@ def run_round(
     round_config.mesh,
   )
   sums, chosen, loss, examples, votes = totals
-  weights = contract.total_weights(
-    chosen, sums, context.message.weight, examples
-  )
-  mean = contract.mean(sums, weights)
-  shared = method.server_update(
-    initial.frozen, state.server_state, mean, weights
-  )
+  shared, weights = _aggregate(method, context, sums, chosen, examples)
   sound = (examples > 0) & tree.is_finite(shared)
   shared, client_state = tree.where(
     sound, (shared, kept), (state.server_state, client_state)
@@ -160,6 +154,15 @@ def run_round(
     rejected=report.rejected | lost, diverged=report.diverged | lost
   )
   return after, client_state, report
+
+
+def _aggregate(method, context, sums, chosen, examples) -> tuple[Any, Any]:
+  """The server's state after the mean, and the summed weights."""
+  common = context.message.weight
+  weights = contract.total_weights(chosen, sums, common, examples)
+  mean = contract.mean(sums, weights)
+  frozen, before = context.initial.frozen, context.state.server_state
+  return method.server_update(frozen, before, mean, weights), weights
 
 
 def _round_keys(key: jax.Array, number: jax.Array) -> jax.Array:

@@ -97,10 +97,8 @@ def lottery(
     to_variables=lambda key, frozen, params: base.to_variables(key, (), params),
     client_update=client_update,
     objective=zeros_stay,
-    download_for=lambda frozen, message, client_state: message._replace(
-      weight=client_state.kept
-    ),
-    kept_mask=lambda client_state: client_state.kept,
+    download_for=_kept_part,
+    kept_mask=_kept,
   )
 
 
@@ -130,8 +128,8 @@ def hermes(
     target: share of the units that is never undercut.
     head: name of the output layer, which keeps its units.
 
-  Raises `InputError` at first for hidden layers with more than a kernel: a unit
-  that is cut would keep its bias.
+  Raises `InputError` from `init` for hidden layers with more than a kernel: a
+  unit that is cut would keep its bias.
   """
   base = dense(optimizer, uploads.full())
 
@@ -145,12 +143,9 @@ def hermes(
     return Initial((), server_state, client_state)
 
   def client_init(key, frozen, message, client_state):
-    taken = (
-      _taken(message, client_state),
-      message.value,
-      client_state.inner.model,
-    )
-    return _masked(jax.tree.map(jnp.where, *taken), client_state.kept)
+    own, taken = client_state.inner.model, _taken(message, client_state)
+    model = jax.tree.map(jnp.where, taken, message.value, own)
+    return _masked(model, client_state.kept)
 
   def before_training(key, frozen, message, client_state, score):
     model = client_init(key, frozen, message, client_state)
@@ -177,8 +172,18 @@ def hermes(
     download_for=lambda frozen, message, client_state: message._replace(
       weight=_masked(_taken(message, client_state), client_state.kept)
     ),
-    kept_mask=lambda client_state: client_state.kept,
+    kept_mask=_kept,
   )
+
+
+def _kept(client_state: PruneState) -> Any:
+  """A `kept_mask` of clients that prune."""
+  return client_state.kept
+
+
+def _kept_part(frozen, message: Message, client_state: PruneState) -> Message:
+  """A `download_for` of clients that are sent what they kept."""
+  return message._replace(weight=client_state.kept)
 
 
 def _check_hidden(params: Any, head: str) -> None:
@@ -254,10 +259,8 @@ def prune_once(base: Method, target: float) -> Method:
     init=init,
     client_init=client_init,
     client_update=client_update,
-    download_for=lambda frozen, message, client_state: message._replace(
-      weight=client_state.kept
-    ),
-    kept_mask=lambda client_state: client_state.kept,
+    download_for=_kept_part,
+    kept_mask=_kept,
     finalize=off,
   )
 

@@ -28,14 +28,18 @@ def with_client_state(base: Method) -> Method:
     client_init=lambda key, frozen, message, client_state: base.client_init(
       key, frozen, message, client_state[0]
     ),
-    download_for=whole_download
-    if base.download_for is whole_download
-    else download_for,
+    download_for=_unless_whole(base, download_for),
     kept_mask=lambda client_state: base.kept_mask(client_state[0]),
     finalize=lambda client_state, params: base.finalize(
       client_state[0], params
     ),
   )
+
+
+def _unless_whole(base: Method, download_for: Callable) -> Callable:
+  """`download_for`, if not all clients of `base` are sent the same."""
+  is_whole = base.download_for is whole_download
+  return whole_download if is_whole else download_for
 
 
 def with_frozen_part(function: Callable) -> Callable:
@@ -105,9 +109,7 @@ def keep_local(base: Method, mine: Callable[[str, Any], bool]) -> Method:
     client_update=client_update,
     before_training=with_frozen_part(kept.before_training),
     server_update=lambda frozen, *rest: base.server_update(frozen[0], *rest),
-    download_for=whole_download
-    if base.download_for is whole_download
-    else download_for,
+    download_for=_unless_whole(base, download_for),
     kept_mask=lambda client_state: theirs(kept.kept_mask(client_state)),
     finalize=kept.finalize,
   )
@@ -134,14 +136,14 @@ def remember_download(base: Method) -> Method:
   if not count:
     return base
 
-  def kept_mask(message):
+  def symbols(message):
     return jax.tree.map(
       lambda v: wire.symbols_of(base.download_codec, v, 1), message.value
     )
 
   def init(key, params):
     frozen, server_state, client_state = base.init(key, params)
-    held = kept_mask(base.download(key, frozen, server_state))
+    held = symbols(base.download(key, frozen, server_state))
     return Initial(frozen, server_state, (client_state, held))
 
   def download_for(frozen, message, client_state):
@@ -149,14 +151,14 @@ def remember_download(base: Method) -> Method:
       moved = (now.astype(jnp.int16) - held) % count
       return (2 * moved - (count - 1)).astype(jnp.int16)
 
-    value = jax.tree.map(difference, kept_mask(message), client_state[1])
+    value = jax.tree.map(difference, symbols(message), client_state[1])
     return Message(value, message.weight)
 
   def client_update(key, frozen, message, client_state, initial_params, params):
     upload, inner = base.client_update(
       key, frozen, message, client_state[0], initial_params, params
     )
-    return upload, (inner, kept_mask(message))
+    return upload, (inner, symbols(message))
 
   return with_client_state(base)._replace(
     init=init, client_update=client_update, download_for=download_for

@@ -257,8 +257,8 @@ def check_payloads(experiment: Experiment) -> None:
       continue
     envelope = envelope._replace(way=way)
     payload = wire.encode(codec, message, envelope)
-    got = wire.decode(codec, payload, message, envelope)
-    if len(payload) != size or wire.encode(codec, got, envelope) != payload:
+    wire.decode(codec, payload, message, envelope)
+    if len(payload) != size:
       raise RuntimeError(
         f'bytes of the {wire.DIRECTIONS[way]} are counted wrongly'
       )
