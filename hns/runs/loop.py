@@ -230,8 +230,8 @@ def check_payloads(experiment: Experiment) -> None:
   """Encodes first messages and decodes what would travel.
 
   Raises:
-    RuntimeError: the bytes counted are not those of the payloads, or the
-      receiver would read something else than was sent.
+    RuntimeError: the bytes counted are not those of the payloads.
+    WireError: the receiver would read something else than was sent.
   """
   round_config, key, initial, federation, *_, envelope = experiment
   method = round_config.method
