@@ -73,10 +73,8 @@ SETTINGS = {
 VARIANTS = {
   'hidenseek': ('hidenseek', dict(upload='change')),
   'hidenseek_paper': ('hidenseek', dict(upload='signs')),
-  'hidenseek_dithered': ('hidenseek', dict(upload='dithered')),
   'hidenseek_ternary': ('hidenseek', dict(upload='ternary')),
   'hidenseek_binary': ('hidenseek', dict(upload='change', gate='binary')),
-  'hidenseek_carry': ('hidenseek', dict(upload='signs', carry=True)),
   'hidenseek_personal': ('hidenseek_personal', dict(upload='change')),
   # Trained as `fedavg`, whose global model is the same.
   'fedavg_finetuned': ('fedavg_finetuned', {}),

@@ -47,7 +47,7 @@ def sweep():
 
 def ablation():
   """Every upload, with two downloads, at two densities."""
-  uploads = ['signs', 'dithered', 'change', 'ternary']
+  uploads = ['signs', 'change', 'ternary']
   return cross(
     grid({'seed': [0, 1, 2]}),
     DENSITIES,

@@ -6,6 +6,7 @@ What is here; each imports only from itself and from what stands above it:
   tree.py     pytrees of arrays
   values.py   what the value of a config's field may be
   durable.py  files that are whole or absent
+  fields.py   fields of a config, read off signatures
   wire/       messages as bytes: codecs, packing, entropy code
   data/       datasets, and who holds which examples
   networks/   models, supermasks, pruning, fast convolutions

@@ -59,6 +59,7 @@ from hns.runs.model_file import (
   load,
   redraw,
 )
+from hns.values import leaves
 
 __all__ = ['Model', 'Spec', 'arrays', 'dump', 'evaluate', 'from_run', 'load']
 __all__ += ['main', 'redraw', 'trained']
@@ -150,31 +151,31 @@ def _opened(folder: Folder, client: int | None) -> tuple[Any, Any, Any]:
 
 def _check_names(about: dict[str, Any]) -> None:
   """Raises `InputError` for a name that the run had and this process lacks."""
-  config, defaults = about['config'], configs.base()
+  config = about['config']
   for name, value in config.items():
-    if isinstance(value, dict) and name not in defaults:
+    if isinstance(value, dict) and name not in RECIPES:
       known('algorithm', name, RECIPES)
-  registries = {k: n for k, n in configs.NAMES.items() if isinstance(n, dict)}
-  for table in (config, config.get(config['algorithm'], {})):
-    for field in sorted(registries.keys() & table.keys()):
-      if isinstance(table[field], str):
-        known(field, table[field], registries[field])
+  values = leaves(config)
+  for name, field in configs.fields().items():
+    table, _, last = name.rpartition('.')
+    used = table in ('', config['algorithm']) and name in values
+    if used and isinstance(field.names(), dict):
+      known(last, values[name], field.names())
   if about.get('dataset_version') == 'built in':
     known('dataset', config['dataset'], data.SOURCES)
 
 
 def _variables(config, run, about, folder, client) -> dict[str, Any]:
   """The model that a client has after training, or with None the global one."""
-  round_config, key, initial, federation, *_ = run
+  round_config, initial = run.round_config, run.initial
   if about.get('frozen') != tree.checksum(initial.frozen):
     remedy = 'other weights are drawn here: export it where it was trained'
     raise invalid('run', str(folder), remedy)
-  progress = loop.begin(run)
-  state, store, *_ = workdir.load(pathlib.Path(folder), progress, config.rounds)
-  context = rounds.begin_round(round_config, key, initial, federation, state)
+  progress = workdir.load(pathlib.Path(folder), loop.begin(run), config.rounds)
+  context = rounds.begin_round(round_config, *run.constants, progress.state)
   if client is None:
     return evaluation.global_model(round_config, context)
-  client_state = store.held.get(client, initial.client_state)
+  client_state = progress.store.states.get(client, initial.client_state)
   return evaluation.personal_model(round_config, context, client, client_state)
 
 
@@ -208,8 +209,8 @@ def _places(config, net, inputs) -> dict[str, np.ndarray]:
   born = drawing.initialize(config, whole, inputs, net.classes).initial
   masks = {(k, 'kernel'): m for k, m in compact.masks_of(born).items()}
   places = {k: np.arange(m.size).reshape(m.shape) for k, m in masks.items()}
-  held = {'mask': unflatten_dict(masks), 'place': unflatten_dict(places)}
-  return flatten_dict(compact.compact(net, held)[1]['place'], sep='/')
+  layout = {'mask': unflatten_dict(masks), 'place': unflatten_dict(places)}
+  return flatten_dict(compact.compact(net, layout)[1]['place'], sep='/')
 
 
 def _client(word: str) -> int | None:

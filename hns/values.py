@@ -49,10 +49,10 @@ def from_text(field: str, text: str, like: Any) -> Any:
   return fit(field, value, like)
 
 
-def leaves(held: dict, prefix: str = '') -> dict[str, Any]:
+def leaves(table: dict, prefix: str = '') -> dict[str, Any]:
   """Fields by their whole names, those of tables as TABLE.FIELD."""
   found = {}
-  for name, value in held.items():
+  for name, value in table.items():
     inner = isinstance(value, dict)
     found |= (
       leaves(value, f'{prefix}{name}.') if inner else {prefix + name: value}

@@ -19,9 +19,9 @@ Trial = dict[str, str]  # a line of the table
 def main() -> None:
   table, target = map(pathlib.Path, sys.argv[1:])
   cases = read(table)
-  held = json.loads(target.read_text()) if target.exists() else {}
-  held |= {case: values(best(trials)) for case, trials in cases.items()}
-  target.write_text(json.dumps(held, indent=2, sort_keys=True) + '\n')
+  chosen = json.loads(target.read_text()) if target.exists() else {}
+  chosen |= {case: values(best(trials)) for case, trials in cases.items()}
+  target.write_text(json.dumps(chosen, indent=2, sort_keys=True) + '\n')
   print(tried(cases))
 
 
@@ -67,7 +67,7 @@ def tried(cases: dict[str, list[Trial]]) -> str:
       mark = '**' * (trial is best(trials))
       cells.append(f'{mark}{words}: {accuracy(trial):.3f}{mark}')
     lines.append([case, ', '.join(values(trials[0])), '; '.join(cells)])
-  return versus.markdown(['case', 'of', 'accuracy as held'], lines)
+  return versus.markdown(['case', 'of', 'accuracy as chosen'], lines)
 
 
 if __name__ == '__main__':

@@ -221,13 +221,13 @@ def write_tables(planned: list[Run], failed: dict, folder: pathlib.Path) -> str:
 
 def record(run: Run, fields: list[str], failed: bool) -> dict[str, Any]:
   """A run's fields, how it stands, and the numbers of its last row."""
-  held = configs.leaves(run.config) | run.point
+  fields = configs.leaves(run.config) | run.point
   mine = lambda field: '.' not in field or field in run.point
   state = state_of(run)
   rows = [] if state == 'damaged' else files.read(run.folder)
   return {
     'run': run.folder.name,
-    **{f: held.get(f, '') if mine(f) else '' for f in fields},
+    **{f: fields.get(f, '') if mine(f) else '' for f in fields},
     'status': 'failed' if failed else state,
     **(report.scalars(rows[-1]) if rows else {}),
   }

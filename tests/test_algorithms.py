@@ -14,6 +14,8 @@ from hns.methods import wrappers
 from hns.methods.recipes import RECIPES
 from hns.runs import checkpoint
 
+PER_CLIENT = 'uplink downlink uploaded steps scored num_correct'.split()
+
 
 def contracted(name, **fields):
   """An experiment whose pictures are floats, so that a test can break them."""
@@ -34,7 +36,9 @@ def test_contract(name):
   experiment = contracted(name)
   first = play(experiment, 0)
   # Two at a time: the third has padding at its side.
-  alone, chunked = (play(experiment, held='test', width=w) for w in (1, 2))
+  alone, chunked = (
+    play(experiment, eval_split='test', width=w) for w in (1, 2)
+  )
   chex.assert_trees_all_equal_shapes_and_dtypes(alone[:2], first[:2])
   start, a, b = (
     tree.flatten((p.state.server_state, p.client_state))
@@ -46,16 +50,18 @@ def test_contract(name):
   told, other = alone.report, chunked.report
   np.testing.assert_allclose(told.uplink, other.uplink, atol=8)
   np.testing.assert_allclose(told.train_loss, other.train_loss, rtol=1e-3)
-  played = play(experiment, 4, held='test')
+  played = play(experiment, 4, eval_split='test')
   asked = experiment.federation.test.size[played.ids]
-  assert np.sum(played.report.held) / np.sum(asked) > 0.75  # chance is 0.5
+  assert (
+    np.sum(played.report.num_correct) / np.sum(asked) > 0.75
+  )  # chance is 0.5
 
 
 def test_nothing_personal_is_the_base():
   experiment = small(algorithm='fedavg')
   base = experiment.round_config.method
   none = wrappers.keep_local(base, lambda path, leaf: False)
-  initial = none.init(None, experiment.initial.server_state.values)
+  initial = none.server.init(None, experiment.initial.server_state.values)
   a = play(experiment, 2)
   b = play(experiment._replace(initial=initial), 2, method=none)
   chex.assert_trees_all_equal(a.state.server_state, b.state.server_state)
@@ -99,7 +105,7 @@ def test_a_personal_head_stays_at_home(name):
     if name == 'hidenseek'
     else experiment.initial.server_state.values,
   )
-  initial = head.init(jax.random.key(5), params)
+  initial = head.server.init(jax.random.key(5), params)
   state, client_state, report, _ = play(
     experiment._replace(initial=initial), 2, method=head
   )
@@ -116,9 +122,9 @@ def test_a_personal_head_stays_at_home(name):
 def test_fresh_dispersion_is_shared_by_clients_and_new_each_round():
   experiment = small()
   method, (_, key, initial, *_) = experiment.round_config.method, experiment
-  message = method.download(key, initial.frozen, initial.server_state)
+  message = method.server.broadcast(key, initial.frozen, initial.server_state)
   starts = [
-    tree.flatten(method.client_init(k, initial.frozen, message, ()))
+    tree.flatten(method.client.init(k, initial.frozen, message, ()))
     for k in (key, key, jax.random.key(9))
   ]
   np.testing.assert_array_equal(starts[0], starts[1])
@@ -138,8 +144,8 @@ def test_the_network_is_redrawn_from_seed_and_density():
 
 def test_recipes_take_their_optimiser_from_the_table():
   method = RECIPES['fedavg'](None, learning_rate=0.5, optimizer='sgd')
-  updates, _ = method.optimizer.update(
-    jnp.float32(1), method.optimizer.init(jnp.float32(0)), jnp.float32(0)
+  updates, _ = method.client.optimizer.update(
+    jnp.float32(1), method.client.optimizer.init(jnp.float32(0)), jnp.float32(0)
   )
   assert float(optax.apply_updates(jnp.float32(0), updates)) == -0.5
 
@@ -154,7 +160,9 @@ def test_a_personal_method_prepares_as_its_base():
 
   base = experiment.round_config.method._replace(before_training=prepare)
   head = wrappers.keep_local(base, lambda path, leaf: 'Dense_1' in path)
-  initial = head.init(jax.random.key(0), experiment.initial.server_state.values)
+  initial = head.server.init(
+    jax.random.key(0), experiment.initial.server_state.values
+  )
   play(experiment._replace(initial=initial), method=head)
   assert seen[0] == ((), {'Dense_0', 'Dense_1'}, ())
 
@@ -173,7 +181,9 @@ def play_changed(experiment, width, change):
 
   Returns what server and clients have at the end, and all reports.
   """
-  round_config = experiment.round_config._replace(held='test', width=width)
+  round_config = experiment.round_config._replace(
+    eval_split='test', width=width
+  )
   step = compiled(rounds.run_round, round_config)
   state, store, told = (
     rounds.begin(experiment.initial),
@@ -226,7 +236,14 @@ def test_a_client_whose_update_is_nan_is_as_if_it_were_absent(name, width):
     others = ~place | (number != 1)
     np.testing.assert_array_equal(got.rejected, ~others)
     assert not want.rejected.any() and got.took_part.all()
-    for field in ('uplink', 'downlink', 'uploaded', 'steps', 'scored', 'held'):
+    for field in (
+      'uplink',
+      'downlink',
+      'uploaded',
+      'steps',
+      'scored',
+      'num_correct',
+    ):
       a, b = getattr(got, field), getattr(want, field)
       np.testing.assert_array_equal(a[others], b[others], field)
     for field in ('train_loss', 'flip_rate'):
@@ -310,14 +327,20 @@ def test_what_a_row_and_the_held_models_are_told_of_rejected_clients():
     took_part=np.array([True, True, True, False]),
     rejected=np.array([False, True, False, False]),
     diverged=np.array([True, True, False, False]),
-    held=np.array([5, 6, 7, 8]),
+    num_correct=np.array([5, 6, 7, 8]),
   )
   told = np.array([3, 0, 1, parallel.ABSENT]), report, 1.0
   progress = checkpoint.Progress(
     None, None, metrics.Tally(), np.full(5, -1), (told, told)
   )
   progress = checkpoint.read(progress)
-  assert progress.held.tolist() == [-1, 7, -1, 5, -1]  # client 0: as it was
+  assert progress.num_correct.tolist() == [
+    -1,
+    7,
+    -1,
+    5,
+    -1,
+  ]  # client 0: as it was
   cost = type('Cost', (), dict(step=1.0, scored=0.0))
   row = metrics.traffic(progress.tally, cost)
   assert (row['rejected_clients'], row['diverged_clients']) == (2, 2 / 3)

@@ -164,10 +164,10 @@ def test_words_change_a_config():
 def test_order_does_not_matter_and_the_last_value_counts():
   words = ['--config.rounds=7', '--noconfig.eval_held', '--config', 'test']
   words += ['--config.upload=signs', '--config.hidenseek.upload=ternary']
-  words += ['--config.rounds=8', '--config.upload=dithered', '--nohelp']
+  words += ['--config.rounds=8', '--config.upload=ternary', '--nohelp']
   config = commandline.parse(['hns', *words], {}).config
   assert (config.rounds, config.model, config.eval_held) == (8, 'mlp', False)
-  assert config.hidenseek.upload == 'dithered'
+  assert config.hidenseek.upload == 'ternary'
 
 
 def test_a_config_is_found_by_its_name(tmp_path, monkeypatch):
@@ -231,14 +231,16 @@ def test_help_explains_every_field(name, capsys):
   assert max(map(len, said.split('\n'))) <= max(80, len(str(path)) + 40)
 
 
-def test_texts_are_the_comments_of_the_defaults():
-  texts = configs.texts()
-  assert set(configs.base()) - set(texts) == set(configs.RECIPES)
+def test_texts_are_those_of_docstrings_and_annotations():
+  texts = {name: field.help() for name, field in configs.fields().items()}
+  assert set(texts) == set(configs.leaves(configs.base().to_dict()))
   assert texts['density'] == (
     'share of the weights that survives pruning, (0, 1]'
   )
   assert 'the mean, for natural the most' in texts['examples_per_client']
   assert texts['partition'].endswith(': iid, shards, dirichlet, natural')
+  assert texts['ditto.pull'] == 'how strongly a model is drawn to the download'
+  assert texts['hidenseek.gate'].endswith('a weight: sign, binary')
 
 
 def allocate():

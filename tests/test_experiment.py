@@ -180,7 +180,7 @@ def test_metrics_count_rounds_between_evaluations(tmp_path):
       dict(algorithm='fedavg_quantized', fedavg_quantized={'upload_bits': 16}),
       'fedavg_quantized.upload_bits=16: must be 1 to 8, or 32',
     ),
-    (dict(upload='vote'), "upload='vote': choose one of signs, dithered"),
+    (dict(upload='vote'), "upload='vote': choose one of signs, change"),
     (dict(hidenseek={'gate': 'x'}), "hidenseek.gate='x': choose one of sign"),
     (
       dict(algorithm='local', local={'optimizer': 'rmsprop'}),

@@ -51,10 +51,8 @@ from hns.methods import recipes
 from hns.networks import models
 
 
-def mine(given, learning_rate):
-  return recipes.hidenseek(
-    given, learning_rate, 'signs', 4, 'sign', False, False
-  )
+def mine(network, learning_rate):
+  return recipes.hidenseek(network, learning_rate, 'signs', 'sign', 4)
 
 
 def inverted():

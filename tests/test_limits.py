@@ -9,6 +9,7 @@ import pytest
 from hns import config as configs
 from hns.data import partition
 from hns.errors import InputError
+from hns.methods import recipes
 from hns.runs import experiment, limits, sweeps
 
 
@@ -81,7 +82,7 @@ def test_what_does_not_fit_32_bits_is_refused(field):
     (dict(hidenseek={'learning_rate': 1e50}), '.*=1e.50: .* also in 32 bits'),
     (dict(validation_fraction=1 - 1e-12), '.*=0.99999.*: .* also in 32 bits'),
     (dict(model='a\nb'), r"model='a\\nb': choose one of"),
-    (dict(mine={}), 'mine={}: missing a required argument: .learning_rate'),
+    (dict(mine={}, algorithm='mine'), 'config.mine.learning_rate: is missing'),
     (dict(mine=3), 'mine=3: is a table'),
     (
       dict(mine={'learning_rate': 1, 'x': 2}),
@@ -91,14 +92,14 @@ def test_what_does_not_fit_32_bits_is_refused(field):
       dict(mine={'learning_rate': None}, algorithm='mine'),
       'mine.learning_rate=None: must be a number',
     ),
-    (dict(algorithm='mine'), "algorithm='mine': the config needs a table"),
-    (dict(free={'upload': []}, algorithm='free'), r'free.upload=\[\]: must be'),
+    (dict(algorithm='mine'), 'config.mine.learning_rate: is missing'),
   ],
 )
 def test_what_no_run_can_have_is_named(monkeypatch, fields, said):
-  mine = lambda given, learning_rate: None
+  def mine(network, learning_rate: recipes.Rate):
+    pytest.fail('is not to be built')
+
   monkeypatch.setitem(configs.RECIPES, 'mine', mine)
-  monkeypatch.setitem(configs.RECIPES, 'free', lambda given, **table: None)
   with pytest.raises(InputError, match='^' + said):
     limits.validate(configs.base(**fields))
 

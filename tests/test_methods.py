@@ -14,7 +14,7 @@ from hns.engine.client import client_round, train_client
 from hns.errors import InputError
 from hns.methods import client_pruning, uploads, wrappers
 from hns.methods.bases import dense, spread_odds
-from hns.methods.contract import Server, whole_download
+from hns.methods.contract import ServerState
 from hns.networks.supermask import bernoulli, binary
 
 KEY = jax.random.key(0)
@@ -36,15 +36,15 @@ def test_lotteryfl_cuts_a_fifth_and_rewinds():
   method = client_pruning.lottery(
     optax.sgd(0.1), 0.2, threshold=0.5, target=0.5
   )
-  frozen, shared, client_state = method.init(KEY, first)
-  moved = Server(jax.tree.map(lambda w: -w, first))
-  message, kept = method.download(KEY, frozen, moved), []
+  frozen, shared, client_state = method.server.init(KEY, first)
+  moved = ServerState(jax.tree.map(lambda w: -w, first))
+  message, kept = method.server.broadcast(KEY, frozen, moved), []
   for _ in range(4):
-    client_state = method.before_training(
+    client_state = method.client.before_training(
       KEY, frozen, message, client_state, lambda variables: 0.6
     )
     mask = np.asarray(client_state.kept['Dense_0']['kernel'])
-    start = method.client_init(KEY, frozen, message, client_state)['Dense_0'][
+    start = method.client.init(KEY, frozen, message, client_state)['Dense_0'][
       'kernel'
     ]
     sign = 1 if client_state.cut else -1  # the first weights, or the server's
@@ -53,8 +53,8 @@ def test_lotteryfl_cuts_a_fifth_and_rewinds():
     kept.append((int(mask.sum()), bool(client_state.cut)))
   assert kept == [(16, True), (13, True), (10, True), (10, False)]
   np.testing.assert_array_equal(mask.ravel(), np.arange(20) >= 10)
-  _, _, new = method.init(KEY, first)
-  same = method.before_training(
+  _, _, new = method.server.init(KEY, first)
+  same = method.client.before_training(
     KEY, frozen, message, new, lambda variables: 0.5
   )
   assert np.all(same.kept['Dense_0']['kernel']) and not same.cut
@@ -106,15 +106,15 @@ def test_hermes_cuts_units_and_averages_what_all_keep():
   method = client_pruning.hermes(
     optax.sgd(0.1), 0.4, 0.5, target=0.2, head='Dense_1'
   )
-  frozen, shared, client_state = method.init(KEY, params)
-  message = method.download(KEY, frozen, shared)
-  client_state = method.before_training(
+  frozen, shared, client_state = method.server.init(KEY, params)
+  message = method.server.broadcast(KEY, frozen, shared)
+  client_state = method.client.before_training(
     KEY, frozen, message, client_state, lambda variables: 0.6
   )
   kept = client_state.kept['Dense_0']['kernel']
   np.testing.assert_array_equal(kept, [False, True, False, True, True])
   assert np.all(client_state.kept['Dense_1']['kernel'])
-  start = method.client_init(KEY, frozen, message, client_state)
+  start = method.client.init(KEY, frozen, message, client_state)
   np.testing.assert_array_equal(start['Dense_0']['kernel'], kernel * kept)
 
   mean = jax.tree.map(jnp.zeros_like, params)
@@ -122,13 +122,13 @@ def test_hermes_cuts_units_and_averages_what_all_keep():
     'Dense_0': {'kernel': jnp.array([30, 30, 10, 0, 30])},
     'Dense_1': {'kernel': jnp.array([30, 30])},
   }
-  after = method.server_update(frozen, shared, mean, votes)
+  after = method.server.update(KEY, frozen, shared, mean, votes)
   common = [True, True, False, False, True]
   np.testing.assert_array_equal(
     after.values['Dense_0']['kernel'], kernel * ~np.array(common)
   )
   sevens = jax.tree.map(lambda w: 7 + 0 * w, params)
-  message = method.download(KEY, frozen, after)
+  message = method.server.broadcast(KEY, frozen, after)
   for begun, expected, sent in (
     (True, [0, 0, 0, 7, 0], [0, 1, 0, 0, 1]),  # where cut, 0; else its own
     (False, [0, 0, 0, 4, 0], [0, 1, 0, 1, 1]),  # or, at first, the server's
@@ -136,9 +136,9 @@ def test_hermes_cuts_units_and_averages_what_all_keep():
     mine = client_state._replace(
       inner=wrappers.PersonalModel(sevens, jnp.bool_(begun))
     )
-    joined = method.client_init(KEY, frozen, message, mine)
+    joined = method.client.init(KEY, frozen, message, mine)
     np.testing.assert_array_equal(joined['Dense_0']['kernel'][0], expected)
-    told = method.download_for(frozen, message, mine).weight
+    told = method.wire.download_for(frozen, message, mine).weight
     np.testing.assert_array_equal(told['Dense_0']['kernel'], sent)
 
 
@@ -147,9 +147,11 @@ def test_hermes_refuses_hidden_biases():
   method = client_pruning.hermes(
     optax.sgd(0.1), 0.4, 0.5, target=0.2, head='Dense_1'
   )
-  method.init(KEY, {'Dense_0': {'kernel': bias['kernel']}, 'Dense_1': bias})
+  method.server.init(
+    KEY, {'Dense_0': {'kernel': bias['kernel']}, 'Dense_1': bias}
+  )
   with pytest.raises(InputError, match="'hermes': .* Dense_0/bias is none"):
-    method.init(KEY, {'Dense_0': bias, 'Dense_1': bias})
+    method.server.init(KEY, {'Dense_0': bias, 'Dense_1': bias})
 
 
 def test_fedmask_prunes_once_and_votes_where_it_keeps():
@@ -192,12 +194,12 @@ def test_fedpm_keeps_the_mean_of_samples():
   sent = jax.vmap(lambda k: upload.encode(k, None, None, scores, ())[0])(keys)
   assert set(np.unique(sent['w'])) == {-1, 1}
   mean = jax.tree.map(lambda x: jnp.mean(x, 0), sent)
-  server = upload.aggregate(Server(scores), mean, {'w': jnp.ones(3)})
+  server = upload.aggregate(ServerState(scores), mean, {'w': jnp.ones(3)})
   np.testing.assert_allclose((1 + server.values['w']) / 2, chance, atol=0.03)
   back = jax.nn.sigmoid(spread_odds(server.values['w'], None, 32))
   np.testing.assert_allclose(back, (1 + server.values['w']) / 2, atol=1e-5)
   sure = upload.aggregate(
-    Server(scores), {'w': jnp.array([-1.0, 0, 1])}, {'w': jnp.ones(3)}
+    ServerState(scores), {'w': jnp.array([-1.0, 0, 1])}, {'w': jnp.ones(3)}
   )
   np.testing.assert_allclose(
     (1 + sure.values['w']) / 2, [0.01, 0.5, 0.99], atol=1e-6
@@ -220,9 +222,9 @@ def test_gates_of_zero_and_one():
 def test_a_binary_gate_leaves_weights_out():
   experiment = small(hidenseek=dict(gate='binary'))
   method, initial = experiment.round_config.method, experiment.initial
-  message = method.download(KEY, initial.frozen, initial.server_state)
-  start = method.client_init(KEY, initial.frozen, message, initial.client_state)
-  view = method.to_variables(KEY, initial.frozen, start)
+  message = method.server.broadcast(KEY, initial.frozen, initial.server_state)
+  start = method.client.init(KEY, initial.frozen, message, initial.client_state)
+  view = method.client.to_variables(KEY, initial.frozen, start)
   expected = tree.flatten(initial.frozen['mask']) & (tree.flatten(start) >= 0)
   np.testing.assert_array_equal(tree.flatten(view['mask']) != 0, expected)
 
@@ -262,37 +264,16 @@ def test_dittos_model_goes_on_from_itself():
   played = play(experiment)
   client_state = jax.tree.map(lambda x: x[2], played.client_state)
   context = opened(experiment, played.state)[0]
-  start = experiment.round_config.method.client_init(
-    context.key_shared, (), context.message, client_state
+  start = experiment.round_config.method.client.init(
+    context.keys.shared, (), context.message, client_state
   )
   chex.assert_trees_all_equal(start.personal, client_state[1].model)
   assert np.any(tree.flatten(start.personal) != tree.flatten(start.shared))
 
 
-def test_carried_scores_are_those_the_server_agrees_with():
-  experiment = small(hidenseek=dict(carry=True), cohort=6)
-  method, frozen = experiment.round_config.method, experiment.initial.frozen
-  played = play(experiment)
-  inner, mine = jax.tree.map(lambda x: x[1], played.client_state)
-  context = opened(experiment, played.state)[0]
-  start = np.asarray(
-    tree.flatten(
-      method.client_init(
-        context.key_shared, frozen, context.message, (inner, mine)
-      )
-    )
-  )
-  fresh, mine = (
-    np.asarray(tree.flatten(t)) for t in (context.initial_params, mine)
-  )
-  agreed = fresh * mine > 0
-  assert 0.5 < np.mean(agreed[fresh != 0]) < 1
-  np.testing.assert_array_equal(start, np.where(agreed, mine, fresh))
-
-
 def test_held_is_the_model_that_the_round_ended_with():
   experiment = small(algorithm='fedavg')
-  report = play(experiment, held='test').report
+  report = play(experiment, eval_split='test').report
   after = trained(experiment)[0][2]
   federation, index = experiment.federation, int(play(experiment).ids[0])
   rows = np.asarray(federation.test.index[index])[: federation.test.size[index]]
@@ -300,7 +281,7 @@ def test_held_is_the_model_that_the_round_ended_with():
   images = (federation.examples.images[rows] - center) / spread
   logits = experiment.round_config.apply({'params': after}, images)
   right = np.argmax(logits, -1) == federation.examples.labels[rows]
-  assert int(report.held[0]) == int(np.sum(right))
+  assert int(report.num_correct[0]) == int(np.sum(right))
 
 
 def test_flops_are_counted():
@@ -325,11 +306,10 @@ def test_flops_are_counted():
   [
     {'algorithm': 'hidenseek_personal'},
     {'algorithm': 'ditto'},
-    {'hidenseek': {'carry': True}},
   ],
 )
 def test_a_download_that_all_share_is_counted_once(fields):
-  assert small(**fields).round_config.method.download_for is whole_download
+  assert small(**fields).round_config.method.wire.download_for is None
 
 
 def test_remembering_needs_levels_without_a_step():

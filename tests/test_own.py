@@ -36,7 +36,7 @@ def test_only_clients_that_took_part_cost_memory():
   assert client_store.fetch(store, np.array([7, 10**9]))['w'][
     :, 0
   ].tolist() == [2, 1]
-  assert set(store.held) == {7} and store.held[7]['w'].base is None
+  assert set(store.states) == {7} and store.states[7]['w'].base is None
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -49,12 +49,12 @@ def test_what_is_written_is_read(tmp_path):
   new |= {'key': jax.random.split(jax.random.key(6), 2)}
   client_store.keep(store, np.array([3, 1]), new)
   client_store.write(store, lambda name: open(tmp_path / name, 'wb'))
-  got = client_store.read(store.initial, list(store.held), tmp_path)
-  assert list(got.held) == [3, 1]
-  for i, state in store.held.items():
+  got = client_store.read(store.initial, list(store.states), tmp_path)
+  assert list(got.states) == [3, 1]
+  for i, state in store.states.items():
     for name, kept in state.items():
-      np.testing.assert_array_equal(got.held[i][name], kept)
-      assert got.held[i][name].dtype == kept.dtype
+      np.testing.assert_array_equal(got.states[i][name], kept)
+      assert got.states[i][name].dtype == kept.dtype
   with pytest.raises(ValueError, match='more bytes than the clients keep'):
     client_store.read(store.initial, [3], tmp_path)
   with pytest.raises(ValueError):

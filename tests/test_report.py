@@ -65,7 +65,7 @@ def test_groups_of_one_label_say_how_they_differ(runs):
 def test_words_and_numbers():
   table = {'pruned': True, 'feedback': True}
   rival = {'algorithm': 'signsgd', 'density': 0.5, 'signsgd': table}
-  assert label(rival) == 'signsgd (feedback, pruned, density 0.5)'
+  assert label(rival, {'a': [1, 2]}) == 'signsgd (feedback, pruned, density 0.5)'
   assert metrics.mean_sd([0.5, 0.7]) == '0.600 ± 0.141'
   assert report.size(1_500_000) == '1.5 MB'
   assert report.size(999_600) == '1 MB' and report.size(999.4) == '999 B'
@@ -221,7 +221,8 @@ def test_a_packed_file_tells_the_same(runs, tmp_path):
 def test_labels_tell_variants_apart():
   def named(name, pruning='synflow', steps=100, **table):
     pruned = {'pruning': pruning, 'pruning_steps': steps, 'density': 0.2}
-    return label({'algorithm': name, **pruned, name: table})
+    layers = {'Dense_0': [2, 10] if name == 'hidenseek' else [10, 10]}
+    return label({'algorithm': name, **pruned, name: table}, layers)
 
   assert named('fedmask', upload='signs', download_bits=4, target=0.5) == (
     'fedmask (paper, 4 down, keeps 0.5)'

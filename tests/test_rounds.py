@@ -44,14 +44,14 @@ def loop_round(experiment, state):
   frozen, plan = initial.frozen, round_config.plan
   net = round_config.apply.__self__.net  # without its mask
   gradient = jax.jit(functools.partial(plain_gradient, net))
-  begun = jax.jit(round_config.method.client_init)(
-    context.key_shared, frozen, context.message, ()
+  begun = jax.jit(round_config.method.client.init)(
+    context.keys.shared, frozen, context.message, ()
   )
   votes, total = 0, 0
   for index in map(int, ids):
     size = int(federation.train.size[index])
     row = federation.train.index[index]
-    client_key = jax.random.fold_in(context.key_clients, index)
+    client_key = jax.random.fold_in(context.keys.clients, index)
     fit_key = jax.random.fold_in(client_key, 1)
     scores = begun
     first = second = jax.tree.map(jnp.zeros_like, scores)
@@ -191,8 +191,8 @@ def test_an_absent_client_is_inert():
   context = opened(experiment)[0]
   client_round = compiled(client.client_round, round_config)
   part = client_round(context, parallel.ABSENT, ())
-  start = round_config.method.client_init(
-    context.key_shared, initial.frozen, context.message, initial.client_state
+  start = round_config.method.client.init(
+    context.keys.shared, initial.frozen, context.message, initial.client_state
   )
   assert int(part.examples) == 0 and float(part.loss) == 0
   jax.tree.map(
@@ -229,7 +229,7 @@ def test_one_client_fedavg_is_plain_sgd():
   round_config, _, initial, federation, *_ = experiment
   params, net = initial.server_state.values, models.MODELS['tiny'](10)
   context = opened(experiment)[0]
-  fit_key = jax.random.fold_in(jax.random.fold_in(context.key_clients, 0), 1)
+  fit_key = jax.random.fold_in(jax.random.fold_in(context.keys.clients, 0), 1)
   row, size = federation.train.index[0], int(federation.train.size[0])
   images = federation.examples.images.astype(jnp.float32)
   images = (images - federation.examples.scale[0]) / federation.examples.scale[
@@ -361,8 +361,8 @@ def test_counted_bytes_decode_to_what_was_sent():
       for k in range(round_config.cohort)
     ]
     for codec, messages, counted in (
-      (round_config.method.download_codec, sent, report.downlink),
-      (round_config.method.upload_codec, received, report.uplink),
+      (round_config.method.wire.download_codec, sent, report.downlink),
+      (round_config.method.wire.upload_codec, received, report.uplink),
     ):
       for message, number in zip(messages, counted):
         payload = wire.encode(codec, message, envelope)

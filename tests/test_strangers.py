@@ -12,7 +12,7 @@ from hns import wire
 from hns.errors import InputError
 from hns.wire import Codec, Envelope, Message, WireError, coding
 
-ENVELOPE = Envelope(round=7, way=1, seed=3, density=0.2)
+ENVELOPE = Envelope(round=7, direction=1, seed=3, density=0.2)
 HEAD = wire.HEADER_BYTES
 CODECS = [
   Codec(symbols, stepped, coded)

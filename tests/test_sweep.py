@@ -73,7 +73,6 @@ def test_the_results_of_the_readme_are_three_sweeps():
     'upload': 'change',
     'download_bits': 1,
     'gate': 'sign',
-    'carry': False,
     'remember': False,
   }
 

@@ -8,10 +8,10 @@ import pytest
 from conftest import opened, play, small
 
 from hns import wire
-from hns.engine import parallel, training
+from hns.engine import aggregate, parallel, training
 from hns.engine.client import client_round
 from hns.engine.training import ClientIndices, Plan
-from hns.methods import contract
+from hns.methods import uploads
 
 
 def rows(size, width=23):
@@ -32,10 +32,12 @@ def test_epochs_are_shuffled_differently():
 
 def fit(experiment, size, plan):
   round_config, key, initial, federation, *_ = experiment
-  start = round_config.method.client_init(
+  start = round_config.method.client.init(
     key,
     initial.frozen,
-    round_config.method.download(key, initial.frozen, initial.server_state),
+    round_config.method.server.broadcast(
+      key, initial.frozen, initial.server_state
+    ),
     (),
   )
   return training.fit(
@@ -128,12 +130,12 @@ def test_images_are_standardised():
 def test_weigh_is_exact_in_integers_and_weighted_in_floats():
   signs = wire.Message(jnp.int8([1, -1, 1]), jnp.array([True, True, False]))
   anyone = jnp.ones((), bool)
-  sums, weights = contract.weigh(signs, anyone, jnp.int32(2**20 + 1))
+  sums, weights = aggregate.weigh(signs, anyone, jnp.int32(2**20 + 1))
   assert sums.dtype == weights.dtype == jnp.int32
   assert sums.tolist() == [2**20 + 1, -(2**20 + 1), 0]
   floats = wire.Message(jnp.array([0.5, 2.0]), jnp.float32(1))
-  sums, weights = contract.weigh(floats, anyone, jnp.int32(3))
-  np.testing.assert_array_equal(contract.mean(sums, weights), [0.5, 2.0])
+  sums, weights = aggregate.weigh(floats, anyone, jnp.int32(3))
+  np.testing.assert_array_equal(aggregate.mean(sums, weights), [0.5, 2.0])
   assert sums.dtype == jnp.float32
 
 
@@ -144,11 +146,11 @@ def test_weigh_is_exact_in_integers_and_weighted_in_floats():
 def test_the_mean_of_equal_values_is_that_value(value, weight):
   """Also in few bits, and with half a vote each."""
   message, examples = wire.Message(value, weight), jnp.int32(3)
-  sums, chosen = contract.weigh(message, weight, examples)
+  sums, chosen = aggregate.weigh(message, weight, examples)
   assert chosen is None
   sums = sum(sums for _ in range(1001))
-  total = contract.total_weights(chosen, sums, weight, 1001 * examples)
-  assert float(contract.mean(sums, total)) == 1
+  total = aggregate.total_weights(chosen, sums, weight, 1001 * examples)
+  assert float(aggregate.mean(sums, total)) == 1
 
 
 def test_a_weight_that_all_clients_share_is_known_without_a_sum():
@@ -156,10 +158,10 @@ def test_a_weight_that_all_clients_share_is_known_without_a_sum():
   signs = {'a': jnp.int8([1, -1]), 'b': jnp.int8([1, 1]), 'home': None}
   common = {'a': mask, 'b': mask, 'home': None}
   message = wire.Message(signs, common | {'b': client_state})
-  sums, chosen = contract.weigh(message, common, jnp.int32(3))
+  sums, chosen = aggregate.weigh(message, common, jnp.int32(3))
   assert chosen['a'] is None and chosen['b'].tolist() == [0, 3]
   twice = lambda sent: jax.tree.map(lambda x: 2 * x, sent)
-  total = contract.total_weights(twice(chosen), sums, common, jnp.int32(6))
+  total = aggregate.total_weights(twice(chosen), sums, common, jnp.int32(6))
   assert total['a'].dtype == jnp.int32 and total['home'] is None
   assert [total[k].tolist() for k in 'ab'] == [[6, 0], [0, 6]]
 
@@ -175,7 +177,7 @@ def test_no_weight_is_summed_where_clients_choose_none(name):
       client_round(round_config, context, index, client_state),
       context.message,
     )
-    return contract.weigh(part.upload, common.weight, part.examples)[1], ()
+    return aggregate.weigh(part.upload, common.weight, part.examples)[1], ()
 
   for width in (1, 2):
     shapes = jax.eval_shape(
@@ -188,7 +190,7 @@ def test_no_weight_is_summed_where_clients_choose_none(name):
 
 
 def test_nobody_voted_keeps_the_old_value():
-  kept = contract.keep_unvoted(
+  kept = uploads.keep_unvoted(
     jnp.array([5.0, 5.0]), jnp.array([1.0, 0.0]), jnp.array([2, 0])
   )
   assert kept.tolist() == [1.0, 5.0]

@@ -10,7 +10,7 @@ from hns import tree, wire
 from hns.errors import InputError
 from hns.wire import Codec, Envelope, Message, WireError
 
-ENVELOPE = Envelope(round=7, way=1, seed=3, density=0.2)
+ENVELOPE = Envelope(round=7, direction=1, seed=3, density=0.2)
 
 
 def message(codec, seed=0, density=0.3):
@@ -268,7 +268,7 @@ def test_payloads_of_another_round_network_or_codec_are_refused():
   payload = wire.encode(codec, sent, ENVELOPE)
   for other, field in (
     (ENVELOPE._replace(round=8), 'round'),
-    (ENVELOPE._replace(way=0), 'way'),
+    (ENVELOPE._replace(direction=0), 'way'),
     (ENVELOPE._replace(seed=4), 'seed'),
     (ENVELOPE._replace(density=0.1), 'density'),
   ):

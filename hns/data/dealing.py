@@ -40,11 +40,11 @@ def deal_test(
 def _affordable(counts, stock, each) -> np.ndarray:
   """Seats in the proportions of `counts`, as many as the stock allows."""
   counts = np.where(stock > 0, counts, 0)
-  held = counts > 0
-  if not held.any():
+  present = counts > 0
+  if not present.any():
     return counts
-  share = counts[held] / counts.sum()
-  return _apportion(counts, min(each, int(min(stock[held] / share))))
+  share = counts[present] / counts.sum()
+  return _apportion(counts, min(each, int(min(stock[present] / share))))
 
 
 def _apportion(counts: np.ndarray, total: int) -> np.ndarray:

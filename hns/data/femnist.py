@@ -72,20 +72,20 @@ class Femnist(tfds.core.GeneratorBasedBuilder):
     )
 
   def _split_generators(self, dl_manager):
-    # TFDS takes train first: test pictures, a tenth, wait in `held`, so that
+    # TFDS takes train first: test pictures, a tenth, wait in `test`, so that
     # every file is read once.
-    held = []
+    test = []
     return {
-      'train': self._generate_examples(files(dl_manager.manual_dir), held),
-      'test': (example for example in held),
+      'train': self._generate_examples(files(dl_manager.manual_dir), test),
+      'test': (example for example in test),
     }
 
-  def _generate_examples(self, paths, held):
+  def _generate_examples(self, paths, test):
     for writer in read(paths):
       order, cut = deal(writer.name, len(writer.labels))
-      held += [_example(writer, i) for i in order[cut:]]
+      test += [_example(writer, i) for i in order[cut:]]
       yield from (_example(writer, i) for i in order[:cut])
-    if not held:
+    if not test:
       raise InputError('json: no writer has two pictures, one of them to test')
 
 
@@ -161,32 +161,34 @@ def _content(path: pathlib.Path) -> dict[str, Any]:
   for key, kind in kinds.items():
     if not isinstance(content, dict) or not isinstance(content.get(key), kind):
       raise _broken(path, None, f'has no {kind.__name__} {key}')
-  users, counts, held = (content[key] for key in kinds)
+  users, counts, examples = (content[key] for key in kinds)
   if len(users) != len(counts):
     raise _broken(
       path, None, f'has {len(users)} users but {len(counts)} num_samples'
     )
-  for name in held.keys() - set(map(str, users)):
+  for name in examples.keys() - set(map(str, users)):
     raise _broken(path, name, 'is in user_data but not in users')
   return content
 
 
-def _writer(path: pathlib.Path, name: Any, count: Any, held: Any) -> Writer:
+def _writer(path: pathlib.Path, name: Any, count: Any, examples: Any) -> Writer:
   """A writer of a file, looked at: see the module's text."""
-  if not isinstance(held, dict):
+  if not isinstance(examples, dict):
     raise _broken(path, name, 'is in users but not in user_data')
   for key in ('x', 'y'):
-    if not isinstance(held.get(key), list):
+    if not isinstance(examples.get(key), list):
       raise _broken(path, name, f'has no list {key}')
-    if len(held[key]) != count:
+    if len(examples[key]) != count:
       raise _broken(
-        path, name, f'num_samples says {count}, {key} holds {len(held[key])}'
+        path,
+        name,
+        f'num_samples says {count}, {key} holds {len(examples[key])}',
       )
-  for i, label in enumerate(held['y']):
+  for i, label in enumerate(examples['y']):
     if type(label) is not int or not 0 <= label < _CLASSES:
       raise _broken(path, name, f'y[{i}] is {label!r}, not 0 to {_CLASSES - 1}')
-  images = [_image(path, name, i, row) for i, row in enumerate(held['x'])]
-  return Writer(name, np.array(images, np.uint8), np.array(held['y'], int))
+  images = [_image(path, name, i, row) for i, row in enumerate(examples['x'])]
+  return Writer(name, np.array(images, np.uint8), np.array(examples['y'], int))
 
 
 def _image(path: pathlib.Path, name: str, i: int, row: Any) -> np.ndarray:

@@ -1,9 +1,10 @@
 """One client's part in a round: what it is given, what it does, what it tells.
 
-Randomness follows seed, round and client id, never a client's place in the
-cohort.
+Randomness follows seed, round, client id and the name of a stream, never a
+client's place in the cohort.
 """
 
+import enum
 import functools
 from typing import Any, NamedTuple
 
@@ -12,10 +13,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from hns import tree, wire
+from hns.engine import aggregate, payloads
 from hns.engine.parallel import ABSENT
 from hns.engine.training import (
   Apply,
-  ClientIndices,
   FederatedData,
   Plan,
   client_rows,
@@ -23,8 +24,14 @@ from hns.engine.training import (
   fit,
   steps_of,
 )
-from hns.methods import contract
-from hns.methods.contract import Initial, Method
+from hns.methods.contract import (
+  ClientState,
+  Initial,
+  Method,
+  Params,
+  ServerState,
+  Variables,
+)
 from hns.networks.supermask import model_signs
 
 _HOPELESS = 0.99  # of the objective of a guess, which rounding moves
@@ -40,8 +47,8 @@ class RoundConfig(NamedTuple):
     cohort: clients a round.
     width: clients a step of the loop over clients, the width of the `vmap`.
     mesh: the devices that clients are spread over.
-    held: which examples of a client the model is tried on that it ends a round
-      with: test, validation, or none if empty.
+    eval_split: which examples of a client the model is evaluated on that it
+      ends a round with: test, validation, or none if empty.
     classes: how many there are.
   """
 
@@ -51,7 +58,7 @@ class RoundConfig(NamedTuple):
   cohort: int
   width: int
   mesh: Mesh
-  held: str = ''
+  eval_split: str = ''
   classes: int = 1
 
 
@@ -64,63 +71,85 @@ class State(NamedTuple):
   """
 
   round: jax.Array
-  server_state: Any
+  server_state: ServerState
+
+
+class Stream(enum.IntEnum):
+  """What a client draws for in a round; each has a key of its own."""
+
+  BEFORE_TRAINING = 0
+  TRAINING = 1
+  UPDATE = 2
+  MODEL = 3  # that it ends the round with
+
+
+class RoundKeys(NamedTuple):
+  """Independent keys of one round.
+
+  Attributes:
+    broadcast: of the server before its clients train.
+    cohort: of the choice of clients.
+    shared: equal for all clients.
+    clients: into which a client's id and a `Stream` are folded.
+    update: of the server after its clients trained.
+  """
+
+  broadcast: jax.Array
+  cohort: jax.Array
+  shared: jax.Array
+  clients: jax.Array
+  update: jax.Array
+
+
+def round_keys(key: jax.Array, number: jax.Array) -> RoundKeys:
+  """The keys of round `number`, of the key of all rounds."""
+  keys = jax.random.split(
+    jax.random.fold_in(key, number), len(RoundKeys._fields)
+  )
+  return RoundKeys(*keys)
 
 
 class RoundContext(NamedTuple):
   """All that the clients of one round may see.
 
   Attributes:
-    initial, federation, state: see their types; before the round.
+    initial, federation, keys: see their types.
+    state: before the round.
     message: what the server sends to every client.
-    start: what a client that keeps nothing starts from.
-    key_server, key_shared, key_clients: independent keys of this round.
+    initial_params: what a client that keeps nothing starts from.
   """
 
   initial: Initial
   federation: FederatedData
   state: State
   message: wire.Message
-  initial_params: Any
-  key_server: jax.Array
-  key_shared: jax.Array
-  key_clients: jax.Array
+  initial_params: Params
+  keys: RoundKeys
 
 
-def client_terms(round_config, given, index, client_state) -> tuple[Any, Any]:
-  """What a round sums over clients, and what it lists of each.
+def client_key(
+  context: RoundContext, index: jax.Array, stream: Stream
+) -> jax.Array:
+  """A client's key of this round for one purpose."""
+  of_client = jax.random.fold_in(context.keys.clients, index)
+  return jax.random.fold_in(of_client, stream)
 
-  `given`: the round's context, and the bytes of a download that all share or
-  None.
+
+class Trained(NamedTuple):
+  """A client after its local training.
+
+  Attributes:
+    client_state: what it keeps after what it did before training.
+    initial_params, params: what it started from, and what it trained.
+    loss: float32 [], its mean objective.
+    examples: int32 [], how many it trained on.
   """
-  (context, heard), method = given, round_config.method
-  if heard is None:
-    news = method.download_for(
-      context.initial.frozen, context.message, client_state
-    )
-    heard = wire.size(method.download_codec, news)
-  part = client_round(round_config, context, index, client_state)
-  right, signs = _tried(round_config, context, index, part.model)
-  uplink = wire.size(method.upload_codec, part.upload)
-  uplink += contract.mask_bytes(method, client_state, part.client_state)
-  told = dict(
-    uplink=uplink * part.sound,
-    downlink=heard,
-    uploaded=wire.coordinates(part.upload) * part.sound,
-    steps=steps_of(round_config.plan, part.examples)[0],
-    scored=client_rows(context.federation.validation, index).size,
-    took_part=jnp.array(True),
-    rejected=~part.sound,
-    diverged=~part.sound | (part.loss > _HOPELESS * part.guess),
-    held=right,
-  )
-  present = index != ABSENT
-  told = jax.tree.map(lambda x: jnp.where(present, x, 0).astype(x.dtype), told)
-  terms = contract.weigh(part.upload, context.message.weight, part.examples)
-  summed = (*terms, part.loss * part.examples, part.examples)
-  nothing = jax.tree.map(jnp.zeros_like, summed)
-  summed = tree.where(part.sound, summed, nothing)
-  return (*summed, signs), (part.client_state, told)
+
+  client_state: ClientState
+  initial_params: Params
+  params: Params
+  loss: jax.Array
+  examples: jax.Array
 
 
 class ClientResult(NamedTuple):
@@ -128,30 +157,112 @@ class ClientResult(NamedTuple):
 
   Attributes:
     upload: what it sends.
+    read: what the server reads in it.
     client_state: what it keeps.
     loss: float32 [], its mean objective.
     guess: float32 [], what that is at the start for equal chances of all
       classes.
     examples: int32 [], how many it trained on.
     model: variables that it ends the round with.
-    sound: bool [], whether its update is finite. If not, `client_state` is what
-      it had before the round, and `model` is what it started from.
+    is_finite: bool [], whether its update is. If not, `client_state` is what it
+      had before the round, and `model` is what it started from.
   """
 
   upload: wire.Message
-  client_state: Any
+  read: wire.Message
+  client_state: ClientState
   loss: jax.Array
   guess: jax.Array
   examples: jax.Array
-  model: Any
-  sound: jax.Array
+  model: Variables
+  is_finite: jax.Array
+
+
+class ClientMetrics(NamedTuple):
+  """What a round tells of each client, leaves [] here: see `RoundMetrics`."""
+
+  uplink: jax.Array
+  downlink: jax.Array
+  uploaded: jax.Array
+  steps: jax.Array
+  scored: jax.Array
+  took_part: jax.Array
+  rejected: jax.Array
+  diverged: jax.Array
+  num_correct: jax.Array
+
+
+class ClientSums(NamedTuple):
+  """What a round sums over clients.
+
+  Attributes:
+    terms, weights: of the mean, as `aggregate.weigh` gives them.
+    loss: float32 [], the objective x examples.
+    examples: int32 [], how many were trained on.
+    signs: int32 [weights] of the model that the client ends the round with;
+      None for a method without signs, or if no model is evaluated.
+  """
+
+  terms: Any
+  weights: Any
+  loss: jax.Array
+  examples: jax.Array
+  signs: jax.Array | None
+
+
+def client_terms(
+  round_config: RoundConfig,
+  given: tuple[RoundContext, jax.Array | None],
+  index: jax.Array,
+  client_state: ClientState,
+) -> tuple[ClientSums, tuple[ClientState, ClientMetrics]]:
+  """What a round sums over clients, and what it lists of each.
+
+  `given`: the round's context, and the bytes of a download that all share or
+  None.
+  """
+  context, downlink = given
+  method = round_config.method
+  if downlink is None:
+    downlink = payloads.download_bytes(
+      method, context.initial.frozen, context.message, client_state
+    )
+  result = client_round(round_config, context, index, client_state)
+  right, signs = _evaluated(round_config, context, index, result.model)
+  sound = result.is_finite
+  uplink = payloads.upload_bytes(
+    method, result.upload, client_state, result.client_state
+  )
+  metrics = ClientMetrics(
+    uplink=uplink * sound,
+    downlink=downlink,
+    uploaded=wire.coordinates(result.upload) * sound,
+    steps=steps_of(round_config.plan, result.examples)[0],
+    scored=client_rows(context.federation.validation, index).size,
+    took_part=jnp.array(True),
+    rejected=~sound,
+    diverged=~sound | (result.loss > _HOPELESS * result.guess),
+    num_correct=right,
+  )
+  present = index != ABSENT
+  metrics = jax.tree.map(
+    lambda x: jnp.where(present, x, 0).astype(x.dtype), metrics
+  )
+  sums = ClientSums(
+    *aggregate.weigh(result.read, context.message.weight, result.examples),
+    loss=result.loss * result.examples,
+    examples=result.examples,
+    signs=None,
+  )
+  sums = tree.where(sound, sums, jax.tree.map(jnp.zeros_like, sums))
+  return sums._replace(signs=signs), (result.client_state, metrics)
 
 
 def client_round(
   round_config: RoundConfig,
   context: RoundContext,
   index: jax.Array,
-  client_state: Any,
+  client_state: ClientState,
 ) -> ClientResult:
   """One client's part in a round.
 
@@ -159,79 +270,96 @@ def client_round(
   weighs nothing.
   """
   method, frozen = round_config.method, context.initial.frozen
-  message, before = context.message, client_state
-  client_state, initial_params, params, loss, rows = train_client(
-    round_config, context, index, client_state
-  )
-  draw, look = (
-    jax.random.fold_in(client_key(context, index), i) for i in (2, 3)
-  )
-  upload, client_state = method.client_update(
-    draw, frozen, message, client_state, initial_params, params
-  )
+  trained = train_client(round_config, context, index, client_state)
+  upload, read, kept = _upload(method, context, index, trained)
   # Signs of what is not finite would be finite: what was trained is looked at.
-  sound = tree.is_finite((params, loss, upload.value, client_state))
+  looked_at = trained.params, trained.loss, upload.value, read.value, kept
+  is_finite = tree.is_finite(looked_at)
   client_state, params = tree.where(
-    sound, (client_state, params), (before, initial_params)
+    is_finite, (kept, trained.params), (client_state, trained.initial_params)
   )
-  to_variables = functools.partial(method.to_variables, look, frozen)
-  model = to_variables(method.finalize(client_state, params))
+  to_variables = functools.partial(
+    method.client.to_variables, client_key(context, index, Stream.MODEL), frozen
+  )
   chance = lambda variables: jnp.log(jnp.float32(round_config.classes))
-  guess = method.objective(chance, to_variables, initial_params, initial_params)
   return ClientResult(
-    upload, client_state, loss, guess, rows.size, model, sound
+    upload,
+    read,
+    client_state,
+    trained.loss,
+    method.client.objective(
+      chance, to_variables, *[trained.initial_params] * 2
+    ),
+    trained.examples,
+    to_variables(method.client.finalize(client_state, params)),
+    is_finite,
   )
 
 
-def _tried(round_config, context, index, model) -> tuple[jax.Array, Any]:
-  """A client's right answers, -1 if none are asked for, and its signs."""
-  if not round_config.held:
+def _upload(
+  method: Method, context: RoundContext, index: jax.Array, trained: Trained
+) -> tuple[wire.Message, wire.Message, ClientState]:
+  """What a client sends, what the server reads in it, what the client keeps."""
+  key, frozen = (
+    client_key(context, index, Stream.UPDATE),
+    context.initial.frozen,
+  )
+  upload, client_state = method.client.update(
+    key,
+    frozen,
+    context.message,
+    trained.client_state,
+    trained.initial_params,
+    trained.params,
+  )
+  read_upload = method.server.read_upload
+  if read_upload is None:
+    return upload, upload, client_state
+  read = read_upload(key, frozen, context.message, upload)
+  return upload, read, client_state
+
+
+def _evaluated(
+  round_config: RoundConfig,
+  context: RoundContext,
+  index: jax.Array,
+  model: Variables,
+) -> tuple[jax.Array, jax.Array | None]:
+  """A model's right answers, -1 if none are asked for, and its signs."""
+  if not round_config.eval_split:
     return jnp.int32(-1), None
   federation = context.federation
-  asked = client_rows(getattr(federation, round_config.held), index)
-  right = correct(round_config.apply, model, federation.examples, asked)
+  rows = client_rows(getattr(federation, round_config.eval_split), index)
+  right = correct(round_config.apply, model, federation.examples, rows)
   present = lambda x: x * (index != ABSENT)
   return right, jax.tree.map(present, model_signs(model))
-
-
-def client_key(context: RoundContext, index: jax.Array) -> jax.Array:
-  """A client's key of this round; 0 to 3 are folded into it, see callers."""
-  return jax.random.fold_in(context.key_clients, index)
 
 
 def train_client(
   round_config: RoundConfig,
   context: RoundContext,
   index: jax.Array,
-  client_state: Any,
-) -> tuple[Any, Any, Any, jax.Array, ClientIndices]:
-  """A client prepares, joins and trains.
-
-  Returns what it keeps, its start, what it trained, the loss and its rows.
-  """
-  method, (initial, federation, _, message, initial_params, *_) = (
-    round_config.method,
-    context,
-  )
-  key = client_key(context, index)
-  rows = client_rows(federation.train, index)
-  held_out = client_rows(federation.validation, index)
-
-  def score(variables):
-    right = correct(
-      round_config.apply, variables, federation.examples, held_out
+  client_state: ClientState,
+) -> Trained:
+  """A client looks at its download, and trains from it."""
+  method, initial = round_config.method, context.initial
+  federation, message = context.federation, context.message
+  if method.client.before_training is not None:
+    client_state = method.client.before_training(
+      client_key(context, index, Stream.BEFORE_TRAINING),
+      initial.frozen,
+      message,
+      client_state,
+      _score(round_config, federation, index),
     )
-    return right / jnp.maximum(held_out.size, 1)
-
-  client_state = method.before_training(
-    jax.random.fold_in(key, 0), initial.frozen, message, client_state, score
-  )
+  initial_params = context.initial_params
   if jax.tree.leaves(client_state):  # else all start alike, which is drawn once
-    initial_params = method.client_init(
-      context.key_shared, initial.frozen, message, client_state
+    initial_params = method.client.init(
+      context.keys.shared, initial.frozen, message, client_state
     )
+  rows = client_rows(federation.train, index)
   params, loss = fit(
-    jax.random.fold_in(key, 1),
+    client_key(context, index, Stream.TRAINING),
     method,
     round_config.apply,
     round_config.plan,
@@ -240,4 +368,15 @@ def train_client(
     initial.frozen,
     initial_params,
   )
-  return client_state, initial_params, params, loss, rows
+  return Trained(client_state, initial_params, params, loss, rows.size)
+
+
+def _score(round_config, federation, index):
+  """`variables -> accuracy` on a client's validation examples, float32 []."""
+  rows = client_rows(federation.validation, index)
+
+  def score(variables):
+    right = correct(round_config.apply, variables, federation.examples, rows)
+    return right / jnp.maximum(rows.size, 1)
+
+  return score

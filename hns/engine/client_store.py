@@ -22,11 +22,11 @@ class ClientStore(NamedTuple):
 
   Attributes:
     initial: what every client starts with.
-    held: by id, the states that are no longer that, as `to_host` leaves.
+    states: by client id, those that are no longer that, as `to_host` leaves.
   """
 
   initial: Any
-  held: dict[int, Any]
+  states: dict[int, Any]
 
 
 def create(initial: Any) -> ClientStore:
@@ -41,8 +41,8 @@ def fetch(store: ClientStore, ids: Any) -> Any:
   if not jax.tree.leaves(store.initial):
     return store.initial
   initial = jax.tree.map(to_host, store.initial)
-  states = [store.held.get(int(i), initial) for i in np.asarray(ids)]
-  stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+  chosen = [store.states.get(int(i), initial) for i in np.asarray(ids)]
+  stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *chosen)
   return jax.tree.map(from_host, stacked, store.initial)
 
 
@@ -53,7 +53,7 @@ def keep(store: ClientStore, ids: Any, client_state: Any) -> None:
   client_state = jax.tree.map(to_host, client_state)
   for place, i in enumerate(np.asarray(ids)):
     # A copy: a view would hold the whole cohort's.
-    store.held[int(i)] = jax.tree.map(
+    store.states[int(i)] = jax.tree.map(
       lambda x, p=place: x[p].copy(), client_state
     )
 
@@ -66,9 +66,9 @@ def bytes_each(initial: Any) -> int:
 def write(
   store: ClientStore, create: Callable[[str], AbstractContextManager[RawIOBase]]
 ) -> None:
-  """Writes the states held, a file a leaf, client after client.
+  """Writes the states kept, a file a leaf, client after client.
 
-  They are never in memory twice; `read` needs the ids, in the order of `held`.
+  They are never in memory twice; `read` needs the ids, in their order.
 
   Args:
     store: what clients keep.
@@ -76,7 +76,7 @@ def write(
   """
   for place in range(len(jax.tree.leaves(store.initial))):
     with create(f'own-{place}') as file:
-      for state in store.held.values():
+      for state in store.states.values():
         file.write(jax.tree.leaves(state)[place].tobytes())
 
 
@@ -100,7 +100,7 @@ def read(initial: Any, ids: Any, folder: pathlib.Path) -> ClientStore:
       ]
       return jax.tree.unflatten(structure, read)
 
-    held = {int(i): state() for i in ids}
+    states = {int(i): state() for i in ids}
     if any(file.read(1) for file in files):
       raise ValueError('more bytes than the clients keep')
-    return ClientStore(initial, held)
+    return ClientStore(initial, states)

@@ -10,12 +10,13 @@ prunes it, `pruning_steps` forward and backward passes over one picture.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from hns.engine import rounds, training
+from hns.engine import training
 from hns.engine.client import RoundConfig
 from hns.engine.training import FederatedData
 from hns.methods.contract import Initial
@@ -38,45 +39,67 @@ def of(
   round_config: RoundConfig, initial: Initial, federation: FederatedData
 ) -> Cost:
   """The cost of a method on a network; traces it and compiles nothing."""
-  method, key = round_config.method, jax.random.key(0)
-  message = jax.eval_shape(
-    method.download, key, initial.frozen, rounds.begin(initial).server_state
+  return Cost(
+    _flops_of_step(round_config, initial, federation.examples),
+    _flops_of_score(round_config, initial, federation.examples),
   )
-  initial_params = jax.eval_shape(
-    method.client_init, key, initial.frozen, message, initial.client_state
-  )
-  examples = federation.examples
 
-  def step(initial_params, key, frozen, examples):
-    state = method.optimizer.init(initial_params)
+
+def _flops_of_step(round_config, initial, examples) -> float:
+  client, key = round_config.method.client, jax.random.key(0)
+  message = _first_message(round_config, initial)
+  params = jax.eval_shape(
+    client.init, key, initial.frozen, message, initial.client_state
+  )
+
+  def step(params, key, frozen, examples):
     loss = training.batch_loss(
-      method, round_config.apply, examples, frozen, initial_params
+      round_config.method, round_config.apply, examples, frozen, params
     )
     chosen = jnp.arange(round_config.plan.batch_size)
-    grads = jax.grad(loss)(initial_params, key, chosen, chosen >= 0)
-    return method.optimizer.update(grads, state, initial_params)
+    grads = jax.grad(loss)(params, key, chosen, chosen >= 0)
+    return client.optimizer.update(grads, client.optimizer.init(params), params)
 
-  def before_training(score, message, key, initial, examples):
-    def tried(variables):
+  return _flops(step, params, key, initial.frozen, examples)
+
+
+def _flops_of_score(round_config, initial, examples) -> float:
+  """What looking before training costs with its score, less without."""
+  prepare = round_config.method.client.before_training
+  if prepare is None:
+    return 0.0
+
+  def before_training(counted, message, key, initial, examples):
+    def score(variables):
       image, _ = training.batch(examples, jnp.arange(1))
-      return jnp.max(round_config.apply(variables, image)) if score else 1.0
+      return jnp.max(round_config.apply(variables, image)) if counted else 1.0
 
-    return method.before_training(
-      key, initial.frozen, message, initial.client_state, tried
-    )
+    return prepare(key, initial.frozen, message, initial.client_state, score)
 
+  message, key = _first_message(round_config, initial), jax.random.key(0)
   with_score, without = (
     _flops(
-      functools.partial(before_training, score), message, key, initial, examples
+      functools.partial(before_training, counted),
+      message,
+      key,
+      initial,
+      examples,
     )
-    for score in (True, False)
+    for counted in (True, False)
   )
-  return Cost(
-    _flops(step, initial_params, key, initial.frozen, examples),
-    with_score - without,
+  return with_score - without
+
+
+def _first_message(round_config, initial):
+  """The shapes of the first download."""
+  return jax.eval_shape(
+    round_config.method.server.broadcast,
+    jax.random.key(0),
+    initial.frozen,
+    initial.server_state,
   )
 
 
-def _flops(function: Any, *given: Any) -> float:
+def _flops(function: Callable, *given: Any) -> float:
   counted = jax.jit(function).lower(*given).cost_analysis() or {}
   return max(counted.get('flops', 0.0), 0.0)

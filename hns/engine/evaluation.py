@@ -16,8 +16,8 @@ class Evaluation(NamedTuple):
   """What models do on clients' examples, and what signs they have.
 
   Attributes:
-    personal: int32 [clients], correct answers of the model the client has
-      after training, as in a round, from what it would download now.
+    num_correct_personal: int32 [clients], correct answers of the model that the
+      client has after training, as in a round, from what it would download now.
     num_correct_global: int32 [clients], those of the global model: what a
       client that just joined sees before training, on the same examples.
     count: int32 [clients], the number of examples.
@@ -43,12 +43,16 @@ def evaluate_global(
 ) -> tuple[jax.Array, jax.Array | None]:
   """The global model's right answers on these clients' examples; its signs.
 
-  int32 [ids], on the examples that `round_config.held` names; int32 [weights]
-  or None.
+  int32 [ids], on the examples that `round_config.eval_split` names, and int32
+  [weights] or None.
   """
   context = rounds.begin_round(round_config, key, initial, federation, state)
   shared = global_model(round_config, context)
-  given = shared, federation.examples, getattr(federation, round_config.held)
+  given = (
+    shared,
+    federation.examples,
+    getattr(federation, round_config.eval_split),
+  )
 
   def client(given, index, client_state):
     shared, examples, rows = given
@@ -63,8 +67,10 @@ def evaluate_global(
 
 def global_model(round_config: RoundConfig, context: RoundContext) -> Any:
   """Variables that a client which just joined sees before any training."""
-  frozen, key = context.initial.frozen, context.key_shared
-  return round_config.method.to_variables(key, frozen, context.initial_params)
+  frozen, key = context.initial.frozen, context.keys.shared
+  return round_config.method.client.to_variables(
+    key, frozen, context.initial_params
+  )
 
 
 def personal_model(

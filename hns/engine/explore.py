@@ -80,8 +80,8 @@ def uploads(
 def pool(rows: ClientIndices) -> ClientIndices:
   """Everybody's rows as one client's."""
   index, size = map(np.asarray, rows)
-  held = np.concatenate([i[:n] for i, n in zip(index, size)])
-  return ClientIndices(jnp.asarray(held), jnp.int32(len(held)))
+  joined = np.concatenate([i[:n] for i, n in zip(index, size)])
+  return ClientIndices(jnp.asarray(joined), jnp.int32(len(joined)))
 
 
 def draw(
@@ -132,5 +132,5 @@ def learn(
   trained, _ = fit(
     order, method, apply, round_config.plan, examples, rows, frozen, start
   )
-  model = method.to_variables(key, frozen, trained)
+  model = method.client.to_variables(key, frozen, trained)
   return correct(apply, model, examples, asked) / asked.size

@@ -20,7 +20,7 @@ def spread(name: str, each: np.ndarray) -> dict[str, float]:
   }
 
 
-def held(correct: np.ndarray, count: np.ndarray) -> dict[str, float]:
+def held_accuracy(correct: np.ndarray, count: np.ndarray) -> dict[str, float]:
   """Accuracy as held, of the clients that took part; {} where not asked for.
 
   Args:

@@ -11,13 +11,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hns import tree, wire
-from hns.engine import parallel
-from hns.engine.client import RoundConfig, RoundContext, State, client_terms
+from hns import tree
+from hns.engine import aggregate, parallel, payloads
+from hns.engine.client import (
+  ClientSums,
+  RoundConfig,
+  RoundContext,
+  State,
+  client_terms,
+  round_keys,
+)
 from hns.engine.parallel import each_client
 from hns.engine.training import FederatedData
-from hns.methods import contract
-from hns.methods.contract import Initial
+from hns.methods.contract import ClientState, Initial, ServerState
 
 
 class RoundMetrics(NamedTuple):
@@ -38,10 +44,10 @@ class RoundMetrics(NamedTuple):
       then left out, as if the client had taken no part, and costs no upload.
     diverged: bool [cohort], whether it was, or the client's objective was no
       better than with a model that gives all classes the same chance.
-    held: int32 [cohort], how many examples the model classifies rightly that
-      it ends the round with; -1 if none were asked for.
+    num_correct: int32 [cohort], how many examples the model classifies rightly
+      that the client ends the round with; -1 if it is not evaluated.
     votes: int32 [weights], the sum of these models' signs; None for a method
-      without signs, or if none were asked for.
+      without signs, or if they are not evaluated.
   """
 
   train_loss: jax.Array
@@ -54,7 +60,7 @@ class RoundMetrics(NamedTuple):
   took_part: jax.Array
   rejected: jax.Array
   diverged: jax.Array
-  held: jax.Array
+  num_correct: jax.Array
   votes: jax.Array | None
 
 
@@ -71,13 +77,13 @@ def begin_round(
   state: State,
 ) -> RoundContext:
   """The server's part of a round before its clients train."""
-  server, _, shared, clients = _round_keys(key, state.round)
+  keys = round_keys(key, state.round)
   method, frozen = round_config.method, initial.frozen
-  message = method.download(server, frozen, state.server_state)
-  start = method.client_init(shared, frozen, message, initial.client_state)
-  return RoundContext(
-    initial, federation, state, message, start, server, shared, clients
+  message = method.server.broadcast(keys.broadcast, frozen, state.server_state)
+  initial_params = method.client.init(
+    keys.shared, frozen, message, initial.client_state
   )
+  return RoundContext(initial, federation, state, message, initial_params, keys)
 
 
 def cohort(
@@ -92,7 +98,7 @@ def cohort(
   side by side finish together.
   """
   sizes = federation.train.size
-  ids = jax.random.permutation(_round_keys(key, number)[1], sizes.shape[0])
+  ids = jax.random.permutation(round_keys(key, number).cohort, sizes.shape[0])
   ids = ids[: round_config.cohort].astype(jnp.int32)
   return ids[jnp.lexsort((ids, sizes[ids]))]
 
@@ -104,8 +110,8 @@ def run_round(
   federation: FederatedData,
   state: State,
   ids: jax.Array,
-  client_state: Any,
-) -> tuple[State, Any, RoundMetrics]:
+  client_state: ClientState,
+) -> tuple[State, ClientState, RoundMetrics]:
   """One round: download, local training, upload, the server's mean.
 
   An update that is not finite is left out, and its client keeps what it had; a
@@ -119,61 +125,80 @@ def run_round(
     client_state: what these clients keep, leaves [ids, ...].
 
   Returns:
-    The state after the round, what the clients keep now, and a report.
+    The state after the round, what the clients keep now, and its metrics.
   """
-  method = round_config.method
   ids = parallel.absent_if_unknown(ids, federation.train.size.shape[0])
   context = begin_round(round_config, key, initial, federation, state)
-  # A download that is equal for all is counted once.
-  common = method.download_for is contract.whole_download
-  whole = wire.size(method.download_codec, context.message) if common else None
-  client = functools.partial(client_terms, round_config)
-  totals, (kept, told) = each_client(
-    client,
-    (context, whole),
+  sums, (kept, metrics) = each_client(
+    functools.partial(client_terms, round_config),
+    (context, _common_download_bytes(round_config, context)),
     ids,
     client_state,
     round_config.width,
     round_config.mesh,
   )
-  sums, chosen, loss, examples, votes = totals
-  shared, weights = _aggregate(method, context, sums, chosen, examples)
-  sound = (examples > 0) & tree.is_finite(shared)
-  shared, client_state = tree.where(
-    sound, (shared, kept), (state.server_state, client_state)
+  server_state, weights = _aggregate(round_config, context, sums)
+  sound = (sums.examples > 0) & tree.is_finite(server_state)
+  server_state, client_state = tree.where(
+    sound, (server_state, kept), (state.server_state, client_state)
   )
-  after = State(state.round + 1, shared)
-  report = RoundMetrics(
-    train_loss=jnp.where(sound, loss / examples, jnp.nan),
-    flip_rate=_flip_rate(round_config, context, after, weights),
-    votes=votes,
-    **told,
+  after = State(state.round + 1, server_state)
+  lost = metrics.took_part & ~sound
+  told = metrics._replace(
+    rejected=metrics.rejected | lost, diverged=metrics.diverged | lost
   )
-  lost = report.took_part & ~sound
-  report = report._replace(
-    rejected=report.rejected | lost, diverged=report.diverged | lost
+  return (
+    after,
+    client_state,
+    RoundMetrics(
+      train_loss=jnp.where(sound, sums.loss / sums.examples, jnp.nan),
+      flip_rate=_flip_rate(round_config, context, after, weights),
+      votes=sums.signs,
+      **told._asdict(),
+    ),
   )
-  return after, client_state, report
 
 
-def _aggregate(method, context, sums, chosen, examples) -> tuple[Any, Any]:
+def _common_download_bytes(
+  round_config: RoundConfig, context: RoundContext
+) -> jax.Array | None:
+  """Bytes of a download that is equal for all clients, counted once; or None.
+
+  int32 [].
+  """
+  method = round_config.method
+  if method.wire.download_for is not None:
+    return None
+  frozen, message = context.initial.frozen, context.message
+  return payloads.download_bytes(method, frozen, message, ())
+
+
+def _aggregate(
+  round_config: RoundConfig, context: RoundContext, sums: ClientSums
+) -> tuple[ServerState, Any]:
   """The server's state after the mean, and the summed weights."""
-  common = context.message.weight
-  weights = contract.total_weights(chosen, sums, common, examples)
-  mean = contract.mean(sums, weights)
-  frozen, before = context.initial.frozen, context.state.server_state
-  return method.server_update(frozen, before, mean, weights), weights
+  weights = aggregate.total_weights(
+    sums.weights, sums.terms, context.message.weight, sums.examples
+  )
+  server_state = round_config.method.server.update(
+    context.keys.update,
+    context.initial.frozen,
+    context.state.server_state,
+    aggregate.mean(sums.terms, weights),
+    weights,
+  )
+  return server_state, weights
 
 
-def _round_keys(key: jax.Array, number: jax.Array) -> jax.Array:
-  """Keys of a round's server, cohort, all its clients and each client."""
-  return jax.random.split(jax.random.fold_in(key, number), 4)
-
-
-def _flip_rate(round_config, context, after, weights) -> jax.Array:
+def _flip_rate(
+  round_config: RoundConfig,
+  context: RoundContext,
+  after: State,
+  weights: Any,
+) -> jax.Array:
   """Share of the coordinates voted on whose sign changed in the download."""
-  message = round_config.method.download(
-    context.key_server, context.initial.frozen, after.server_state
+  message = round_config.method.server.broadcast(
+    context.keys.broadcast, context.initial.frozen, after.server_state
   )
   old, new = context.message.value, message.value
   voted = jax.tree.map(

@@ -126,9 +126,11 @@ def batch_loss(
       return jnp.sum(losses * valid) / jnp.maximum(jnp.sum(valid), 1)
 
     def to_variables(params):
-      return method.to_variables(key, frozen, params)
+      return method.client.to_variables(key, frozen, params)
 
-    return method.objective(forward, to_variables, initial_params, params)
+    return method.client.objective(
+      forward, to_variables, initial_params, params
+    )
 
   return loss
 
@@ -167,7 +169,7 @@ def fit(
     value, grads = jax.value_and_grad(loss)(
       params, jax.random.fold_in(key_epoch, place), chosen, valid
     )
-    updates, optimizer_state = method.optimizer.update(
+    updates, optimizer_state = method.client.optimizer.update(
       grads, optimizer_state, params
     )
     count = jnp.sum(valid, dtype=jnp.int32)
@@ -181,7 +183,12 @@ def fit(
 
   nothing = jnp.float32(0), jnp.int32(0)
   order = jnp.zeros_like(jax.eval_shape(shuffle, key))
-  carry = initial_params, method.optimizer.init(initial_params), order, *nothing
+  carry = (
+    initial_params,
+    method.client.optimizer.init(initial_params),
+    order,
+    *nothing,
+  )
   params, *_, total, seen = jax.lax.fori_loop(0, steps, step, carry)
   return params, total / jnp.maximum(seen, 1)
 

@@ -8,14 +8,26 @@ import jax.numpy as jnp
 import optax
 
 from hns import tree, wire
-from hns.methods.contract import Initial, Method, Server
+from hns.methods.contract import (
+  Client,
+  ClientUpdate,
+  Initial,
+  Method,
+  Server,
+  ServerState,
+  ServerUpdate,
+  ToVariables,
+  Variables,
+  Wire,
+)
 from hns.methods.uploads import Upload, uniform
 from hns.networks.supermask import bernoulli, binary, signs_of, to_masked
 from hns.wire import Message
 
-Prune = Callable[[jax.Array, dict[str, Any]], Any]
+# `(key, variables of the masked network) -> mask`
+Prune = Callable[[jax.Array, Variables], Any]
+# `(scores, draws in (0, 1], bits of the download) -> where a client starts`
 Spread = Callable[[jax.Array, jax.Array, int], jax.Array]
-Gate = Callable[[jax.Array, Any, Any], Any]
 
 
 def signed(key, frozen, scores) -> Any:
@@ -49,7 +61,7 @@ def dense(
   """Float weights.
 
   FedAvg (McMahan et al. 2017, arXiv 1602.05629, algorithm 1) with
-  `uploads.whole()`. Each client's weights count by its number of examples.
+  `uploads.full()`. Each client's weights count by its number of examples.
 
   Args:
     optimizer: of the weights.
@@ -70,10 +82,10 @@ def dense(
       )
       frozen = {'mask': tree.merge(mask, ones)}
       params = jax.tree.map(jnp.multiply, params, frozen['mask'])
-    server = Server(params, upload.memory(params))
+    server = ServerState(params, upload.memory(params))
     return Initial(frozen, server, upload.client_state(params))
 
-  def download(key, frozen, server_state):
+  def broadcast(key, frozen, server_state):
     ones = lambda x: jnp.ones((), x.dtype)
     mask = frozen['mask'] if frozen else jax.tree.map(ones, server_state.values)
     return Message(
@@ -89,31 +101,31 @@ def dense(
     return {'params': params}
 
   return Method(
-    init=init,
-    download=download,
-    client_init=client_init,
-    to_variables=to_variables,
-    download_codec=download_codec.codec,
-    optimizer=optimizer,
-    **_uploading(upload),
+    Client(client_init, to_variables, _update(upload), optimizer),
+    Server(init, broadcast, _server_update(upload)),
+    Wire(upload.codec, download_codec.codec),
   )
 
 
-def _uploading(upload: Upload) -> dict[str, Any]:
-  """The part of a `Method` that an upload settles, whatever is trained."""
+def _update(upload: Upload) -> ClientUpdate:
+  """A client's update that sends an upload, whatever is trained."""
 
-  def client_update(key, frozen, message, client_state, initial_params, params):
+  def update(key, frozen, message, client_state, initial_params, params):
     value, client_state = upload.encode(
       key, message.weight, initial_params, params, client_state
     )
     return Message(value, message.weight), client_state
 
-  server_update = lambda frozen, *rest: upload.aggregate(*rest)
-  return dict(
-    client_update=client_update,
-    server_update=server_update,
-    upload_codec=upload.codec,
-  )
+  return update
+
+
+def _server_update(upload: Upload) -> ServerUpdate:
+  """A server's update that follows an upload's rule."""
+
+  def update(key, frozen, server_state, mean, total):
+    return upload.aggregate(server_state, mean, total)
+
+  return update
 
 
 def supermask(
@@ -122,7 +134,7 @@ def supermask(
   download_bits: int,
   prune: Prune,
   spread: Spread,
-  gate: Gate = signed,
+  gate: ToVariables = signed,
 ) -> Method:
   """Frozen random weights, pruned once; a sign on each survivor is trained.
 
@@ -140,7 +152,7 @@ def supermask(
     download_bits: bits a survivor in which the server's scores travel, 1 to 8
       or 32.
     prune: gives the mask of the survivors.
-    spread: `wide`, `narrow` or `odds`.
+    spread: `spread_uniform`, `spread_cell` or `spread_odds`.
     gate: what the scores make of the weights.
   """
   download_codec = wire.levels(download_bits, coded=True)
@@ -152,10 +164,10 @@ def supermask(
     frozen['mask'] = prune(prune_key, to_masked(params))
     scores = tree.uniform(score_key, frozen['weights'], -1.0)
     scores = jax.tree.map(jnp.multiply, scores, frozen['mask'])
-    server = Server(scores, upload.memory(scores))
+    server = ServerState(scores, upload.memory(scores))
     return Initial(frozen, server, upload.client_state(scores))
 
-  def download(key, frozen, server_state):
+  def broadcast(key, frozen, server_state):
     value = server_state.values
     if download_codec.symbols:
       level = lambda s, m: wire.quantise(s, download_bits) * m
@@ -171,13 +183,9 @@ def supermask(
     return tree.unflatten(initial_params, message.value)
 
   return Method(
-    init=init,
-    download=download,
-    client_init=client_init,
-    to_variables=gate,
-    download_codec=download_codec,
-    optimizer=optimizer,
-    **_uploading(upload),
+    Client(client_init, gate, _update(upload), optimizer),
+    Server(init, broadcast, _server_update(upload)),
+    Wire(upload.codec, download_codec),
   )
 
 

@@ -4,6 +4,7 @@ What a client has pruned is 0 in what it starts from and stays 0; the server
 hears of its places once, when they change, in a bit each before coding.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,14 @@ from hns import tree
 from hns.errors import invalid
 from hns.methods import uploads
 from hns.methods.bases import dense
-from hns.methods.contract import Initial, Method, Server, keep_unvoted
+from hns.methods.contract import (
+  Initial,
+  Method,
+  Params,
+  ServerState,
+)
+from hns.methods.lift import lift
+from hns.methods.uploads import keep_unvoted
 from hns.methods.wrappers import PersonalModel
 from hns.networks import pruning
 from hns.networks.supermask import to_masked
@@ -60,45 +68,40 @@ def lottery(
     threshold: accuracy, below 1; below 0 prunes always.
     target: density that is never undercut.
   """
-  base = dense(optimizer, uploads.full())
+  base = lift(dense(optimizer, uploads.full()), frozen=lambda given: ())
 
   def init(key, params):
-    _, server_state, _ = base.init(key, params)
-    whole = jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
-    return Initial(
-      {'first': params}, server_state, PruneState(whole, jnp.zeros((), bool))
-    )
+    _, server_state, _ = base.server.init(key, params)
+    everything = jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
+    client_state = PruneState(everything, jnp.zeros((), bool))
+    return Initial({'first': params}, server_state, client_state)
 
   def before_training(key, frozen, message, client_state, score):
     ticket = _masked(message.value, client_state.kept)
     sizes = jax.tree.map(lambda w: abs(w) if w.ndim > 1 else None, ticket)
     smaller = largest(sizes, client_state.kept, share, target)
-    mask = tree.where(
-      score({'params': ticket}) > threshold, smaller, client_state.kept
-    )
+    good = score({'params': ticket}) > threshold
+    mask = tree.where(good, smaller, client_state.kept)
     return PruneState(mask, tree.differ(client_state.kept, mask))
 
   def client_init(key, frozen, message, client_state):
-    initial_params = tree.where(
-      client_state.cut, frozen['first'], message.value
-    )
-    return _masked(initial_params, client_state.kept)
+    first = frozen['first']
+    start = tree.where(client_state.cut, first, message.value)
+    return _masked(start, client_state.kept)
 
-  def client_update(key, frozen, message, client_state, initial_params, params):
+  def update(key, frozen, message, client_state, initial_params, params):
     return Message(params, client_state.kept), client_state
 
-  return base._replace(
-    init=init,
+  client = dict(
+    init=client_init,
     before_training=before_training,
-    download=lambda key, frozen, server_state: base.download(
-      key, (), server_state
-    ),
-    client_init=client_init,
-    to_variables=lambda key, frozen, params: base.to_variables(key, (), params),
-    client_update=client_update,
+    update=update,
     objective=zeros_stay,
-    download_for=_kept_part,
-    kept_mask=_kept,
+  )
+  return base.revise(
+    client=client,
+    server=dict(init=init),
+    wire=dict(download_for=_kept_part, kept_mask=_kept),
   )
 
 
@@ -132,57 +135,60 @@ def hermes(
   unit that is cut would keep its bias.
   """
   base = dense(optimizer, uploads.full())
-
-  def init(key, params):
-    _check_hidden(params, head)
-    units = jax.tree.map(lambda w: jnp.ones(w.shape[-1:], bool), params)
-    server_state = Server(params, units)
-    client_state = PruneState(
-      units, inner=PersonalModel(params, jnp.zeros((), bool))
-    )
-    return Initial((), server_state, client_state)
-
-  def client_init(key, frozen, message, client_state):
-    own, taken = client_state.inner.model, _taken(message, client_state)
-    model = jax.tree.map(jnp.where, taken, message.value, own)
-    return _masked(model, client_state.kept)
+  server = dict(
+    init=functools.partial(_hermes_init, head),
+    broadcast=lambda key, frozen, state: Message(state.values, state.memory),
+    update=_what_all_keep,
+  )
 
   def before_training(key, frozen, message, client_state, score):
-    model = client_init(key, frozen, message, client_state)
+    model = _hermes_start(key, frozen, message, client_state)
     smaller = largest(_norms(model, head), client_state.kept, share, target)
     good = score({'params': model}) > threshold
-    return client_state._replace(
-      kept=tree.where(good, smaller, client_state.kept)
-    )
+    kept = tree.where(good, smaller, client_state.kept)
+    return client_state._replace(kept=kept)
 
-  def client_update(key, frozen, message, client_state, initial_params, params):
-    mine = PersonalModel(params, jnp.ones((), bool))
-    return Message(params, client_state.kept), client_state._replace(inner=mine)
-
-  return base._replace(
-    init=init,
-    download=lambda key, frozen, server_state: Message(
-      server_state.values, server_state.memory
-    ),
+  client = dict(
     before_training=before_training,
-    client_init=client_init,
-    client_update=client_update,
-    server_update=_what_all_keep,
+    init=_hermes_start,
+    update=_hermes_update,
     objective=zeros_stay,
-    download_for=lambda frozen, message, client_state: message._replace(
-      weight=_masked(_taken(message, client_state), client_state.kept)
-    ),
-    kept_mask=_kept,
   )
+  wire = dict(download_for=_common_part, kept_mask=_kept)
+  return base.revise(client=client, server=server, wire=wire)
+
+
+def _hermes_init(head: str, key, params) -> Initial:
+  _check_hidden(params, head)
+  units = jax.tree.map(lambda w: jnp.ones(w.shape[-1:], bool), params)
+  own = PersonalModel(params, jnp.zeros((), bool))
+  return Initial((), ServerState(params, units), PruneState(units, inner=own))
+
+
+def _hermes_start(key, frozen, message, client_state) -> Params:
+  own, taken = client_state.inner.model, _taken(message, client_state)
+  model = jax.tree.map(jnp.where, taken, message.value, own)
+  return _masked(model, client_state.kept)
+
+
+def _hermes_update(key, frozen, message, client_state, initial_params, params):
+  own = PersonalModel(params, jnp.ones((), bool))
+  return Message(params, client_state.kept), client_state._replace(inner=own)
+
+
+def _common_part(frozen, message: Message, client_state: PruneState) -> Message:
+  """What a client of `hermes` takes from the download."""
+  taken = _taken(message, client_state)
+  return message._replace(weight=_masked(taken, client_state.kept))
 
 
 def _kept(client_state: PruneState) -> Any:
-  """A `kept_mask` of clients that prune."""
+  """The `KeptMask` of clients that prune."""
   return client_state.kept
 
 
 def _kept_part(frozen, message: Message, client_state: PruneState) -> Message:
-  """A `download_for` of clients that are sent what they kept."""
+  """The `DownloadFor` of clients that are sent what they kept."""
   return message._replace(weight=client_state.kept)
 
 
@@ -215,12 +221,12 @@ def _norms(model: Any, head: str) -> Any:
   return jax.tree_util.tree_map_with_path(layer, model)
 
 
-def _what_all_keep(frozen, server_state, mean, total) -> Server:
-  """A `server_update` that moves only what every client of the cohort sent."""
+def _what_all_keep(key, frozen, server_state, mean, total) -> ServerState:
+  """A `ServerUpdate` that moves only what every client of the cohort sent."""
   everyone = jnp.max(jnp.stack([jnp.max(t) for t in jax.tree.leaves(total)]))
   common = jax.tree.map(lambda t: t * (t == everyone), total)
   voted = jax.tree.map(lambda c: c > 0, common)
-  return Server(keep_unvoted(server_state.values, mean, common), voted)
+  return ServerState(keep_unvoted(server_state.values, mean, common), voted)
 
 
 def prune_once(base: Method, target: float) -> Method:
@@ -234,34 +240,37 @@ def prune_once(base: Method, target: float) -> Method:
   where the paper prunes structures.
   """
 
+  inside = lift(
+    base,
+    keep=lambda client_state, inner: client_state._replace(inner=inner),
+    client_state=lambda given: given['client_state'].inner,
+  )
+
   def init(key, params):
-    frozen, server_state, client_state = base.init(key, params)
-    whole = jax.tree.map(lambda s: jnp.ones(s.shape, bool), server_state.values)
-    return Initial(
-      frozen, server_state, PruneState(whole, jnp.zeros((), bool), client_state)
+    frozen, server_state, inner = base.server.init(key, params)
+    everything = jax.tree.map(
+      lambda s: jnp.ones(s.shape, bool), server_state.values
     )
+    client_state = PruneState(everything, jnp.zeros((), bool), inner)
+    return Initial(frozen, server_state, client_state)
 
   def client_init(key, frozen, message, client_state):
-    return off(
-      client_state, base.client_init(key, frozen, message, client_state.inner)
-    )
+    start = inside.client.init(key, frozen, message, client_state)
+    return off(client_state, start)
 
-  def client_update(key, frozen, message, client_state, initial_params, params):
+  def update(key, frozen, message, client_state, initial_params, params):
     smaller = largest(params, client_state.kept, 1 - target, target)
     mask = tree.where(client_state.cut, client_state.kept, smaller)
-    mine = message._replace(weight=mask)
-    upload, inner = base.client_update(
-      key, frozen, mine, client_state.inner, initial_params, params
+    sent = message._replace(weight=mask)
+    upload, kept = inside.client.update(
+      key, frozen, sent, client_state, initial_params, params
     )
-    return upload, PruneState(mask, jnp.ones((), bool), inner)
+    return upload, kept._replace(kept=mask, cut=jnp.ones((), bool))
 
-  return base._replace(
-    init=init,
-    client_init=client_init,
-    client_update=client_update,
-    download_for=_kept_part,
-    kept_mask=_kept,
-    finalize=off,
+  return inside.revise(
+    client=dict(init=client_init, update=update, finalize=off),
+    server=dict(init=init),
+    wire=dict(download_for=_kept_part, kept_mask=_kept),
   )
 
 
@@ -300,7 +309,7 @@ def _keep(mask, share, target) -> jax.Array:
 
 
 def zeros_stay(forward, to_variables, initial_params, params) -> jax.Array:
-  """`Method.objective`: kernels' weights that start at 0 are left alone."""
+  """The `Objective` that leaves kernels' weights alone that start at 0."""
   living = jax.tree.map(
     lambda s, t: t * (s != 0) if t.ndim > 1 else t, initial_params, params
   )

@@ -1,192 +1,293 @@
-"""The contract of a method: a few pure functions about one client.
+"""The contract of a method: questions about its clients, its server, its wire.
 
-The engine (`hns.engine.rounds`) calls these and never asks which method it
-runs. Every function that draws takes a key: the round's, equal for all clients,
-where all must draw alike (`download`, `client_init`, and `to_variables` of the
-global model); the client's own, of round and client id, elsewhere.
+The engine (`hns.engine`) asks them and never which method it runs. An answer is
+a pure function that is traced once for the whole cohort: what it is told is one
+client's, and the engine vectorises it. Each question is a Protocol that says
+when it is asked, what it is told and why it exists.
+
+Arguments have one meaning everywhere:
+
+  key             the client's own, of seed, round and client id, unless a
+                  Protocol says that it is the round's, equal for all clients
+  frozen          what never changes: `Initial.frozen`
+  server_state    a `ServerState`
+  message         the download that the clients of the round are given
+  client_state    what one client keeps between rounds
+  initial_params  what `ClientInit` gave
+  params          what is trained: a tree of floats
+
+Any state may hold typed PRNG keys beside numbers.
 """
 
-import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 import optax
 
-from hns import tree, wire
 from hns.wire import Codec, Message
 
-Forward = Callable[[Any], jax.Array]
+# Trees of arrays; their structure is the method's own affair.
+Params = Any
+Frozen = Any
+ClientState = Any
+Variables = Any  # of `apply`, by collection
 
 
 class Initial(NamedTuple):
   """What exists before the first round.
 
   Attributes:
-    frozen: frozen for ever, known to server and clients.
-    server_state: the server's state, a `Server`.
+    frozen: what never changes, known to server and clients.
+    server_state: the server's state, a `ServerState`.
     client_state: one client's state, the same for all at first; () for none.
   """
 
-  frozen: Any
+  frozen: Frozen
   server_state: Any
-  client_state: Any
+  client_state: ClientState
 
 
-class Server(NamedTuple):
+class ServerState(NamedTuple):
   """The server's state.
 
   Attributes:
     values: what clients are to start from, the tree of the clients' messages.
-    memory: what the server keeps beside it, such as momentum; () or a tree
-      with the paths of `values`.
+    memory: what the server keeps beside it, such as momentum; where it is of
+      the weights, a tree with the paths of `values`; () for nothing.
   """
 
-  values: Any
+  values: Params
   memory: Any = ()
 
 
-def no_preparation(key, frozen, message, client_state, score) -> Any:
-  """`Method.before_training` that leaves a client as it is."""
-  del key, frozen, message, score
-  return client_state
+class ClientInit(Protocol):
+  """What does a client start from?
+
+  Asked before a client trains, with the round's key, so that all clients can
+  draw alike. A client without a state is not asked by itself: what the round
+  gives for the initial state is then everybody's start.
+  """
+
+  def __call__(
+    self,
+    key: jax.Array,
+    frozen: Frozen,
+    message: Message,
+    client_state: ClientState,
+  ) -> Params: ...
+
+
+class ToVariables(Protocol):
+  """Which variables does the network see?
+
+  Asked in every training step, with a key of that step, and for every model
+  that is evaluated. Differentiable in `params`: this is where a sign supermask
+  is made of real scores.
+  """
+
+  def __call__(
+    self, key: jax.Array, frozen: Frozen, params: Params
+  ) -> Variables: ...
+
+
+class ClientUpdate(Protocol):
+  """What does a client upload after training, and what does it keep?
+
+  The upload's leaves have the shapes of the download's, or are None in both its
+  trees where nothing travels. To weigh a coordinate as the download does, hand
+  on the very arrays of `message.weight`: they are then not summed (`weigh`).
+  """
+
+  def __call__(
+    self,
+    key: jax.Array,
+    frozen: Frozen,
+    message: Message,
+    client_state: ClientState,
+    initial_params: Params,
+    params: Params,
+  ) -> tuple[Message, ClientState]: ...
+
+
+class BeforeTraining(Protocol):
+  """What does a client of the cohort look at before it trains?
+
+  Exists for methods that prune on the client: `score(variables)` is the
+  accuracy of a model on its validation examples, float32 [].
+  """
+
+  def __call__(
+    self,
+    key: jax.Array,
+    frozen: Frozen,
+    message: Message,
+    client_state: ClientState,
+    score: Callable[[Variables], jax.Array],
+  ) -> ClientState: ...
+
+
+class Objective(Protocol):
+  """What does a training step minimise, float32 []?
+
+  `forward(variables)` is the mean loss of the batch, `to_variables(params)`
+  gives the variables. Exists for what is added to that loss, such as a pull.
+  """
+
+  def __call__(
+    self,
+    forward: Callable[[Variables], jax.Array],
+    to_variables: Callable[[Params], Variables],
+    initial_params: Params,
+    params: Params,
+  ) -> jax.Array: ...
+
+
+class Finalize(Protocol):
+  """Which params does a client end the round with?
+
+  Asked with what it keeps after the round: it may have pruned after training.
+  The model *as held* is made of them.
+  """
+
+  def __call__(self, client_state: ClientState, params: Params) -> Params: ...
 
 
 def plain_loss(forward, to_variables, initial_params, params) -> jax.Array:
-  """`Method.objective` that is the loss of what the model sees."""
+  """The `Objective` that is the loss of what the network sees."""
   del initial_params
   return forward(to_variables(params))
 
 
-def whole_download(frozen, message, client_state) -> Message:
-  """A `download_for` for clients that remember nothing: the whole message."""
-  del frozen, client_state
-  return message
-
-
-def as_trained(client_state, params) -> Any:
-  """`Method.finalize` that leaves what was trained as it is."""
+def as_trained(client_state, params) -> Params:
+  """The `Finalize` that leaves what was trained as it is."""
   del client_state
   return params
 
 
-def no_kept_mask(client_state) -> tuple:
-  """`Method.kept_mask` for clients that send what all send."""
-  del client_state
-  return ()
+class Client(NamedTuple):
+  """What one client does; `optimizer` starts anew every round."""
+
+  init: ClientInit
+  to_variables: ToVariables
+  update: ClientUpdate
+  optimizer: optax.GradientTransformation
+  before_training: BeforeTraining | None = None
+  objective: Objective = plain_loss
+  finalize: Finalize = as_trained
 
 
-def keep_unvoted(old: Any, new: Any, total: Any) -> Any:
-  """`new`, but `old` where nobody voted; leaves keep their dtype."""
-  return jax.tree.map(
-    lambda t, a, b: jnp.where(t > 0, b, a).astype(a.dtype), total, old, new
-  )
+class ServerInit(Protocol):
+  """What exists before the first round?
+
+  Asked once, with a key of the seed and the network's parameters as drawn.
+  """
+
+  def __call__(self, key: jax.Array, drawn: Params) -> Initial: ...
+
+
+class Broadcast(Protocol):
+  """What reaches every client of the round?
+
+  Asked at the beginning of a round, with the round's key.
+  """
+
+  def __call__(
+    self, key: jax.Array, frozen: Frozen, server_state: Any
+  ) -> Message: ...
+
+
+class ReadUpload(Protocol):
+  """What does the server make of one upload, before the mean?
+
+  Asked once a client, with the key that its `ClientUpdate` had, and vectorised
+  as that is. Exists for uploads that only make sense with what the client drew:
+  seeded noise, a random rotation, a subtracted dither. Bytes are those of the
+  upload; the mean is that of what this gives.
+  """
+
+  def __call__(
+    self, key: jax.Array, frozen: Frozen, message: Message, upload: Message
+  ) -> Message: ...
+
+
+class ServerUpdate(Protocol):
+  """What does the server make of the mean of a round?
+
+  Asked at the end of a round, with the round's key. `mean` and `total` are
+  trees like the uploads' values: of each coordinate the weighted mean, and the
+  summed weight, examples x `Message.weight`, 0 where nobody sent.
+  """
+
+  def __call__(
+    self,
+    key: jax.Array,
+    frozen: Frozen,
+    server_state: Any,
+    mean: Params,
+    total: Any,
+  ) -> Any: ...
+
+
+class Server(NamedTuple):
+  """What the server does; without `read_upload` it reads what was sent."""
+
+  init: ServerInit
+  broadcast: Broadcast
+  update: ServerUpdate
+  read_upload: ReadUpload | None = None
+
+
+class DownloadFor(Protocol):
+  """What of the download must be sent to a client that keeps this state?
+
+  Bytes are counted of it. Exists for clients that use a part of the download,
+  or remember the last one and are sent what changed.
+  """
+
+  def __call__(
+    self, frozen: Frozen, message: Message, client_state: ClientState
+  ) -> Message: ...
+
+
+class KeptMask(Protocol):
+  """Which coordinates does a client use that chose them itself?
+
+  A tree of bool. It is sent, and counted, when it changes.
+  """
+
+  def __call__(self, client_state: ClientState) -> Any: ...
+
+
+class Wire(NamedTuple):
+  """How messages travel.
+
+  Without `download_for` every client is sent the whole download; without
+  `kept_mask` all clients use the same coordinates.
+  """
+
+  upload_codec: Codec
+  download_codec: Codec
+  download_for: DownloadFor | None = None
+  kept_mask: KeptMask | None = None
 
 
 class Method(NamedTuple):
-  """A federated method, as answers to questions about one client.
+  """A federated method: answers to questions about clients, server and wire."""
 
-  Attributes:
-    init: `(key, params) -> Initial`. What exists at first?
-    download: `(key, frozen, server_state) -> Message`. What reaches every
-      client of the round?
-    client_init: `(key, frozen, message, client_state) -> params`. What does a
-      client start from?
-    to_variables: `(key, frozen, params) -> variables`. What does the model see?
-      Must be differentiable in `params`.
-    client_update: `(key, frozen, message, client_state, initial_params, params)
-      -> (Message, client_state)`. What is uploaded, what is kept?
-      `initial_params` is what `client_init` gave. To weigh as the download
-      does, hand its weights on: they are then not summed (`weigh`).
-    server_update: `(frozen, server_state, mean, total) -> server_state`. What
-      does the server make of the mean per coordinate? `total` is the summed
-      weight, examples x `Message.weight`.
-    upload_codec, download_codec: codecs of the upload and of `download_for`.
-    optimizer: moves `params`; its state starts anew every round.
-    download_for: `(frozen, message, client_state) -> Message`. What of the
-      download must be sent to a client that keeps `client_state`? Bytes are
-      counted of it.
-    kept_mask: `client_state -> tree of bool`. Which coordinates does a client
-      that chose them itself use? Sent when they change.
-    finalize: `(client_state, params) -> params`. What of it does a client go on
-      with that now keeps `client_state`? It may have pruned after training.
-    before_training: `(key, frozen, message, client_state, score) ->
-      client_state`. What may a client of the cohort look at before training?
-      `score(variables)` is the accuracy on its validation examples.
-    objective: `(forward, to_variables, initial_params, params) -> loss`. What
-      is minimised? `forward(variables)` is the mean loss of the batch,
-      `to_variables(params)` the variables, `initial_params` what `client_init`
-      gave.
-  """
+  client: Client
+  server: Server
+  wire: Wire
 
-  init: Callable[..., Initial]
-  download: Callable[..., Message]
-  client_init: Callable[..., Any]
-  to_variables: Callable[..., Any]
-  client_update: Callable[..., tuple[Message, Any]]
-  server_update: Callable[..., Any]
-  upload_codec: Codec
-  download_codec: Codec
-  optimizer: optax.GradientTransformation
-  download_for: Callable[..., Message] = whole_download
-  kept_mask: Callable[[Any], Any] = no_kept_mask
-  finalize: Callable[[Any, Any], Any] = as_trained
-  before_training: Callable[..., Any] = no_preparation
-  objective: Callable[..., jax.Array] = plain_loss
-
-
-def weigh(
-  message: Message, common: Any, examples: jax.Array
-) -> tuple[Any, Any]:
-  """A client's terms of the mean: weight x value, and weight, x examples.
-
-  Integer values with integer or bool weights give int32, so their sum is
-  exact in any order; others give at least float32. The second term is None for
-  a leaf that is the very array of `common`, the weights of the download: it is
-  the same for all clients, and `total_weights` knows it without a sum.
-  """
-  scaled = functools.partial(_scaled, examples)
-  weights = jax.tree.map(scaled, message.value, message.weight)
-  sums = jax.tree.map(lambda w, v: w * v, weights, message.value)
-  chosen = jax.tree.map(
-    lambda x, mine, theirs: None if mine is theirs else x,
-    *(weights, message.weight, common),
-  )
-  return sums, chosen
-
-
-def total_weights(chosen: Any, sums: Any, common: Any, examples: Any) -> Any:
-  """All clients' weights x examples; `chosen`, `sums` and `examples` summed."""
-  scaled = functools.partial(_scaled, examples)
-  weights = tree.combine(chosen, jax.tree.map(scaled, sums, common))
-  # Without it XLA rounded means of floats on one device otherwise than on two.
-  return jax.lax.optimization_barrier(weights)
-
-
-def _scaled(examples, value, weight) -> jax.Array:
-  floats = any(jnp.issubdtype(x.dtype, jnp.floating) for x in (value, weight))
-  dtype = jnp.promote_types(value.dtype, jnp.float32) if floats else jnp.int32
-  return examples * weight.astype(dtype)
-
-
-def mean(sums: Any, weights: Any) -> Any:
-  """The weighted mean of each coordinate; 0 where the weight is 0."""
-  return jax.tree.map(lambda s, w: s / jnp.where(w == 0, 1, w), sums, weights)
-
-
-# How a client tells which coordinates it chose: a bit each, entropy coded.
-MASK_CODEC = wire.levels(1, coded=True)
-
-
-def mask_message(method: Method, client_state: Any) -> Message:
-  """Which coordinates a client with this state uses, in `MASK_CODEC`."""
-  chosen = method.kept_mask(client_state)
-  levels = jax.tree.map(lambda m: 2 * m.astype(jnp.int8) - 1, chosen)
-  return Message(levels, jax.tree.map(lambda m: jnp.ones((), bool), chosen))
-
-
-def mask_bytes(method: Method, before: Any, after: Any) -> jax.Array:
-  """Bytes that tell a client's choice, 0 if it is the same, int32 []."""
-  size = wire.size(MASK_CODEC, mask_message(method, after))
-  return size * tree.differ(method.kept_mask(before), method.kept_mask(after))
+  def revise(
+    self,
+    client: dict[str, Any] | None = None,
+    server: dict[str, Any] | None = None,
+    wire: dict[str, Any] | None = None,
+  ) -> 'Method':
+    """This method with other answers to the questions named."""
+    return Method(
+      self.client._replace(**client or {}),
+      self.server._replace(**server or {}),
+      self.wire._replace(**wire or {}),
+    )

@@ -1,19 +1,28 @@
 """Methods as recipes: bases, uploads, wrappers; a dict of names.
 
-A new method is a function that returns a `Method`; put it in `RECIPES` and
-its parameters, with their tuned values, into a table of the same name in
-`configs/`. Every recipe is told what is `Given` first; what its arguments mean
-is said behind their defaults in `hns/config.py`.
+A new method is a function in `RECIPES` that returns a `Method`. It is told what
+it may know of the network, then the fields of its table in a config: their
+defaults, types, limits and texts are those of its signature (`hns.fields`).
 """
 
+import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from hns import wire
+from hns.fields import (
+  OF_RUN,
+  Label,
+  OneOf,
+  ValidationThreshold,
+  Within,
+  same_fields,
+)
 from hns.methods import client_pruning, uploads, wrappers
 from hns.methods.bases import (
   Prune,
@@ -27,15 +36,10 @@ from hns.methods.bases import (
   supermask,
 )
 from hns.methods.contract import Method
-from hns.methods.wrappers import (
-  carry_scores,
-  keep_local,
-  proximal,
-  remember_download,
-)
+from hns.methods.wrappers import keep_local, proximal, remember_download
 
 
-class Given(NamedTuple):
+class NetworkInfo(NamedTuple):
   """What a recipe may know of the network.
 
   Attributes:
@@ -55,7 +59,6 @@ class Given(NamedTuple):
 # What `upload` may be: what a client sends, and how its scores are spread.
 UPLOADS = {
   'signs': (uploads.signs(), spread_uniform),
-  'dithered': (uploads.dithered(), spread_uniform),
   'change': (
     uploads.delta(uploads.one_bit(), rate=2.0, momentum=0.5, bound=1.0),
     spread_cell,
@@ -71,118 +74,200 @@ OPTIMIZERS = {'adam': optax.adam, 'sgd': optax.sgd}
 GATES = {'sign': signed, 'binary': masked}
 
 
+def _bits(field: str, value: int) -> None:
+  wire.check_bits(value, field)
+
+
+Rate = Annotated[float, Within(0, math.inf), "of a client's optimiser"]
+Optimizer = Annotated[
+  str,
+  OneOf(OPTIMIZERS),
+  Label(lambda name: name if name == 'adam' else '', tuned=True),
+  "a client's, starting anew every round",
+]
+UploadName = Annotated[
+  str,
+  OneOf(UPLOADS),
+  Label(lambda name: 'paper' if name == 'signs' else name),
+  'what a client sends of its scores',
+]
+Bits = Annotated[
+  int, _bits, Label(lambda bits: f'{bits} down'), 'bits a weight, 1 to 8, or 32'
+]
+UploadBits = Annotated[
+  int, _bits, Label(lambda bits: f'{bits} bits up'), 'bits a weight sent'
+]
+Gate = Annotated[
+  str,
+  OneOf(GATES),
+  Label(lambda name: '{0, 1}' if name == 'binary' else ''),
+  'what a score makes of a weight',
+]
+Pull = Annotated[
+  float,
+  Within(0, math.inf, '[)'),
+  'how strongly a model is drawn to the download',
+]
+Pruned = Annotated[
+  bool, 'trains the weights alone that survive pruning, as hidenseek'
+]
+CutShare = Annotated[
+  float, Within(0, 1), 'of what is left, that a client prunes at once'
+]
+Threshold = Annotated[
+  float,
+  ValidationThreshold(),
+  'accuracy on its validation examples, above which a client prunes; below 0: '
+  'always',
+]
+Kept = Annotated[
+  float,
+  Within(0, 1, '(]'),
+  Label(lambda share: f'keeps {share:g}', tuned=True),
+  'share of a layer (hermes: of its units) that a client keeps',
+]
+
+
 def hidenseek(
-  given: Given,
-  learning_rate: float,
-  upload: str,
-  download_bits: int,
-  gate: str,
-  carry: bool,
-  remember: bool,
+  network: NetworkInfo,
+  learning_rate: Rate = 0.03,
+  upload: UploadName = OF_RUN,
+  gate: Gate = 'sign',
+  download_bits: Bits = OF_RUN,
+  remember: bool = False,
 ) -> Method:
-  """HideNseek (arXiv 2206.04385): signs on the survivors of one pruning."""
+  """HideNseek (arXiv 2206.04385): signs on the survivors of one pruning.
+
+  Args:
+    remember: clients keep the last download and are sent what changed
+  """
   sent, spread = UPLOADS[upload]
   optimizer = optax.adam(learning_rate)
   method = supermask(
-    optimizer, sent, download_bits, given.prune, spread, GATES[gate]
+    optimizer, sent, download_bits, network.prune, spread, GATES[gate]
   )
-  method = carry_scores(method) if carry else method
   return remember_download(method) if remember else method
 
 
-def hidenseek_personal(given: Given, **table: Any) -> Method:
+@same_fields(hidenseek)
+def hidenseek_personal(network: NetworkInfo, **table: Any) -> Method:
   """HideNseek, of which the signs of the output layer stay at home."""
-  return keep_local(hidenseek(given, **table), _is_head(given))
+  return keep_local(hidenseek(network, **table), _is_head(network))
 
 
-def fedavg(given: Given, learning_rate: float, optimizer: str) -> Method:
+def fedavg(
+  network: NetworkInfo, learning_rate: Rate = 0.05, optimizer: Optimizer = 'sgd'
+) -> Method:
   """FedAvg: McMahan et al. 2017 (arXiv 1602.05629)."""
-  del given
+  del network
   return dense(OPTIMIZERS[optimizer](learning_rate), uploads.full())
 
 
 def fedprox(
-  given: Given, learning_rate: float, optimizer: str, pull: float
+  network: NetworkInfo,
+  learning_rate: Rate = 0.05,
+  optimizer: Optimizer = 'sgd',
+  pull: Pull = 0.1,
 ) -> Method:
   """FedProx: Li et al. 2018 (arXiv 1812.06127)."""
-  return proximal(fedavg(given, learning_rate, optimizer), pull)
+  return proximal(fedavg(network, learning_rate, optimizer), pull)
 
 
-def fedper(given: Given, learning_rate: float, optimizer: str) -> Method:
+@same_fields(fedavg)
+def fedper(network: NetworkInfo, **table: Any) -> Method:
   """FedPer: Arivazhagan et al. 2019 (arXiv 1912.00818); the head at home."""
-  return keep_local(fedavg(given, learning_rate, optimizer), _is_head(given))
+  return keep_local(fedavg(network, **table), _is_head(network))
 
 
 def ditto(
-  given: Given, learning_rate: float, optimizer: str, pull: float
+  network: NetworkInfo,
+  learning_rate: Rate = 0.05,
+  optimizer: Optimizer = 'sgd',
+  pull: Pull = 0.1,
 ) -> Method:
   """Ditto: Li et al. 2020 (arXiv 2012.04221)."""
-  return wrappers.ditto(fedavg(given, learning_rate, optimizer), pull)
+  return wrappers.ditto(fedavg(network, learning_rate, optimizer), pull)
+
+
+@same_fields(fedavg)
+def local(network: NetworkInfo, **table: Any) -> Method:
+  """Every client alone: FedAvg of which nothing is shared."""
+  return keep_local(fedavg(network, **table), lambda path, leaf: True)
 
 
 def fedavg_quantized(
-  given: Given,
-  learning_rate: float,
-  optimizer: str,
-  upload_bits: int,
-  download_bits: int,
-  pruned: bool,
+  network: NetworkInfo,
+  learning_rate: Rate = 0.01,
+  optimizer: Optimizer = 'adam',
+  upload_bits: UploadBits = 4,
+  pruned: Pruned = False,
+  download_bits: Bits = OF_RUN,
 ) -> Method:
   """FedAvg of changes in `upload_bits`, stochastic and uniform: QSGD."""
   return dense(
     OPTIMIZERS[optimizer](learning_rate),
     uploads.delta(uploads.uniform(upload_bits)),
     download_bits,
-    given.prune if pruned else None,
+    network.prune if pruned else None,
   )
 
 
 def signsgd(
-  given: Given,
-  learning_rate: float,
-  optimizer: str,
-  server_rate: float,
-  feedback: bool,
-  download_bits: int,
-  pruned: bool,
+  network: NetworkInfo,
+  learning_rate: Rate = 0.01,
+  optimizer: Optimizer = 'adam',
+  server_rate: Annotated[float, Within(0, math.inf)] = 1.0,
+  feedback: bool = True,
+  pruned: Pruned = False,
+  download_bits: Bits = OF_RUN,
 ) -> Method:
-  """FedAvg of changes in one bit and a scale a layer, with error feedback."""
+  """FedAvg of changes in one bit and a scale a layer, with error feedback.
+
+  Args:
+    server_rate: the server's step, in mean changes of clients
+    feedback: a client adds what a bit left out to its next change
+  """
   return dense(
     OPTIMIZERS[optimizer](learning_rate),
     uploads.delta(uploads.one_bit(), server_rate, feedback=feedback),
     download_bits,
-    given.prune if pruned else None,
+    network.prune if pruned else None,
   )
 
 
-def local(given: Given, learning_rate: float, optimizer: str) -> Method:
-  """Every client alone: FedAvg of which nothing is shared."""
-  base = fedavg(given, learning_rate, optimizer)
-  return keep_local(base, lambda path, leaf: True)
-
-
 def lotteryfl(
-  given: Given, learning_rate: float, optimizer: str, **pruning: float
+  network: NetworkInfo,
+  learning_rate: Rate = 0.05,
+  optimizer: Optimizer = 'sgd',
+  share: CutShare = 0.2,
+  threshold: Threshold = 0.2,
+  target: Kept = 0.5,
 ) -> Method:
   """LotteryFL: Li et al. 2020 (arXiv 2008.03371)."""
-  del given
-  return client_pruning.lottery(OPTIMIZERS[optimizer](learning_rate), **pruning)
+  del network
+  moved = OPTIMIZERS[optimizer](learning_rate)
+  return client_pruning.lottery(moved, share, threshold, target)
 
 
 def hermes(
-  given: Given, learning_rate: float, optimizer: str, **pruning: float
+  network: NetworkInfo,
+  learning_rate: Rate = 0.05,
+  optimizer: Optimizer = 'sgd',
+  share: CutShare = 0.2,
+  threshold: Threshold = 0.5,
+  target: Kept = 0.5,
 ) -> Method:
   """Hermes: Li et al. 2021 (MobiCom)."""
   moved = OPTIMIZERS[optimizer](learning_rate)
-  return client_pruning.hermes(moved, **pruning, head=given.head)
+  return client_pruning.hermes(moved, share, threshold, target, network.head)
 
 
 def fedmask(
-  given: Given,
-  learning_rate: float,
-  upload: str,
-  download_bits: int,
-  target: float,
+  network: NetworkInfo,
+  learning_rate: Rate = 0.03,
+  upload: UploadName = 'signs',
+  download_bits: Bits = OF_RUN,
+  target: Kept = 0.5,
 ) -> Method:
   """FedMask: Li et al. 2021 (SenSys); {0, 1} masks, the head's at home.
 
@@ -193,16 +278,16 @@ def fedmask(
   optimizer = optax.adam(learning_rate)
   base = supermask(optimizer, sent, download_bits, _everything, spread, masked)
   pruned = client_pruning.prune_once(base, target)
-  return keep_local(pruned, _is_head(given))
+  return keep_local(pruned, _is_head(network))
 
 
-def fedpm(given: Given, learning_rate: float) -> Method:
+def fedpm(network: NetworkInfo, learning_rate: Rate = 0.1) -> Method:
   """FedPM: Isik et al. 2023 (arXiv 2209.15328); Bernoulli masks.
 
   Weights are -s or s, s the standard deviation of the layer's own draw; the
   prior starts anew every round; probabilities travel as floats.
   """
-  del given
+  del network
   adam = optax.adam(learning_rate)
   base = supermask(
     adam, uploads.bernoulli_samples(), 32, _everything, spread_odds, sampled
@@ -211,9 +296,10 @@ def fedpm(given: Given, learning_rate: float) -> Method:
   def constant(w):
     return jnp.sign(w) * jnp.sqrt(2 / np.prod(w.shape[:-1]))
 
-  return base._replace(
-    init=lambda key, params: base.init(key, jax.tree.map(constant, params))
-  )
+  def init(key, params):
+    return base.server.init(key, jax.tree.map(constant, params))
+
+  return base.revise(server=dict(init=init))
 
 
 def _everything(key: jax.Array, variables: Any) -> Any:
@@ -222,8 +308,8 @@ def _everything(key: jax.Array, variables: Any) -> Any:
   return variables['mask']
 
 
-def _is_head(given: Given):
-  return lambda path, leaf: path.startswith(f'{given.head}/')
+def _is_head(network: NetworkInfo):
+  return lambda path, leaf: path.startswith(f'{network.head}/')
 
 
 RECIPES = {

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from hns import tree, wire
-from hns.methods.contract import Server, keep_unvoted
+from hns.methods.contract import ServerState
 from hns.networks.supermask import bernoulli, sign
 from hns.wire import Codec
 
@@ -26,17 +26,18 @@ class Upload(NamedTuple):
 
   Attributes:
     codec: of the message.
-    send: `(key, mask, initial_params, params, client_state) -> (value,
+    encode: `(key, mask, initial_params, params, client_state) -> (value,
       client_state)`. What is uploaded, and what is kept?
-    take: `(server, mean, total) -> Server`. What becomes of the server's
-      state? `total` is each coordinate's summed weight, 0 where nobody sent.
+    aggregate: `(server, mean, total) -> ServerState`. What becomes of the
+      server's state? `total` is each coordinate's summed weight, 0 where nobody
+      sent.
     client_state: `values -> client_state`, what a client keeps at first.
     memory: `values -> memory`, what the server keeps beside its values.
   """
 
   codec: Codec
   encode: Callable[..., tuple[Any, Any]]
-  aggregate: Callable[..., Server]
+  aggregate: Callable[..., ServerState]
   client_state: Callable[[Any], Any] = _nothing
   memory: Callable[[Any], Any] = _nothing
 
@@ -46,6 +47,13 @@ class Compress(NamedTuple):
 
   codec: Codec
   function: Callable[[jax.Array, Any, Any], Any]
+
+
+def keep_unvoted(old: Any, new: Any, total: Any) -> Any:
+  """`new`, but `old` where nobody voted; leaves keep their dtype."""
+  return jax.tree.map(
+    lambda t, a, b: jnp.where(t > 0, b, a).astype(a.dtype), total, old, new
+  )
 
 
 def full() -> Upload:
@@ -72,21 +80,7 @@ def signs() -> Upload:
   def encode(key, mask, initial_params, params, client_state):
     return _sign_relative_to(initial_params, params), client_state
 
-  return Upload(wire.levels(1, coded=True), encode, _vote(1.0))
-
-
-def dithered(share: float = 0.5) -> Upload:
-  """Signs of the scores and a uniform draw from [-1, 1]: unbiased, one bit.
-
-  The server's values move by `share` towards the mean.
-  """
-
-  def encode(key, mask, initial_params, params, client_state):
-    noise = tree.uniform(key, params, -1.0)
-    noisy = jax.tree.map(jnp.add, params, noise)
-    return _sign_relative_to(initial_params, noisy), client_state
-
-  return Upload(wire.levels(1, coded=True), encode, _vote(share))
+  return Upload(wire.levels(1, coded=True), encode, _vote)
 
 
 def bernoulli_samples(clip: float = 0.01) -> Upload:
@@ -145,7 +139,7 @@ def delta(
     new = jax.tree.map(
       lambda x, m: jnp.clip(x + rate * m, -bound, bound), server.values, moved
     )
-    return Server(
+    return ServerState(
       keep_unvoted(server.values, new, total),
       keep_unvoted(server.memory, moved, total) if momentum else (),
     )
@@ -167,10 +161,9 @@ def one_bit() -> Compress:
   """
 
   def leaf(draw, x, mask):
-    upload_codec = jnp.where(x == 0, draw < 0.5, x > 0)
-    return jnp.where(upload_codec, 1.0, -1.0) * _round_to_bf16(
-      _mean(abs(x), mask)
-    )
+    positive = jnp.where(x == 0, draw < 0.5, x > 0)
+    size = _round_to_bf16(_mean(abs(x), mask))
+    return jnp.where(positive, 1.0, -1.0) * size
 
   def function(key, values, mask):
     return jax.tree.map(leaf, tree.uniform(key, values), values, mask)
@@ -225,16 +218,10 @@ def uniform(bits: int) -> Compress:
   return Compress(codec, function)
 
 
-def _vote(share: float):
-  """`Upload.take` of signs that were sent relative to the start's."""
-
-  def aggregate(server, mean, total):
-    new = jax.tree.map(
-      lambda v, m: (1 - share) * v + share * sign(v) * m, server.values, mean
-    )
-    return server._replace(values=keep_unvoted(server.values, new, total))
-
-  return aggregate
+def _vote(server, mean, total) -> ServerState:
+  """The `Upload.aggregate` of signs that were sent relative to the start's."""
+  new = jax.tree.map(lambda v, m: sign(v) * m, server.values, mean)
+  return server._replace(values=keep_unvoted(server.values, new, total))
 
 
 def _sign_relative_to(initial_params: Any, scores: Any) -> Any:

@@ -8,110 +8,105 @@ import jax.numpy as jnp
 
 from hns import tree, wire
 from hns.errors import invalid
-from hns.methods.contract import Initial, Method, Server, whole_download
-from hns.wire import Message
+from hns.methods.contract import (
+  Frozen,
+  Initial,
+  Method,
+  Params,
+  ServerState,
+)
+from hns.methods.lift import Beside, beside, lift
+from hns.wire import Codec, Message
 
 
-def with_client_state(base: Method) -> Method:
-  """`base`, whose clients keep (what it keeps, something more)."""
-  download_for = lambda frozen, message, client_state: base.download_for(
-    frozen, message, client_state[0]
-  )
+class WithLocal(NamedTuple):
+  """What never changes where a part of the model never travels.
 
-  def before_training(key, frozen, message, client_state, score):
-    return base.before_training(
-      key, frozen, message, client_state[0], score
-    ), client_state[1]
+  Attributes:
+    inner: what never changes in the method inside.
+    server_state, message: before round 1, of the whole model: the local part is
+      taken from them wherever the method inside asks for all of it.
+  """
 
-  return base._replace(
-    before_training=before_training,
-    client_init=lambda key, frozen, message, client_state: base.client_init(
-      key, frozen, message, client_state[0]
-    ),
-    download_for=_unless_whole(base, download_for),
-    kept_mask=lambda client_state: base.kept_mask(client_state[0]),
-    finalize=lambda client_state, params: base.finalize(
-      client_state[0], params
-    ),
-  )
+  inner: Frozen
+  server_state: ServerState
+  message: Message
 
 
-def _unless_whole(base: Method, download_for: Callable) -> Callable:
-  """`download_for`, if not all clients of `base` are sent the same."""
-  is_whole = base.download_for is whole_download
-  return whole_download if is_whole else download_for
+def keep_local(base: Method, is_local: Callable[[str, Any], bool]) -> Method:
+  """`base`, of which the leaves chosen by `is_local` never leave the client.
 
-
-def with_frozen_part(function: Callable) -> Callable:
-  """A base's `function` for `keep_local`: what never travels stays as drawn."""
-  whole = lambda frozen, message: Message(
-    *map(tree.combine, message, frozen[2])
-  )
-  return lambda key, frozen, message, *rest: function(
-    key, frozen[0], whole(frozen, message), *rest
-  )
-
-
-def keep_local(base: Method, mine: Callable[[str, Any], bool]) -> Method:
-  """`base`, of which the leaves chosen by `mine` never leave the client.
-
-  Arivazhagan et al. 2019 (arXiv 1912.00818) with `mine` the head. At first
+  Arivazhagan et al. 2019 (arXiv 1912.00818) with the head chosen. At first
   every client holds what it would have downloaded.
 
   Args:
     base: a method whose messages and `params` are trees with the same paths.
-    mine: told a leaf's path (`Conv_0/kernel`) and the leaf.
+    is_local: told a leaf's path (`Conv_0/kernel`) and the leaf.
   """
+  local = lambda leaves: tree.split(leaves, is_local)[0]
+  shared = lambda leaves: tree.split(leaves, is_local)[1]
+  inside = lift(
+    beside(base),
+    frozen=lambda given: given['frozen'].inner,
+    message=lambda given: _combine(given['message'], given['frozen'].message),
+  )
+  return inside.revise(
+    client=_local_client(base, inside, local, shared),
+    server=_local_server(base, inside, local, shared),
+    wire=_local_wire(inside, shared),
+  )
 
-  kept = with_client_state(base)
-  theirs = lambda held: tree.split(held, mine)[1]
-  sent = lambda message: Message(*map(theirs, message))
 
+def _combine(part: NamedTuple, whole: NamedTuple) -> NamedTuple:
+  """A message or state whose holes are filled, field by field."""
+  return type(part)(*map(tree.combine, part, whole))
+
+
+def _local_server(base, inside, local, shared) -> dict[str, Callable]:
   def init(key, params):
-    frozen, server_state, client_state = base.init(key, params)
-    message = base.download(key, frozen, server_state)
-    home = tree.split(
-      base.client_init(key, frozen, message, client_state), mine
-    )[0]
-    sent_state = Server(*map(theirs, server_state))
+    frozen, server_state, client_state = base.server.init(key, params)
+    message = base.server.broadcast(key, frozen, server_state)
+    start = base.client.init(key, frozen, message, client_state)
     return Initial(
-      (frozen, server_state, message), sent_state, (client_state, home)
+      WithLocal(frozen, server_state, message),
+      ServerState(*map(shared, server_state)),
+      Beside(client_state, local(start)),
     )
 
-  def download(key, frozen, server_state):
-    whole = Server(*map(tree.combine, server_state, frozen[1]))
-    return sent(base.download(key, frozen[0], whole))
+  def broadcast(key, frozen, server_state):
+    whole = _combine(server_state, frozen.server_state)
+    return Message(*map(shared, inside.server.broadcast(key, frozen, whole)))
 
-  def client_init(*asked):
-    client_state = asked[-1]
-    return tree.combine(
-      client_state[1], theirs(with_frozen_part(kept.client_init)(*asked))
+  return dict(init=init, broadcast=broadcast)
+
+
+def _local_client(base, inside, local, shared) -> dict[str, Callable]:
+  def init(key, frozen, message, client_state):
+    start = inside.client.init(key, frozen, message, client_state)
+    return tree.combine(client_state.extra, shared(start))
+
+  def update(key, frozen, message, client_state, initial_params, params):
+    upload, kept = inside.client.update(
+      key, frozen, message, client_state, initial_params, params
     )
+    ended = base.client.finalize(kept.inner, params)
+    return Message(*map(shared, upload)), kept._replace(extra=local(ended))
 
-  def client_update(key, frozen, message, client_state, initial_params, params):
-    upload, inner = with_frozen_part(base.client_update)(
-      key, frozen, message, client_state[0], initial_params, params
-    )
-    home = tree.split(base.finalize(inner, params), mine)[0]
-    return sent(upload), (inner, home)
+  return dict(init=init, update=update)
 
-  def download_for(frozen, message, client_state):
-    told = with_frozen_part(lambda key, *rest: kept.download_for(*rest))
-    return sent(told(None, frozen, message, client_state))
 
-  return base._replace(
-    init=init,
-    download=download,
-    client_init=client_init,
-    to_variables=lambda key, frozen, params: base.to_variables(
-      key, frozen[0], params
-    ),
-    client_update=client_update,
-    before_training=with_frozen_part(kept.before_training),
-    server_update=lambda frozen, *rest: base.server_update(frozen[0], *rest),
-    download_for=_unless_whole(base, download_for),
-    kept_mask=lambda client_state: theirs(kept.kept_mask(client_state)),
-    finalize=kept.finalize,
+def _local_wire(inside, shared) -> dict[str, Callable | None]:
+  download_for, kept_mask = inside.wire.download_for, inside.wire.kept_mask
+
+  def part_of_download(frozen, message, client_state):
+    return Message(*map(shared, download_for(frozen, message, client_state)))
+
+  def part_of_mask(client_state):
+    return shared(kept_mask(client_state))
+
+  return dict(
+    download_for=download_for and part_of_download,
+    kept_mask=kept_mask and part_of_mask,
   )
 
 
@@ -128,97 +123,75 @@ def remember_download(base: Method) -> Method:
 
   Raises `InputError` for a download whose leaves have a step of their own.
   """
-  count = base.download_codec.symbols
-  if base.download_codec.stepped:
-    raise invalid(
-      'down', base.download_codec, 'differences need levels without a step'
-    )
-  if not count:
+  codec = base.wire.download_codec
+  if codec.stepped:
+    raise invalid('down', codec, 'differences need levels without a step')
+  if not codec.symbols:
     return base
-
-  def symbols(message):
-    return jax.tree.map(
-      lambda v: wire.symbols_of(base.download_codec, v, 1), message.value
-    )
+  inside = beside(base)
 
   def init(key, params):
-    frozen, server_state, client_state = base.init(key, params)
-    held = symbols(base.download(key, frozen, server_state))
-    return Initial(frozen, server_state, (client_state, held))
+    frozen, server_state, client_state = base.server.init(key, params)
+    message = base.server.broadcast(key, frozen, server_state)
+    remembered = Beside(client_state, _symbols(codec, message))
+    return Initial(frozen, server_state, remembered)
 
   def download_for(frozen, message, client_state):
-    def difference(now, held):
-      moved = (now.astype(jnp.int16) - held) % count
-      return (2 * moved - (count - 1)).astype(jnp.int16)
-
-    value = jax.tree.map(difference, symbols(message), client_state[1])
+    value = jax.tree.map(
+      lambda now, before: _modular_difference(codec.symbols, now, before),
+      _symbols(codec, message),
+      client_state.extra,
+    )
     return Message(value, message.weight)
 
-  def client_update(key, frozen, message, client_state, initial_params, params):
-    upload, inner = base.client_update(
-      key, frozen, message, client_state[0], initial_params, params
+  def update(key, frozen, message, client_state, initial_params, params):
+    upload, kept = inside.client.update(
+      key, frozen, message, client_state, initial_params, params
     )
-    return upload, (inner, symbols(message))
+    return upload, kept._replace(extra=_symbols(codec, message))
 
-  return with_client_state(base)._replace(
-    init=init, client_update=client_update, download_for=download_for
+  return inside.revise(
+    client=dict(update=update),
+    server=dict(init=init),
+    wire=dict(download_for=download_for),
   )
 
 
-def carry_scores(base: Method) -> Method:
-  """`base`, whose clients go on from their own scores where the sign is kept.
-
-  An ablation: elsewhere clients restart every round. Where the server's sign is
-  no longer a client's, the server's start counts. A client keeps 32 bits a
-  weight.
-  """
-
-  def init(key, params):
-    frozen, server_state, client_state = base.init(key, params)
-    nothing = jax.tree.map(jnp.zeros_like, server_state.values)
-    return Initial(frozen, server_state, (client_state, nothing))
-
-  def client_init(key, frozen, message, client_state):
-    initial_params = base.client_init(key, frozen, message, client_state[0])
-    return jax.tree.map(
-      lambda s, k: jnp.where(s * k > 0, k, s), initial_params, client_state[1]
-    )
-
-  def client_update(key, frozen, message, client_state, initial_params, params):
-    upload, inner = base.client_update(
-      key, frozen, message, client_state[0], initial_params, params
-    )
-    return upload, (inner, params)
-
-  return with_client_state(base)._replace(
-    init=init, client_init=client_init, client_update=client_update
-  )
+def _symbols(codec: Codec, message: Message) -> Any:
+  """The symbols of a message without steps, a tree like its values."""
+  return jax.tree.map(lambda v: wire.symbols_of(codec, v, 1), message.value)
 
 
-def distance(a: Any, b: Any) -> jax.Array:
+def _modular_difference(count: int, now, before) -> jax.Array:
+  """Levels of the difference of two symbols, of which there are `count`."""
+  moved = (now.astype(jnp.int16) - before) % count
+  return (2 * moved - (count - 1)).astype(jnp.int16)
+
+
+def distance(a: Params, b: Params) -> jax.Array:
   """Half the squared Euclidean distance of two trees, float32 []."""
   gaps = jax.tree.map(lambda x, y: jnp.sum(jnp.square(x - y)), a, b)
   return sum(jax.tree.leaves(gaps), jnp.float32(0)) / 2
 
 
 def proximal(base: Method, pull: float) -> Method:
-  """`base` with pull / 2 |trained - start|^2 added to the loss.
+  """`base` with pull / 2 |params - initial_params|^2 added to the loss.
 
   FedProx: Li et al. 2018 (arXiv 1812.06127), eq. 2.
   """
 
   def objective(forward, to_variables, initial_params, params):
-    loss = base.objective(forward, to_variables, initial_params, params)
+    loss = base.client.objective(forward, to_variables, initial_params, params)
     return loss + pull * distance(params, initial_params)
 
-  return base._replace(objective=objective)
+  return base.revise(client=dict(objective=objective))
 
 
 class Pair(NamedTuple):
   """What Ditto trains: the model to share and the client's own."""
 
-  shared: Any
-  personal: Any
+  shared: Params
+  personal: Params
 
 
 class PersonalModel(NamedTuple):
@@ -229,7 +202,7 @@ class PersonalModel(NamedTuple):
     begun: bool [], whether it has.
   """
 
-  model: Any
+  model: Params
   begun: jax.Array
 
 
@@ -240,44 +213,42 @@ def ditto(base: Method, pull: float) -> Method:
   grad f(v) + pull (v - w), w the download; here in the same steps, on the same
   batches, as the shared one, and it starts from the client's first download.
   """
+  inside = beside(base)
 
   def init(key, params):
-    frozen, server_state, client_state = base.init(key, params)
+    frozen, server_state, client_state = base.server.init(key, params)
     nothing = PersonalModel(server_state.values, jnp.zeros((), bool))
-    return Initial(frozen, server_state, (client_state, nothing))
+    return Initial(frozen, server_state, Beside(client_state, nothing))
 
   def client_init(key, frozen, message, client_state):
-    initial_params, (model, begun) = (
-      base.client_init(key, frozen, message, client_state[0]),
-      client_state[1],
-    )
-    return Pair(
-      initial_params,
-      jax.tree.map(lambda v, w: jnp.where(begun, v, w), model, initial_params),
-    )
+    start = inside.client.init(key, frozen, message, client_state)
+    own = client_state.extra
+    return Pair(start, tree.where(own.begun, own.model, start))
 
   def objective(forward, to_variables, initial_params, params):
-    server_state = to_variables(params._replace(personal=params.shared))
+    shared = to_variables(params._replace(personal=params.shared))
     pulled = pull * distance(params.personal, initial_params.shared)
-    return forward(server_state) + forward(to_variables(params)) + pulled
+    return forward(shared) + forward(to_variables(params)) + pulled
 
-  def client_update(key, frozen, message, client_state, initial_params, params):
-    message, inner = base.client_update(
-      key,
-      frozen,
-      message,
-      client_state[0],
-      initial_params.shared,
-      params.shared,
+  def update(key, frozen, message, client_state, initial_params, params):
+    upload, kept = inside.client.update(
+      key, frozen, message, client_state, initial_params.shared, params.shared
     )
-    return message, (inner, PersonalModel(params.personal, jnp.ones((), bool)))
+    own = PersonalModel(params.personal, jnp.ones((), bool))
+    return upload, kept._replace(extra=own)
 
-  return with_client_state(base)._replace(
-    init=init,
-    client_init=client_init,
-    to_variables=lambda key, frozen, params: base.to_variables(
-      key, frozen, params.personal
-    ),
+  def to_variables(key, frozen, params):
+    return inside.client.to_variables(key, frozen, params.personal)
+
+  def finalize(client_state, params):
+    ended = inside.client.finalize(client_state, params.personal)
+    return params._replace(personal=ended)
+
+  client = dict(
+    init=client_init,
+    to_variables=to_variables,
     objective=objective,
-    client_update=client_update,
+    update=update,
+    finalize=finalize,
   )
+  return inside.revise(client=client, server=dict(init=init))

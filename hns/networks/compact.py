@@ -41,11 +41,11 @@ def compact(net: Any, initial: Any) -> tuple[Any, Any]:
   return small, cut_out(initial, cut, {k: m.shape for k, m in masks.items()})
 
 
-def cut_out(held: Any, cut: Cut, shapes: dict[str, tuple[int, ...]]) -> Any:
+def cut_out(leaves: Any, cut: Cut, shapes: dict[str, tuple[int, ...]]) -> Any:
   """A tree without the rows and columns of kernels that belong to dead units.
 
   Args:
-    held: leaves that have a whole kernel's shape, under its layer's name, are
+    leaves: those that have a whole kernel's shape, under its layer's name, are
       cut.
     cut: by layer, which inputs and outputs stay.
     shapes: by layer, the shape of the kernel.
@@ -58,7 +58,7 @@ def cut_out(held: Any, cut: Cut, shapes: dict[str, tuple[int, ...]]) -> Any:
     inputs, outputs = cut[layer]
     return np.asarray(x)[..., inputs, :][..., outputs]
 
-  return jax.tree_util.tree_map_with_path(part, held)
+  return jax.tree_util.tree_map_with_path(part, leaves)
 
 
 def masks_of(initial: Any) -> dict[str, np.ndarray]:

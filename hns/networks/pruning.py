@@ -160,8 +160,8 @@ def prune(
   order = jax.random.permutation(tie_key, size).astype(jnp.uint32)
 
   def step(i, mask):
-    held = variables | {'mask': mask}
-    scores = tree.flatten(score(score_key, net, held, inputs))
+    left = variables | {'mask': mask}
+    scores = tree.flatten(score(score_key, net, left, inputs))
     # A pruned weight must rank below a survivor whose score is 0.
     ranked = jnp.where(tree.flatten(mask), scores, -1.0)
     ranked = ranked.astype(jnp.float32)

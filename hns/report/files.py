@@ -115,34 +115,34 @@ def parsed(
     raise _damaged(where, 'empty')
   try:
     text = content.decode('utf-8-sig')
-    held = json.loads(
+    found = json.loads(
       text, parse_float=number, parse_constant=number, parse_int=_whole
     )
     # An escaped half of a character could not be printed later.
-    json.dumps(held, ensure_ascii=False).encode()
+    json.dumps(found, ensure_ascii=False).encode()
   except UnicodeError as error:
     raise _damaged(where, 'not UTF-8') from error
   except (ValueError, RecursionError) as error:
     raise _damaged(where, f'not JSON: {error}') from error
-  return held
+  return found
 
 
-def checked_about(held: Any, where: object) -> dict[str, Any]:
+def checked_about(found: Any, where: object) -> dict[str, Any]:
   """What a config.json holds, checked."""
-  _check(held, _ABOUT, where)
-  config = held['config']
+  _check(found, _ABOUT, where)
+  config = found['config']
   _check(config, _CONFIG, where)
   for name in {config['algorithm'], 'hidenseek'} & config.keys():
     _check(config, {name: dict}, where)
     if config[name].get('target') is not None:
       _check(config[name], {'target': float}, where)
-  layers = held.get('layers', {})
+  layers = found.get('layers', {})
   _check({'layers': layers}, {'layers': dict}, where)
   for name, pair in layers.items():
     whole = type(pair) is list and [type(x) for x in pair] == [int, int]
     if not whole or pair[1] < 1:
       raise _damaged(where, f'layers.{name!r:.40} is not two whole numbers')
-  return held
+  return found
 
 
 def checked_rows(rows: Iterable[Any], told: Callable[[int], str]) -> list[Row]:
@@ -163,19 +163,19 @@ def checked_rows(rows: Iterable[Any], told: Callable[[int], str]) -> list[Row]:
   return found
 
 
-def _check(held: Any, kinds: dict[str, type], where: object) -> None:
+def _check(found: Any, kinds: dict[str, type], where: object) -> None:
   """Raises `InputError` unless a table has these fields of these types.
 
   None stands for any type.
   """
-  if type(held) is not dict:
-    raise _damaged(where, f'{_brief(held)} is not a table')
+  if type(found) is not dict:
+    raise _damaged(where, f'{_brief(found)} is not a table')
   for name, kind in kinds.items():
-    if name not in held:
+    if name not in found:
       raise _damaged(where, f'{name} is missing')
     allowed = (int, float) if kind is float else (kind,)
-    if kind and type(held[name]) not in allowed:
-      what = f'{name} is {_brief(held[name])}, not {_KINDS[kind]}'
+    if kind and type(found[name]) not in allowed:
+      what = f'{name} is {_brief(found[name])}, not {_KINDS[kind]}'
       raise _damaged(where, what)
 
 

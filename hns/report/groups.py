@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 from hns import durable
 from hns.errors import InputError, invalid
+from hns.fields import Field, fields_of
+from hns.methods.recipes import RECIPES
 from hns.report import files
 from hns.report.files import Row
 from hns.values import leaves
@@ -83,12 +85,12 @@ def _packed(path: pathlib.Path) -> list[Callable[[], Saved]]:
 
   def read(number, line):
     where = f'{path}, line {number}'
-    held = files.parsed(line, where, files.finite)
-    if type(held) is not list or [type(x) for x in held] != [str, dict, list]:
+    found = files.parsed(line, where, files.finite)
+    if type(found) is not list or [type(x) for x in found] != [str, dict, list]:
       raise InputError(f'{where}: not a run that --pack wrote')
-    if not held[2]:
+    if not found[2]:
       raise InputError(f'{where}: no evaluated round')
-    name, about, rows = held
+    name, about, rows = found
     told = lambda row: f'{where}, row {row}'
     return Saved(
       path / name,
@@ -220,9 +222,11 @@ def group(saved: list[Saved]) -> list[Group]:
   for key, alike in found.items():
     config = json.loads(key)
     ordered = zip(*sorted(alike, key=lambda run: run[:2]))
-    frozen = _words(config, tuned=False)
-    chosen = tuple(word for word in _words(config) if word not in frozen)
-    names = label(config), label(config, tuned=False)
+    layers = alike[0][3]
+    frozen = _words(config, layers, tuned=False)
+    words = _words(config, layers)
+    chosen = tuple(word for word in words if word not in frozen)
+    names = label(config, layers), label(config, layers, tuned=False)
     groups.append(Group(*names, chosen, config, *ordered))
   return _told_apart(groups)
 
@@ -244,30 +248,39 @@ def _told_apart(groups: list[Group]) -> list[Group]:
   return [renamed(g) for g in groups]
 
 
-def label(config: dict[str, Any], tuned: bool = True) -> str:
+def label(
+  config: dict[str, Any], layers: dict[str, list[int]], tuned: bool = True
+) -> str:
   """A method and its variant, in a few words.
 
   Args:
     config: of a run.
-    tuned: whether the optimiser and the kept share are said too.
+    layers: of its config.json: what survived pruning.
+    tuned: whether what tuning chooses is said too, as recipes label it.
   """
-  name, words = config['algorithm'], _words(config, tuned)
+  name, words = config['algorithm'], _words(config, layers, tuned)
   return f'{name} ({", ".join(words)})' if words else name
 
 
-def _words(config: dict[str, Any], tuned: bool = True) -> list[str]:
+def _words(config, layers, tuned: bool = True) -> list[str]:
+  """What a recipe's labels say of its table, and how the server pruned."""
   name = config['algorithm']
   table = config.get(name, {})
-  upload = table.get('upload')
-  words = ['paper' if upload == 'signs' else str(upload)] if upload else []
-  words += ['{0, 1}'] if table.get('gate') == 'binary' else []
-  words += ['adam'] if tuned and table.get('optimizer') == 'adam' else []
-  words += [f'{b} bits up' for b in [table.get('upload_bits')] if b]
-  words += [w for w in ('carry', 'feedback', 'pruned') if table.get(w)]
-  words += [f'{b} down' for b in [table.get('download_bits')] if b]
-  words += [f'keeps {t:g}' for t in [table.get('target')] if t and tuned]
-  if name.startswith('hidenseek') or table.get('pruned'):
+  fields = fields_of(RECIPES[name]) if name in RECIPES else {}
+  order = [
+    *(f for f in fields if f in table),
+    *sorted(table.keys() - fields.keys()),
+  ]
+  words = [_word(f, table[f], fields.get(f), tuned) for f in order]
+  if any(left < whole for left, whole in layers.values()):
     words.append(f'density {config["density"]:g}')
     words += [p for p in [config.get('pruning')] if p not in (None, 'synflow')]
     words += ['single-shot'] * (config.get('pruning_steps') == 1)
-  return words
+  return [word for word in words if word]
+
+
+def _word(name: str, value: Any, field: Field | None, tuned: bool) -> str:
+  """A field as its label says it; a truth without one by its name."""
+  if field is not None and field.label is not None:
+    return field.label.words(value) if tuned or not field.label.tuned else ''
+  return name if value is True else ''

@@ -23,6 +23,7 @@ import numpy as np
 
 from hns import durable
 from hns.engine import client_store, metrics
+from hns.engine.client import State
 from hns.engine.client_store import ClientStore
 from hns.errors import InputError, invalid, shown
 from hns.tree import from_host, to_host
@@ -40,27 +41,27 @@ class Progress(NamedTuple):
     state: of the server, `hns.engine.client.State`.
     store: what clients keep.
     tally: what the rounds told.
-    held: int32 [clients], right answers of the model that a client ended its
-      last round with, -1 before its first.
+    num_correct: int32 [clients], right answers of the model that a client ended
+      its last round with, -1 before its first.
     unread: what the last rounds told and is still on the devices: of each its
       ids, its `hns.engine.rounds.RoundMetrics` and its seconds.
   """
 
-  state: Any
+  state: State
   store: ClientStore
   tally: metrics.Tally
-  held: np.ndarray
+  num_correct: np.ndarray
   unread: tuple[tuple[Any, Any, float], ...] = ()
 
 
 def read(progress: Progress) -> Progress:
   """The progress with nothing unread, all of it fetched at once."""
-  tally, held = progress.tally, progress.held.copy()
+  tally, num_correct = progress.tally, progress.num_correct.copy()
   for ids, report, seconds in jax.device_get(progress.unread):
     tally = metrics.add(tally, report, seconds)
-    heard = report.took_part & ~report.rejected
-    held[ids[heard]] = report.held[heard]
-  return progress._replace(tally=tally, held=held, unread=())
+    counted = report.took_part & ~report.rejected
+    num_correct[ids[counted]] = report.num_correct[counted]
+  return progress._replace(tally=tally, num_correct=num_correct, unread=())
 
 
 def snapshot(progress: Progress) -> Progress:
@@ -71,7 +72,7 @@ def snapshot(progress: Progress) -> Progress:
   progress = read(progress)
   state = jax.tree.map(lambda x: np.array(to_host(x)), progress.state)
   # A store replaces a client's arrays and never writes into them.
-  frozen = progress.store._replace(held=dict(progress.store.held))
+  frozen = progress.store._replace(states=dict(progress.store.states))
   return progress._replace(state=state, store=frozen)
 
 
@@ -266,12 +267,12 @@ def _read(path: pathlib.Path, like: Progress) -> Progress:
   structure = jax.tree.structure(like._replace(store=None, unread=None))
   got = jax.tree.unflatten(structure, leaves)
   tally = jax.tree.map(lambda x: x.item(), got.tally)
-  return Progress(got.state, store, tally, got.held)
+  return Progress(got.state, store, tally, got.num_correct)
 
 
 def _arrays(progress: Progress) -> dict[str, np.ndarray]:
   """Every leaf by its path; of clients' states the ids."""
-  ids = np.array(list(progress.store.held), np.int64)
+  ids = np.array(list(progress.store.states), np.int64)
   named = _named(progress._replace(store=None, unread=None))
   return {_IDS: ids, **{name: to_host(x) for name, x in named.items()}}
 

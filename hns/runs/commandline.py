@@ -188,7 +188,7 @@ def read(path: str) -> Any:
 
 def help_of(command: str, given: Given, known: Flags) -> str:
   """The flags, and every field: its value in this config, and what it is."""
-  texts = configs.texts()
+  texts = {name: field.help() for name, field in configs.fields().items()}
   fields = configs.leaves(given.config.to_dict())
   order = {name: i for i, name in enumerate(texts)}
   named = sorted(fields, key=lambda name: order.get(name, len(order)))
@@ -199,9 +199,7 @@ def help_of(command: str, given: Given, known: Flags) -> str:
       *(_line(f'--{name}', text) for name, (_, text) in known.items()),
       f'fields, with their values in {given.file}:',
       *(
-        _line(
-          f'{name}={shown(fields[name])}', texts.get(name.split('.')[-1], '')
-        )
+        _line(f'{name}={shown(fields[name])}', texts.get(name, ''))
         for name in named
       ),
     ]

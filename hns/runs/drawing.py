@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from hns.errors import InputError, invalid
 from hns.methods.contract import Initial, Method
-from hns.methods.recipes import RECIPES, Given
+from hns.methods.recipes import RECIPES, NetworkInfo
 from hns.networks import checks, compact, pruning
 from hns.networks.models import Network
 
@@ -49,12 +49,12 @@ def initialize(
   weights, initial, key = jax.random.split(jax.random.key(config.seed), 3)
   prune = functools.partial(_prune, config, net, inputs)
   head = functools.partial(_head, config, net, inputs, classes)
-  given, table = Given(prune, head), config[config.algorithm]
-  method = RECIPES[config.algorithm](given, **table)
+  network, table = NetworkInfo(prune, head), config[config.algorithm]
+  method = RECIPES[config.algorithm](network, **table)
 
   @jax.jit
   def begin(weights, initial):
-    return method.init(initial, net.init(weights, inputs)['params'])
+    return method.server.init(initial, net.init(weights, inputs)['params'])
 
   born = begin(weights, initial)
   masks = compact.masks_of(born)

@@ -125,8 +125,8 @@ def federate(config: Any, dataset: data.Dataset) -> FederatedData:
   images = [dataset.train_images[train], dataset.test_images[test]]
   labels = [dataset.train_labels[train], dataset.test_labels[test]]
 
-  def rows(pools, held, offset):
-    places = [np.searchsorted(held, pool) + offset for pool in pools]
+  def rows(pools, kept, offset):
+    places = [np.searchsorted(kept, pool) + offset for pool in pools]
     return ClientIndices(*map(jnp.asarray, partition.pad(places)))
 
   return FederatedData(
@@ -171,12 +171,12 @@ def run(config: Any, folder: str | pathlib.Path) -> list[dict[str, Any]]:
   """
   folder = pathlib.Path(folder)
   with streams.lenient(), devices.as_ever():
-    held = json.loads(config.to_json())
-    about = identity.about(held)
+    fields = json.loads(config.to_json())
+    about = identity.about(fields)
     identity.agree(about)
     with devices.together():
       limits.validate(config)
-      workdir.check(held, folder)
+      workdir.check(fields, folder)
       finished = workdir.complete(config.rounds, folder)
     workdir.check_shared(finished, folder)
     if finished:
@@ -214,22 +214,22 @@ def _train(config, about, folder) -> list[dict[str, Any]]:
 
 def _about(config, experiment) -> dict[str, Any]:
   """What a run depends on beside its config, the versions and JAX."""
-  round_config, key, initial, federation, *_ = experiment
+  initial, round_config = experiment.initial, experiment.round_config
+  broadcast, mesh = round_config.method.server.broadcast, round_config.mesh
 
   @jax.jit
-  def downloaded(key, frozen, shared):
-    return wire.coordinates(round_config.method.download(key, frozen, shared))
+  def weights_downloaded(key, frozen, server_state):
+    return wire.coordinates(broadcast(key, frozen, server_state))
 
-  mesh = round_config.mesh
   return {
     'frozen': tree.checksum(initial.frozen),
     'born': tree.checksum(initial),
-    'examples': tree.checksum(federation),
+    'examples': tree.checksum(experiment.federation),
     'dataset_version': data.version(config.dataset),
     'device': f'{mesh.size} x {mesh.devices[0].device_kind}',
     'clients_per_step': round_config.width,
     'weights_downloaded': int(
-      downloaded(key, initial.frozen, initial.server_state)
+      weights_downloaded(experiment.key, initial.frozen, initial.server_state)
     ),
     'bytes_kept_a_client': client_store.bytes_each(initial.client_state),
     'layers': experiment.layers,

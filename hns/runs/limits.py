@@ -1,87 +1,57 @@
 """What every field may be, checked before anything is built."""
 
-import inspect
-import math
 from typing import Any
 
-import numpy as np
-
-from hns import wire
-from hns.config import NAMES, base, unknown
+from hns.config import Run, base, unknown
 from hns.errors import InputError, invalid
+from hns.fields import (
+  REQUIRED,
+  ValidationThreshold,
+  fields_of,
+  takes_any,
+)
 from hns.methods.recipes import RECIPES
 from hns.values import fit
-
-_AT_LEAST = {
-  'num_clients': 1,
-  'classes_per_client': 1,
-  'examples_per_client': 0,
-  'test_examples_per_client': 1,
-  'pruning_steps': 1,
-  'rounds': 1,
-  'cohort': 1,
-  'local_epochs': 1,
-  'local_steps': 0,
-  'batch_size': 1,
-  'clients_per_step': 0,
-  'devices': 0,
-  'eval_every': 1,
-  'eval_clients': 0,
-  'seed': 0,
-}
-# A device counts in 32 bits; a schedule of pruning is a list of its steps.
-_BELOW = {'pruning_steps': 10**6, 'seed': 2**32}
-# Of fields and of a method's own: (least, most), and which of them count.
-_WITHIN = {
-  'alpha': (0, math.inf, '()'),
-  'checkpoint_seconds': (0, math.inf, '[)'),
-  'density': (0, 1, '(]'),
-  'validation_fraction': (0, 1, '[)'),
-  'learning_rate': (0, math.inf, '()'),
-  'server_rate': (0, math.inf, '()'),
-  'pull': (0, math.inf, '[)'),
-  'share': (0, 1, '()'),
-  'threshold': (-math.inf, 1, '()'),
-  'target': (0, 1, '(]'),
-}
 
 
 def validate(config: Any) -> None:
   """Raises `InputError` for a field that no data could make right."""
   check_types(config)
-  _check(config)
-  for field, least in _AT_LEAST.items():
-    if config[field] < least:
-      raise invalid(field, config[field], f'must be at least {least}')
-    most = _BELOW.get(field, 2**31)
-    if config[field] >= most:
-      raise invalid(field, config[field], f'must be below {most}')
-  for field in ('cohort', 'eval_clients'):
-    if config[field] > config.num_clients:
+  for name, field in fields_of(Run).items():
+    field.check(name, config[name])
+  for name in ('cohort', 'eval_clients'):
+    if config[name] > config.num_clients:
       remedy = f'cannot be above num_clients={config.num_clients}'
-      raise invalid(field, config[field], remedy)
+      raise invalid(name, config[name], remedy)
   _check_examples(config)
   if config.partition == 'natural' and not config.group:
     raise invalid('group', '', 'partition=natural needs a feature: writer')
-  if config.algorithm not in config:
-    raise invalid(
-      'algorithm',
-      config.algorithm,
-      f'the config needs a table config.{config.algorithm} of its parameters',
-    )
-  table = config[config.algorithm]
-  _check(table, f'{config.algorithm}.')
+  _check_chosen_table(config)
   asking = asks_validation(config)
   if asking and not config.validation_fraction:
     raise invalid('validation_fraction', 0, f'{asking} needs some examples')
+
+
+def _check_chosen_table(config: Any) -> None:
+  """Checks the values of the table of the config's method."""
+  algorithm = config.algorithm
+  if algorithm not in config:
+    remedy = f'the config needs a table config.{algorithm} of its parameters'
+    raise invalid('algorithm', algorithm, remedy)
+  for name, field in fields_of(RECIPES[algorithm]).items():
+    field.check(f'{algorithm}.{name}', config[algorithm][name])
 
 
 def asks_validation(config: Any) -> str:
   """What of a config needs validation examples; '' if nothing does."""
   if config.eval_split == 'validation':
     return 'eval_split=validation'
-  asks = config[config.algorithm].get('threshold', -1) >= 0
-  return f'{config.algorithm}.threshold' if asks else ''
+  table = config[config.algorithm]
+  for name, field in fields_of(RECIPES[config.algorithm]).items():
+    looks = any(isinstance(x, ValidationThreshold) for x in field.limits)
+    if looks and table[name] >= 0:
+      return f'{config.algorithm}.{name}'
+  return ''
 
 
 def check_types(config: Any) -> None:
@@ -92,35 +62,28 @@ def check_types(config: Any) -> None:
   known = base()
   for name in known:
     if name not in config and name not in RECIPES:
-      raise InputError(f'config.{name}: is missing: see hns.config.base')
+      raise InputError(f'config.{name}: is missing: see hns.config.Run')
   for name, value in config.items():
-    if name not in known and name not in RECIPES:
+    if name not in known:
       raise unknown(name, known)
-    like = known.get(name, {})
-    fit(name, value, like)
+    fit(name, value, known[name])
     if name in RECIPES:
-      _check_table(name, dict(value), dict(like))
+      _check_table(name, dict(value), name == config.algorithm)
 
 
-def _check_table(name: str, table: Any, default: Any) -> None:
-  """Checks the parameters of a method against those that its recipe takes."""
-  recipe = inspect.signature(RECIPES[name])
-  parameters = [*recipe.parameters.values()][1:]
-  named = {p.name: p for p in parameters if p.kind is not p.VAR_KEYWORD}
-  if len(named) < len(parameters):
-    named |= default or table
-  for field in default:
-    if field in named and field not in table:
-      raise InputError(f'config.{name}.{field}: is missing')
+def _check_table(name: str, table: dict[str, Any], is_chosen: bool) -> None:
+  """Checks the fields of a method against those that its recipe takes."""
+  recipe = RECIPES[name]
+  fields = fields_of(recipe)
   for field, value in table.items():
-    if field not in named:
-      remedy = f'no such field; {name} takes {", ".join(named)}'
+    if field in fields:
+      fit(f'{name}.{field}', value, fields[field].like())
+    elif not takes_any(recipe):
+      remedy = f'no such field; {name} takes {", ".join(fields)}'
       raise invalid(name, {field: value}, remedy)
-    fit(f'{name}.{field}', value, default.get(field))
-  try:
-    recipe.bind(None, **table)
-  except TypeError as error:
-    raise invalid(name, table, str(error)) from error
+  for field in fields:
+    if field not in table and (is_chosen or fields[field].default != REQUIRED):
+      raise InputError(f'config.{name}.{field}: is missing')
 
 
 def _check_examples(config: Any) -> None:
@@ -133,33 +96,3 @@ def _check_examples(config: Any) -> None:
   if seen >= 2**31:
     remedy = f'a client would train on {seen} examples a round, 2**31 or more'
     raise invalid(field, config[field], remedy)
-
-
-def _check(config: Any, prefix: str = '') -> None:
-  """Checks what has a name of `NAMES` or `_WITHIN`, and widths."""
-  for field, names in NAMES.items():
-    if field not in config:
-      continue
-    if fit(prefix + field, config[field], '') not in names:
-      remedy = f'choose one of {", ".join(names)}'
-      raise invalid(prefix + field, config[field], remedy)
-  for field in ('upload_bits', 'download_bits'):
-    if field in config:
-      bits = fit(prefix + field, config[field], 0)
-      wire.check_bits(bits, prefix + field)
-  for field in sorted(_WITHIN.keys() & config.keys()):
-    least, most, ends = _WITHIN[field]
-    remedy = f'must be in {ends[0]}{least}, {most}{ends[1]}'
-    given = fit(prefix + field, config[field], 0.0)
-    for value in given, _single(given):
-      above = value > least or (ends[0] == '[' and value == least)
-      if not above or not (value < most or (ends[1] == ']' and value == most)):
-        raise invalid(prefix + field, config[field], remedy)
-      remedy += ', also in 32 bits'
-
-
-def _single(value: float) -> float:
-  """What a device, which knows no subnormal numbers, makes of a number."""
-  with np.errstate(over='ignore', under='ignore'):
-    single = float(np.float32(value))
-  return single if abs(single) >= np.finfo(np.float32).tiny else 0.0

@@ -12,10 +12,18 @@ import numpy as np
 import tqdm
 
 from hns import wire
-from hns.engine import client_store, cost, evaluation, metrics, parallel, rounds
-from hns.engine.client import RoundConfig
+from hns.engine import (
+  client_store,
+  cost,
+  evaluation,
+  metrics,
+  parallel,
+  payloads,
+  rounds,
+)
+from hns.engine.client import RoundConfig, State
+from hns.engine.rounds import RoundMetrics
 from hns.engine.training import ClientIndices, FederatedData
-from hns.methods import contract
 from hns.methods.contract import Initial
 from hns.runs import checkpoint, devices
 from hns.runs.checkpoint import Progress
@@ -30,9 +38,8 @@ class Experiment(NamedTuple):
     key: of all rounds.
     initial: what exists before round 1.
     federation: all clients' examples.
-    asked: int [clients evaluated], ids ordered by size.
-    client_update: the examples that accuracies are measured on, test or
-      validation.
+    eval_client_ids: int [clients evaluated], ordered by size.
+    split: the examples that accuracies are measured on, test or validation.
     layers: by layer, how many weights survived pruning, of how many; {}
       where nothing is pruned.
     head: the path of the output layer; None where that is not plain.
@@ -48,6 +55,11 @@ class Experiment(NamedTuple):
   layers: dict[str, list[int]]
   head: str | None
   envelope: Envelope
+
+  @property
+  def constants(self) -> tuple[jax.Array, Initial, FederatedData]:
+    """What every program of a run is given first."""
+    return self.key, self.initial, self.federation
 
   @property
   def rows(self) -> ClientIndices:
@@ -97,8 +109,8 @@ def train(
   progress = progress or begin(experiment)
   number = int(progress.state.round)
   while True:
-    news = progress.tally.rounds or progress.unread
-    if news and (number % eval_every == 0 or number == last):
+    is_new = progress.tally.rounds or progress.unread
+    if is_new and (number % eval_every == 0 or number == last):
       progress = checkpoint.read(progress)
       row = _evaluate_row(experiment, run, progress, each)
       yield {'round': number, **row, 'compile_seconds': compile_seconds}
@@ -111,14 +123,13 @@ def train(
 
 
 def _round(experiment, run, progress) -> Progress:
-  """One round; what it told stays on the devices, to be read when needed."""
-  _, key, initial, federation, *_ = experiment
-  state, store, *_ = progress
+  """One round; its metrics stay on the devices, to be read when needed."""
+  state, store = progress.state, progress.store
   start = time.perf_counter()
-  ids = run.cohort(key, federation, state.round)
-  mine = client_store.fetch(store, ids)
-  state, mine, told = run.round(key, initial, federation, state, ids, mine)
-  client_store.keep(store, ids, mine)
+  ids = run.cohort(experiment.key, experiment.federation, state.round)
+  kept = client_store.fetch(store, ids)
+  state, kept, told = run.round(*experiment.constants, state, ids, kept)
+  client_store.keep(store, ids, kept)
   jax.block_until_ready(state)
   told = told._replace(votes=None)  # as large as a model
   unread = *progress.unread, (ids, told, time.perf_counter() - start)
@@ -127,12 +138,12 @@ def _round(experiment, run, progress) -> Progress:
 
 def _evaluate_row(experiment, run, progress, each) -> dict[str, Any]:
   """What a row of metrics says, of a progress with nothing unread."""
-  state, store, tally, held, _ = progress
-  start = time.perf_counter()
-  scores = evaluate(experiment, run, state, store)
+  tally, start = progress.tally, time.perf_counter()
+  found = evaluate(experiment, run, progress.state, progress.store)
+  count = np.asarray(experiment.rows.size)
   return {
-    **metrics.summarise(scores),
-    **metrics.held(held, np.asarray(experiment.rows.size)),
+    **metrics.summarise(found),
+    **metrics.held_accuracy(progress.num_correct, count),
     **metrics.traffic(tally, each),
     'seconds': tally.seconds_since / tally.rounds,
     'eval_seconds': time.perf_counter() - start,
@@ -145,28 +156,26 @@ class Programs(NamedTuple):
   Attributes:
     cohort: `(key, federation, round) -> ids`.
     round: as `rounds.run_round`; consumes the states it is given.
-    trial: the same, and always tells how good the models are that it ends
-      with; the same program as `round` if that tells it too.
-    newcomers: as `evaluation.newcomers`, for all that are asked.
+    evaluate_personal: the same, and always evaluates the models that clients
+      end with; the same program as `round` if that does so too.
+    evaluate_global: as `evaluation.evaluate_global`, for all clients evaluated.
   """
 
-  cohort: Any
-  round: Any
-  trial: Any
-  evaluate_global: Any
+  cohort: Callable
+  round: Callable
+  evaluate_personal: Callable
+  evaluate_global: Callable
 
 
 def programs(experiment: Experiment) -> Programs:
   """Compiles the round and the evaluation, side by side."""
-  round_config, key, initial, federation, eval_client_ids, split, *_ = (
-    experiment
-  )
-  asking = round_config._replace(held=split)
+  round_config, initial = experiment.round_config, experiment.initial
+  evaluating = round_config._replace(eval_split=experiment.split)
   everywhere = parallel.everywhere(round_config.mesh)
   jit = functools.partial(
     jax.jit, in_shardings=everywhere, out_shardings=everywhere
   )
-  given = key, initial, federation, jax.eval_shape(rounds.begin, initial)
+  state = jax.eval_shape(rounds.begin, initial)
   ids = lambda count: jax.ShapeDtypeStruct((count,), jnp.int32)
   kept = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct((round_config.cohort, *x.shape), x.dtype),
@@ -176,54 +185,71 @@ def programs(experiment: Experiment) -> Programs:
   def play(round_config):
     step = functools.partial(rounds.run_round, round_config)
     step = jit(step, donate_argnums=(3, 5))
-    return step.lower(*given, ids(round_config.cohort), kept)
+    return step.lower(
+      *experiment.constants, state, ids(round_config.cohort), kept
+    )
 
   draw = jit(functools.partial(rounds.cohort, round_config))
-  ask = jit(functools.partial(evaluation.evaluate_global, asking))
+  ask = jit(functools.partial(evaluation.evaluate_global, evaluating))
   with concurrent.futures.ThreadPoolExecutor() as pool:
     soon = lambda lowered: pool.submit(lowered.compile)
-    trial = soon(play(asking))  # the longest first
-    quiet = trial if round_config.held == split else soon(play(round_config))
-    evaluate_global = soon(ask.lower(*given, ids(len(eval_client_ids))))
-    cohort = soon(draw.lower(key, federation, given[-1].round))
-  return Programs(
-    *(p.result() for p in (cohort, quiet, trial, evaluate_global))
-  )
+    personal = soon(play(evaluating))  # the longest first
+    same = round_config.eval_split == experiment.split
+    quiet = personal if same else soon(play(round_config))
+    shared = soon(
+      ask.lower(
+        *experiment.constants, state, ids(len(experiment.eval_client_ids))
+      )
+    )
+    cohort = soon(
+      draw.lower(experiment.key, experiment.federation, state.round)
+    )
+  return Programs(*(p.result() for p in (cohort, quiet, personal, shared)))
 
 
 def evaluate(
   experiment: Experiment,
   run: Programs,
-  state: Any,
+  state: State,
   store: client_store.ClientStore,
 ) -> evaluation.Evaluation:
-  """How good the models of all `asked` are.
+  """How good the models of all `eval_client_ids` are.
 
   Each client trains as in the next round; nothing that comes of it is kept.
   """
-  round_config, key, initial, federation, eval_client_ids, *_ = experiment
+  chosen, cohort = experiment.eval_client_ids, experiment.round_config.cohort
   personal, votes = [], []
-  blocks = range(0, len(eval_client_ids), round_config.cohort)
-  quiet = None if devices.is_first() else True
+  hidden = None if devices.is_first() else True
   for first in tqdm.tqdm(
-    blocks, 'evaluating', leave=False, delay=5, disable=quiet
+    range(0, len(chosen), cohort),
+    'evaluating',
+    leave=False,
+    delay=5,
+    disable=hidden,
   ):
-    ids = np.full(round_config.cohort, parallel.ABSENT, np.int32)
-    here = eval_client_ids[first : first + round_config.cohort]
+    ids = np.full(cohort, parallel.ABSENT, np.int32)
+    here = chosen[first : first + cohort]
     ids[: len(here)] = here
-    copy = jax.tree.map(jnp.array, state)  # it will be consumed
-    mine = client_store.fetch(store, ids)
-    told = run.trial(key, initial, federation, copy, ids, mine)[-1]
-    told = jax.device_get(told)
-    personal.append(told.held[: len(here)])
+    told = _evaluate_personal(experiment, run, state, store, ids)
+    personal.append(told.num_correct[: len(here)])
     votes.append(told.votes)
-  total = jax.tree.map(lambda *blocks: np.sum(blocks, 0), *votes)
-  given = key, initial, federation, state, np.asarray(eval_client_ids, np.int32)
-  right, server = jax.device_get(run.evaluate_global(*given))
-  count = np.asarray(experiment.rows.size)[eval_client_ids]
+  given = *experiment.constants, state, np.asarray(chosen, np.int32)
+  shared, server_signs = jax.device_get(run.evaluate_global(*given))
   return evaluation.Evaluation(
-    np.concatenate(personal), right, count, total, server
+    np.concatenate(personal),
+    shared,
+    np.asarray(experiment.rows.size)[chosen],
+    jax.tree.map(lambda *blocks: np.sum(blocks, 0), *votes),
+    server_signs,
   )
+
+
+def _evaluate_personal(experiment, run, state, store, ids) -> RoundMetrics:
+  """The metrics of a round of which nothing is kept, on the host."""
+  copy = jax.tree.map(jnp.array, state)  # it will be consumed
+  kept = client_store.fetch(store, ids)
+  given = *experiment.constants, copy, ids, kept
+  return jax.device_get(run.evaluate_personal(*given)[-1])
 
 
 def check_payloads(experiment: Experiment) -> None:
@@ -233,32 +259,36 @@ def check_payloads(experiment: Experiment) -> None:
     RuntimeError: the bytes counted are not those of the payloads.
     WireError: the receiver would read something else than was sent.
   """
-  round_config, key, initial, federation, *_, envelope = experiment
-  method = round_config.method
-
-  @jax.jit
-  def first(key, initial, federation):
-    state = rounds.begin(initial)
-    context = rounds.begin_round(round_config, key, initial, federation, state)
-    given, frozen = context.message, initial.frozen
-    start = method.client_init(key, frozen, given, initial.client_state)
-    down = method.download_for(frozen, given, initial.client_state)
-    up, client_state = method.client_update(
-      key, frozen, given, initial.client_state, start, start
-    )
-    sent = down, up, contract.mask_message(method, client_state)
-    return [(m, wire.size(codec, m)) for m, codec in zip(sent, codecs)]
-
-  # In the order of wire.DIRECTIONS.
-  codecs = method.download_codec, method.upload_codec, contract.MASK_CODEC
-  told = zip(codecs, first(key, initial, federation))
-  for way, (codec, (message, size)) in enumerate(told):
+  method = experiment.round_config.method
+  codecs = (  # in the order of wire.DIRECTIONS
+    method.wire.download_codec,
+    method.wire.upload_codec,
+    payloads.MASK_CODEC,
+  )
+  sent = jax.jit(
+    functools.partial(_first_messages, experiment.round_config, codecs)
+  )(*experiment.constants)
+  for direction, (codec, (message, size)) in enumerate(zip(codecs, sent)):
     if not jax.tree.leaves(message.value):
       continue
-    envelope = envelope._replace(way=way)
+    envelope = experiment.envelope._replace(direction=direction)
     payload = wire.encode(codec, message, envelope)
     wire.decode(codec, payload, message, envelope)
     if len(payload) != size:
       raise RuntimeError(
-        f'bytes of the {wire.DIRECTIONS[way]} are counted wrongly'
+        f'bytes of the {wire.DIRECTIONS[direction]} are counted wrongly'
       )
+
+
+def _first_messages(round_config, codecs, key, initial, federation):
+  """A client's first download, upload and choice, each with its bytes."""
+  method, frozen = round_config.method, initial.frozen
+  kept = initial.client_state
+  state = rounds.begin(initial)
+  context = rounds.begin_round(round_config, key, initial, federation, state)
+  message = context.message
+  start = method.client.init(key, frozen, message, kept)
+  down = payloads.download_for(method, frozen, message, kept)
+  up, kept = method.client.update(key, frozen, message, kept, start, start)
+  sent = down, up, payloads.mask_message(method, kept)
+  return [(m, wire.size(codec, m)) for m, codec in zip(sent, codecs)]

@@ -83,7 +83,7 @@ def record(
       rows.append(row)
       with devices.together():
         _write(row, folder, file)
-      bar.set_postfix_str(_news(row))
+      bar.set_postfix_str(_progress_text(row))
   return rows
 
 
@@ -129,7 +129,7 @@ def _write(row, folder, file) -> None:
   workdir.check_there(folder, file)
 
 
-def _news(row) -> str:
+def _progress_text(row) -> str:
   told = lambda name: '?' if row[name] is None else f'{row[name]:.3f}'
   return (
     f'personalised {told("personal_accuracy")}, '

@@ -26,8 +26,9 @@ from hns.wire.packing import Codec, step_of, symbols_of
 _MAGIC = b'HNS'
 _VERSION = 4
 # magic, version, symbols of the codec (0: floats), coding (0: packed, 1:
-# entropy), whether leaves have a step, round, way, seed, density, coordinates,
-# CRC-32 of the leaves and of which coordinates travel, CRC-32 of all the rest.
+# entropy), whether leaves have a step, round, direction, seed, density,
+# coordinates, CRC-32 of the leaves and of which coordinates travel, CRC-32 of
+# all the rest.
 _HEADER = struct.Struct('<3sBHBBIBQdIII')
 HEADER_BYTES = _HEADER.size
 _LIMIT = 2**31 - 1  # a device counts coordinates, bits and bytes as int32
@@ -65,10 +66,10 @@ def check_bits(bits: int, field: str = 'bits') -> None:
 
 
 class Envelope(NamedTuple):
-  """What a header says of its payload: its round, its way and its network."""
+  """What a header says of its payload: its round, direction and network."""
 
   round: int
-  way: int  # an index of `DIRECTIONS`
+  direction: int  # an index of `DIRECTIONS`
   seed: int
   density: float
 
@@ -196,12 +197,12 @@ def decode(
     payload: the bytes.
     like: a message of the expected shapes, dtypes and weights; its values are
       not read.
-    envelope: the round, way and network that the receiver expects.
+    envelope: the round, direction and network that the receiver expects.
 
   Raises:
     WireError: damaged, cut, foreign, of the wrong length, for another round,
-      way or network, or not what `encode` makes of any message. Nothing is
-      decoded then.
+      direction or network, or not what `encode` makes of any message. Nothing
+      is decoded then.
   """
   value, weight = _host(like)
   if not jax.tree.leaves(value):

@@ -176,21 +176,21 @@ def _plan(counts):
   Told are as many levels as make it shortest: a byte says how many, and each
   node costs another, index of `_ODDS`.
   """
-  join = _numpy(counts)
+  xp = _numpy(counts)
   zeros, ones = _branches(counts)
   # A product, not a share: some accelerators round quotients otherwise.
-  both = join.maximum(zeros + ones, 1).astype(np.float32)[..., None]
-  chosen = join.sum(ones.astype(np.float32)[..., None] >= _BORDERS * both, -1)
-  cost = join.asarray(_COST)
+  both = xp.maximum(zeros + ones, 1).astype(np.float32)[..., None]
+  chosen = xp.sum(ones.astype(np.float32)[..., None] >= _BORDERS * both, -1)
+  cost = xp.asarray(_COST)
   client_state = _times(ones, cost[chosen]) + _times(zeros, cost[254 - chosen])
   even = _times(zeros + ones, cost[_EVEN])
   levels = counts.shape[-1].bit_length() - 1
   gain = even - client_state - 8
-  saved = join.stack(
-    [join.sum(gain[..., : 2**told - 1], -1) for told in range(levels + 1)], -1
+  saved = xp.stack(
+    [xp.sum(gain[..., : 2**told - 1], -1) for told in range(levels + 1)], -1
   )
-  bits = 8 + join.sum(even, -1) - join.max(saved, -1)
-  return bits, join.argmax(saved, -1), chosen
+  bits = 8 + xp.sum(even, -1) - xp.max(saved, -1)
+  return bits, xp.argmax(saved, -1), chosen
 
 
 def _whole(told: np.ndarray, bits: int) -> np.ndarray:
@@ -209,8 +209,8 @@ def _branches(counts):
     zeros.append(halves[..., 0])
     ones.append(halves[..., 1])
     width *= 2
-  join = _numpy(counts)
-  return join.concatenate(zeros, -1), join.concatenate(ones, -1)
+  xp = _numpy(counts)
+  return xp.concatenate(zeros, -1), xp.concatenate(ones, -1)
 
 
 def _numpy(x):

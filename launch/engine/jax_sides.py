@@ -14,7 +14,7 @@ from engine import workloads
 
 from hns import tree
 from hns.engine import rounds
-from hns.engine.client import client_key
+from hns.engine.client import Stream, client_key
 from hns.engine.training import batch, client_rows, shuffled
 from hns.networks.supermask import sign
 from hns.runs import devices, experiment, loop
@@ -27,12 +27,12 @@ def ours(workload, method, width=0, coded=True):
   built = experiment.build(config)
   if not coded:
     built = _packed(built)
-  round_config, key, initial, federation, *_ = built
-  run, state = loop.programs(built), rounds.begin(initial)
-  ids = np.asarray(run.cohort(key, federation, state.round))
+  round_config, constants = built.round_config, built.constants
+  run, state = loop.programs(built), rounds.begin(built.initial)
+  ids = np.asarray(run.cohort(built.key, built.federation, state.round))
   few = workloads.few(workload)
   context = jax.jit(functools.partial(rounds.begin_round, round_config))(
-    key, initial, federation, state
+    *constants, state
   )
   small = jax.jit(functools.partial(rounds.run_round, round_config))
 
@@ -40,8 +40,7 @@ def ours(workload, method, width=0, coded=True):
     return np.asarray(tree.flatten(state.server_state.values))
 
   def play(some=False):
-    fresh = rounds.begin(initial)
-    args = key, initial, federation, fresh
+    args = *constants, rounds.begin(built.initial)
     if some and few < len(ids):
       return answer(small(*args, ids[:few], ())[0])
     return answer(jax.block_until_ready(run.round(*args, ids, ())[0]))
@@ -58,12 +57,12 @@ def ours(workload, method, width=0, coded=True):
 def _packed(built):
   """An experiment whose messages are packed: their bytes need no counting."""
   round_config = built.round_config
-  up, down = (
-    round_config.method.upload_codec,
-    round_config.method.download_codec,
-  )
-  method = round_config.method._replace(
-    up=up._replace(coded=False), down=down._replace(coded=False)
+  codecs = round_config.method.wire
+  method = round_config.method.revise(
+    wire=dict(
+      upload_codec=codecs.upload_codec._replace(coded=False),
+      download_codec=codecs.download_codec._replace(coded=False),
+    )
   )
   return built._replace(round_config=round_config._replace(method=method))
 
@@ -74,8 +73,8 @@ def _problem(round_config, context, ids):
   examples = federation.examples
 
   def order(index):
-    key = client_key(context, index)
-    key = jax.random.fold_in(jax.random.fold_in(key, 1), 0)
+    key = client_key(context, index, Stream.TRAINING)
+    key = jax.random.fold_in(key, 0)  # of the first epoch
     rows = client_rows(federation.train, index)
     chosen = shuffled(key, rows, round_config.plan.batch_size)
     return chosen.reshape(-1, round_config.plan.batch_size)
@@ -89,8 +88,8 @@ def _problem(round_config, context, ids):
     'batches': places.reshape(batches.shape).astype(np.int32),
     **workloads.named('start', context.initial_params),
   }
-  if 'signs' in method.to_variables(
-    context.key_shared, context.initial.frozen, context.initial_params
+  if 'signs' in method.client.to_variables(
+    context.keys.shared, context.initial.frozen, context.initial_params
   ):
     frozen = context.initial.frozen
     problem |= workloads.named('weights', frozen['weights'])

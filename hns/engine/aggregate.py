@@ -1,0 +1,49 @@
+"""The weighted mean over clients, each coordinate by itself."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from hns import tree
+from hns.wire import Message
+
+
+def weigh(
+  message: Message, common: Any, examples: jax.Array
+) -> tuple[Any, Any]:
+  """A client's terms of the mean: weight x value, and weight, x examples.
+
+  Integer values with integer or bool weights give int32, so their sum is
+  exact in any order; others give at least float32. The second term is None for
+  a leaf that is the very array of `common`, the weights of the download: it is
+  the same for all clients, and `total_weights` knows it without a sum.
+  """
+  scaled = functools.partial(_scaled, examples)
+  weights = jax.tree.map(scaled, message.value, message.weight)
+  sums = jax.tree.map(lambda w, v: w * v, weights, message.value)
+  chosen = jax.tree.map(
+    lambda x, mine, theirs: None if mine is theirs else x,
+    *(weights, message.weight, common),
+  )
+  return sums, chosen
+
+
+def total_weights(chosen: Any, sums: Any, common: Any, examples: Any) -> Any:
+  """All clients' weights x examples; `chosen`, `sums` and `examples` summed."""
+  scaled = functools.partial(_scaled, examples)
+  weights = tree.combine(chosen, jax.tree.map(scaled, sums, common))
+  # Without it XLA rounded means of floats on one device otherwise than on two.
+  return jax.lax.optimization_barrier(weights)
+
+
+def _scaled(examples, value, weight) -> jax.Array:
+  floats = any(jnp.issubdtype(x.dtype, jnp.floating) for x in (value, weight))
+  dtype = jnp.promote_types(value.dtype, jnp.float32) if floats else jnp.int32
+  return examples * weight.astype(dtype)
+
+
+def mean(sums: Any, weights: Any) -> Any:
+  """The weighted mean of each coordinate; 0 where the weight is 0."""
+  return jax.tree.map(lambda s, w: s / jnp.where(w == 0, 1, w), sums, weights)
