@@ -272,11 +272,17 @@ def _words(config, layers, tuned: bool = True) -> list[str]:
     *sorted(table.keys() - fields.keys()),
   ]
   words = [_word(f, table[f], fields.get(f), tuned) for f in order]
-  if any(left < whole for left, whole in layers.values()):
+  if _is_pruned(config, layers):
     words.append(f'density {config["density"]:g}')
     words += [p for p in [config.get('pruning')] if p not in (None, 'synflow')]
     words += ['single-shot'] * (config.get('pruning_steps') == 1)
   return [word for word in words if word]
+
+
+def _is_pruned(config, layers) -> bool:
+  """Whether the server pruned, be it to all of the weights."""
+  whole = all(left == size for left, size in layers.values())
+  return bool(layers) and (not whole or config['density'] == 1)
 
 
 def _word(name: str, value: Any, field: Field | None, tuned: bool) -> str:
