@@ -22,7 +22,7 @@ def parse(
     words: a command line, the program's first.
     values: the flags of this call, which get their values: not absl's global
       ones, since a process may call a command again.
-    about: what --help says of the command.
+    about: what --help says of the command, nothing under `python -OO`.
     count: how many other words there must be; None for any number.
 
   Raises:
@@ -35,12 +35,12 @@ def parse(
   finally:  # also where a flag is missing or wrong
     if values['help'].value:
       explained = values.get_help(include_special_flags=False)
-      streams.show(f'{about}\n{explained}')
+      streams.show('\n'.join(filter(None, [about, explained])))
       sys.exit()
   if count is not None and rest[count:]:
     raise InputError(f'{rest[count]!r} is not a flag: write --FLAG=VALUE')
   if len(rest) < (count or 0):
-    raise InputError(f'{count - len(rest)} words are missing: see --help')
+    raise InputError('a file or a folder is missing: --help says which')
   return rest
 
 

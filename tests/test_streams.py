@@ -11,8 +11,9 @@ import time
 import pytest
 from conftest import ROOT
 
+from hns import streams
 from hns.errors import InputError
-from hns.runs import checkpoint, streams
+from hns.runs import checkpoint
 
 # What each does to the descriptor 2 of a process.
 STDERR = {
