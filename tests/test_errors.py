@@ -246,7 +246,7 @@ def test_a_config_prints_in_lines(monkeypatch, capsys):
 def help_of(config, capsys, *words):
   """What --help says, with what is wrapped in one line each."""
   with pytest.raises(SystemExit) as end:
-    main.main(['hns', f'--config={config}', '--help', *words])
+    main.main(['hns', f'--config={config}', '-h', *words])
   assert end.value.code is None
   said = capsys.readouterr().out
   assert max(map(len, said.split('\n'))) <= max(80, len(str(config)) + 1)

@@ -84,7 +84,7 @@ def parse(
   try:
     command.parse(words, values, about)
   except flags.UnrecognizedFlagError as error:
-    raise _no_such(error, config) from error
+    raise _no_such(error, config) from None
   changed = {
     field: from_text(f'config.{field}', text, fields[field])
     for field, text in texts.items()
