@@ -100,16 +100,10 @@ def _define(
   """Makes a flag of every field; returns where the texts given for them go."""
   texts, given = configs.texts(), {}
   for field, value in fields.items():
-    text = texts.get(field.split('.')[-1], '')
-    flags.DEFINE(
-      _Field(field, given),
-      f'config.{field}',
-      None,
-      f'{text} (default: {value!a})',
-      values,
-      module_name=file,
-      boolean=isinstance(value, bool),
-    )
+    text = f'{texts.get(field.split(".")[-1], "")} (default: {value!a})'
+    name, truth = f'config.{field}', isinstance(value, bool)
+    parser = _Field(field, given)
+    flags.DEFINE(parser, name, None, text, values, None, file, boolean=truth)
   return given
 
 
