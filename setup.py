@@ -23,7 +23,7 @@ setuptools.setup(
   package_data={'hns.configs': ['tuned.json']},
   python_requires='>=3.11',
   install_requires=[
-    'absl-py>=2.0',  # the level of what libraries log
+    'absl-py>=2.0',  # flags of commands, and what libraries log
     'array_record>=0.5',  # reads prepared datasets
     'constriction>=0.4',  # the entropy code of messages
     'flax>=0.12',  # networks

@@ -3,6 +3,8 @@
 What is here; each imports only from itself and from what stands above it:
 
   errors.py   the one error that a user's input can raise
+  streams.py  standard streams that may be closed, broken or full
+  command.py  what all commands share: flags, one line for a mistake
   tree.py     pytrees of arrays
   values.py   what the value of a config's field may be
   durable.py  files that are whole or absent

@@ -19,7 +19,7 @@ A run whose model, method or dataset a config file of your own registers needs
 that file too: --config=FILE.
 """
 
-import argparse
+import functools
 import io
 import pathlib
 import re
@@ -29,10 +29,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import flags
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from hns import command, data, durable, tree
 from hns import config as configs
-from hns import data, durable, tree
 from hns.engine import evaluation, rounds
 from hns.engine.training import correct
 from hns.errors import InputError, invalid, shown
@@ -234,40 +235,39 @@ def _write(run: Folder, client: int | None, file: pathlib.Path) -> None:
   print(f'{file}: {len(content):,} bytes')
 
 
-def _flags() -> argparse.Namespace:
-  parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
-  add = parser.add_argument
-  add('run', type=pathlib.Path, help='the work folder of a finished run')
-  add('--client', default='global', help='a number from 0, or global')
-  add(
-    '--file',
-    type=pathlib.Path,
-    help='where to write the model: NAME.npz as arrays, else as signs',
-  )
-  add('--evaluate', type=pathlib.Path, help='a model file to evaluate')
-  add('--config', help='the config file that registers names of your own')
-  flags = parser.parse_args()
-  if not (flags.file or flags.evaluate):
-    parser.error('give --file, --evaluate or both')
-  return flags
+def _flags() -> flags.FlagValues:
+  values = flags.FlagValues()
+  text = functools.partial(flags.DEFINE_string, flag_values=values)
+  text('client', 'global', 'a number from 0, or global')
+  text('file', '', 'where the model goes: NAME.npz as arrays, else as signs')
+  text('evaluate', '', 'a model file to evaluate')
+  text('config', '', 'the config file that registers names of your own')
+  return values
 
 
-def main() -> None:
-  flags = _flags()
-  try:
-    client = _client(flags.client)
-    if flags.config is not None:
-      commandline.read(flags.config)
-    devices.start()
-    if flags.file:
-      _write(flags.run, client, flags.file)
-    if flags.evaluate:
-      with flags.evaluate.open('rb') as file:
-        content = file.read(MOST_BYTES)
-      print(f'accuracy {evaluate(flags.run, content, client):.4f}')
-  except (InputError, OSError) as error:
-    sys.exit(f'hns: {error}')
+def main(words: list[str]) -> None:
+  values = _flags()
+  with command.one_line():
+    (run,) = command.parse(words, values, __doc__, count=1)
+    if not (values.file or values.evaluate):
+      raise InputError('give --file, --evaluate or both')
+    client = _client(values.client)
+    if values.config:
+      commandline.read(values.config)
+    with command.one_line(OSError):
+      _export(run, client, values.file, values.evaluate)
+
+
+def _export(run: Folder, client: int | None, file: str, model: str) -> None:
+  """Writes a run's model to `file`, and evaluates `model`, where given."""
+  devices.start()
+  if file:
+    _write(run, client, pathlib.Path(file))
+  if model:
+    with open(model, 'rb') as opened:
+      content = opened.read(MOST_BYTES)
+    print(f'accuracy {evaluate(run, content, client):.4f}')
 
 
 if __name__ == '__main__':
-  main()
+  main(sys.argv)

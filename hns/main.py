@@ -1,55 +1,60 @@
-"""The command line: `python -m hns.main --config=FILE --workdir=DIR`."""
+"""One run, as its flags say.
+
+  python -m hns.main --config=FILE --config.FIELD=VALUE ... --workdir=DIR
+
+The same command goes on with a run that was stopped.
+"""
 
 import signal
 import sys
 
-from absl import logging
+from absl import flags, logging
 
-from hns import report
+from hns import command, report, streams
 from hns.engine import metrics
-from hns.errors import InputError, shown
-from hns.runs import commandline, devices, experiment, limits, streams
-
-_FLAGS = {
-  'workdir': ('', 'where results go; default runs/DATASET-ALGORITHM-sSEED'),
-  'distributed': (
-    '',
-    'several processes as one run: auto (SLURM, TPU pods, Open MPI) or '
-    'HOST:PORT,PROCESSES,INDEX',
-  ),
-  'peers_seconds': (
-    devices.PEERS_SECONDS,
-    'how long to wait for the other processes',
-  ),
-}
+from hns.errors import shown
+from hns.runs import commandline, devices, experiment, limits
 
 
 def main(words: list[str]) -> None:
   """Runs what the words of a command line, the program's first, ask for."""
   streams.open_closed()
   logging.set_verbosity(logging.WARNING)
-  with streams.lenient():
+  with streams.lenient(), command.one_line():
     try:
       _run(words)
-    except InputError as error:
-      sys.exit(f'hns: {error}')
     except KeyboardInterrupt as stop:
       said = stop or 'stopped; the same command goes on'
       print(f'hns: {said}', file=sys.stderr)
       sys.exit(128 + getattr(stop, 'signal', signal.SIGINT))
 
 
+def _flags() -> flags.FlagValues:
+  values = flags.FlagValues()
+  where = 'where results go; default runs/DATASET-ALGORITHM-sSEED'
+  flags.DEFINE_string('workdir', '', where, values)
+  processes = (
+    'several processes as one run: auto (SLURM, TPU pods, Open MPI) or '
+    'HOST:PORT,PROCESSES,INDEX'
+  )
+  flags.DEFINE_string('distributed', '', processes, values)
+  flags.DEFINE_integer(
+    'peers_seconds',
+    devices.PEERS_SECONDS,
+    'how long to wait for the other processes',
+    flag_values=values,
+  )
+  return values
+
+
 def _run(words: list[str]) -> None:
-  given = commandline.parse(words, _FLAGS)
-  if given.help:
-    streams.show(commandline.help_of('python -m hns.main', given, _FLAGS))
-    return
-  config = given.config
+  values = _flags()
+  config = commandline.parse(words, values, __doc__).config
   limits.validate(config)  # before JAX starts
-  workdir = given.flags['workdir'] or (
+  workdir = values.workdir or (
     f'runs/{config.dataset.replace("/", "-")}-{config.algorithm}-s{config.seed}'
   )
-  devices.start(given.flags['distributed'], given.flags['peers_seconds'])
+  devices.start(values.distributed, values.peers_seconds)
   rows = experiment.run(config, workdir)
   if devices.is_first():
     streams.show(experiment.title(config))

@@ -9,22 +9,19 @@ this package's convolution in both. Same batches; the results are compared.
 
 import functools
 import statistics
+import sys
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app, flags
+from absl import flags
 from engine import workloads
 
+from hns import command
 from hns.networks import models
 from hns.networks.supermask import Supermask, signs_of, to_masked
-
-_CLIENTS = flags.DEFINE_integer('clients', 10, 'Clients side by side.')
-_BATCH = flags.DEFINE_integer('batch_size', 20, 'Examples a step.')
-_STEPS = flags.DEFINE_integer('steps', 3, 'Steps a client.')
-_REPEATS = flags.DEFINE_integer('repeats', 3, 'Interleaved repeats.')
 
 
 def client(net, frozen, scores, images, labels):
@@ -51,11 +48,23 @@ def scanned(net, frozen, scores, images, labels):
   return jax.lax.map(lambda args: run(*args), (scores, images, labels))
 
 
-def main(argv):
-  del argv
+def _flags():
+  values = flags.FlagValues()
+  number = functools.partial(flags.DEFINE_integer, flag_values=values)
+  number('clients', 10, 'clients side by side')
+  number('batch_size', 20, 'examples a step')
+  number('steps', 3, 'steps a client')
+  number('repeats', 3, 'interleaved repeats')
+  return values
+
+
+def main(words):
+  values = _flags()
+  with command.one_line():
+    command.parse(words, values, __doc__)
   keys = jax.random.split(jax.random.key(0), 4)
-  count, steps = _CLIENTS.value, _STEPS.value
-  shape = (count, steps, _BATCH.value)
+  count, steps = values.clients, values.steps
+  shape = (count, steps, values.batch_size)
   images = jax.random.normal(keys[0], (*shape, 28, 28, 1))
   labels = jax.random.randint(keys[1], shape, 0, 10)
   params = models.lenet(10).init(keys[2], images[0, 0])['params']
@@ -75,7 +84,7 @@ def main(argv):
   }
   times = {name: [] for name in programs}
   results = {}
-  for _ in range(_REPEATS.value):
+  for _ in range(values.repeats):
     for name, program in programs.items():
       start = time.perf_counter()
       results[name] = jax.block_until_ready(program(*args))
@@ -97,4 +106,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  main(sys.argv)

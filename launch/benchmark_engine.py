@@ -23,6 +23,7 @@ products.
 
 import contextlib
 import ctypes
+import functools
 import gc
 import json
 import os
@@ -35,8 +36,10 @@ import tempfile
 import time
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from engine import kernels, tables, workloads
+
+from hns import command
 
 PEERS = (
   'plain_vmap',
@@ -55,32 +58,40 @@ TASKS = {
 # seen, on a GPU 0.026; a step left out of five is about 0.2.
 TOLERANCE = 0.05
 
-_TASKS = flags.DEFINE_list(
-  'tasks', [f'{w}:{m}' for w in TASKS for m in TASKS[w]], 'WORKLOAD:METHOD.'
-)
-_SIDES = flags.DEFINE_list('sides', list(PEERS), 'Peers to time.')
-_WIDTHS = flags.DEFINE_list('widths', [], 'Also time ours at these widths.')
-_REPEATS = flags.DEFINE_integer('repeats', 5, 'Rounds of each side.')
-_SECONDS = flags.DEFINE_float('seconds', 40, 'After so many a side stops at 2.')
-_JSON = flags.DEFINE_string('json', '', 'Where the ratios go.')
-_PICTURE = flags.DEFINE_string('picture', '', 'Where the picture goes.')
-_WORKER = flags.DEFINE_string('worker', '', 'Internal: the side to be.')
-_FOLDER = flags.DEFINE_string('folder', '', 'Internal: where problems lie.')
 
-
-def main(argv):
-  del argv
-  if _WORKER.value:
-    return work(_WORKER.value, pathlib.Path(_FOLDER.value))
+def main(words):
+  values = _flags()
+  with command.one_line():
+    command.parse(words, values, __doc__)
+  if values.worker:
+    return work(values.worker, pathlib.Path(values.folder))
   found = {}
-  for task in _TASKS.value:
-    found[task] = compare(task)
+  for task in values.tasks:
+    found[task] = compare(task, values)
     print(tables.table(task, found[task]), flush=True)
-  if _JSON.value:
+  if values.json:
     told = tables.summary(found, PEERS)
-    pathlib.Path(_JSON.value).write_text(json.dumps(told, indent=2))
-  if _PICTURE.value:
-    tables.draw(found, PEERS, _PICTURE.value)
+    pathlib.Path(values.json).write_text(json.dumps(told, indent=2))
+  if values.picture:
+    tables.draw(found, PEERS, values.picture)
+
+
+def _flags():
+  values = flags.FlagValues()
+  text = functools.partial(flags.DEFINE_string, flag_values=values)
+  several = functools.partial(flags.DEFINE_list, flag_values=values)
+  tasks = [f'{w}:{m}' for w in TASKS for m in TASKS[w]]
+  several('tasks', tasks, 'WORKLOAD:METHOD')
+  several('sides', list(PEERS), 'peers to time')
+  several('widths', [], 'also time ours at these widths')
+  flags.DEFINE_integer('repeats', 5, 'rounds a side', flag_values=values)
+  most = 'after so many a side stops at 2'
+  flags.DEFINE_float('seconds', 40, most, flag_values=values)
+  text('json', '', 'where the ratios go')
+  text('picture', '', 'where the picture goes')
+  text('worker', '', 'internal: the side to be')
+  text('folder', '', 'internal: where problems lie')
+  return values
 
 
 def work(name: str, folder: pathlib.Path) -> None:
@@ -159,18 +170,18 @@ def prepare_ours(side, workload, method, folder):
   return play, about
 
 
-def compare(task: str) -> dict:
+def compare(task: str, values: flags.FlagValues) -> dict:
   """Times all sides of one task in turn: {side: what is known about it}."""
-  sides = ['ours', 'peak', *(f'ours@{w}' for w in _WIDTHS.value)]
+  sides = ['ours', 'peak', *(f'ours@{w}' for w in values.widths)]
   with tempfile.TemporaryDirectory() as folder:
     running, found = {}, {}
     try:
-      for side in (*sides, *_SIDES.value):
+      for side in (*sides, *values.sides):
         running[side], found[side] = launch(side, task, folder)
       check(task, pathlib.Path(folder), found)
-      for _ in range(_REPEATS.value):
+      for _ in range(values.repeats):
         for side, about in found.items():
-          if wanted(about):
+          if wanted(about, values.seconds):
             running[side].stdin.write('\n')
             running[side].stdin.flush()
             told = json.loads(running[side].stdout.readline())
@@ -228,13 +239,11 @@ def check(task: str, folder: pathlib.Path, found: dict) -> None:
       about['skipped'] = f'wrong: its answer is {off:.3f} of a round away'
 
 
-def wanted(about: dict) -> bool:
+def wanted(about: dict, seconds: float) -> bool:
   """Whether a side is timed once more."""
   times = about['times']
-  return 'skipped' not in about and (
-    len(times) < 2 or sum(times) < _SECONDS.value
-  )
+  return 'skipped' not in about and (len(times) < 2 or sum(times) < seconds)
 
 
 if __name__ == '__main__':
-  app.run(main)
+  main(sys.argv)

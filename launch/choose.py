@@ -11,13 +11,22 @@ import json
 import pathlib
 import sys
 
+from absl import flags
+
+from hns import command
 from hns.report import versus
 
 Trial = dict[str, str]  # a line of the table
 
 
-def main() -> None:
-  table, target = map(pathlib.Path, sys.argv[1:])
+def main(words: list[str]) -> None:
+  with command.one_line(OSError):
+    files = command.parse(words, flags.FlagValues(), __doc__, count=2)
+    choose(*map(pathlib.Path, files))
+
+
+def choose(table: pathlib.Path, target: pathlib.Path) -> None:
+  """Puts the best of a table's trials among the values of `target`."""
   cases = read(table)
   chosen = json.loads(target.read_text()) if target.exists() else {}
   chosen |= {case: values(best(trials)) for case, trials in cases.items()}
@@ -71,4 +80,4 @@ def tried(cases: dict[str, list[Trial]]) -> str:
 
 
 if __name__ == '__main__':
-  main()
+  main(sys.argv)

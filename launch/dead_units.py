@@ -9,18 +9,19 @@ inputs, which count in their layer's norm, so that no logit changes. Means over
 seeds of 100 steps of synaptic saliency; dead units as shares, layer by layer.
 """
 
+import sys
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 
-from hns import tree
+from hns import command, tree
 from hns.errors import InputError
 from hns.networks import models, pruning
 from hns.networks.supermask import Supermask, to_masked, to_params
 
-_SEEDS = flags.DEFINE_integer('seeds', 3, 'Seeds 0, 1, ... of each row.')
 _CASES = [(name, (28, 28, 1)) for name in ('mlp', 'cnn', 'lenet')]
 _CASES += [(name, (32, 32, 3)) for name in ('cnn', 'conv4')]
 _ROW = '{:6} {:12} {:>7}  {:35} {:>6} {:>6}'
@@ -92,14 +93,18 @@ def measure(net, inputs, density, seed):
   return [*dead, left / full, kept / full]
 
 
-def main(argv):
-  del argv
+def main(words):
+  values = flags.FlagValues()
+  seeds = 'seeds 0, 1, ... of each row'
+  flags.DEFINE_integer('seeds', 3, seeds, flag_values=values)
+  with command.one_line():
+    command.parse(words, values, __doc__)
   print(_ROW.format('model', 'input', 'density', 'dead units', 'left', 'exact'))
   for name, shape in _CASES:
     net, inputs = models.create(name, 10), jnp.zeros((1, *shape))
     for density in (0.2, 0.1, 0.05, 0.02):
       try:
-        rows = [measure(net, inputs, density, s) for s in range(_SEEDS.value)]
+        rows = [measure(net, inputs, density, s) for s in range(values.seeds)]
         *dead, left, exact = (f'{x:.3f}' for x in np.mean(rows, 0))
       except InputError:
         dead, left, exact = ['refused'], '', ''
@@ -108,4 +113,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  main(sys.argv)

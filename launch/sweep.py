@@ -23,52 +23,51 @@ from typing import Any
 
 import jobs
 import tqdm
+from absl import flags
 
+from hns import command, report
 from hns import config as configs
-from hns import report
-from hns.errors import InputError, invalid
+from hns.errors import invalid
 from hns.report import files, groups
 from hns.runs import commandline, sweeps
 from hns.runs.sweeps import Run
 
-_FLAGS = {
-  'workdir': ('', 'the folder of all runs; default runs/CONFIG-SWEEP'),
-  'sweep': ('', "one of the file's SWEEPS; default its sweep()"),
-  'filter': ('', 'only runs in whose name this regular expression is found'),
-  'index': (-1, 'only this one of them, from 0: for arrays of jobs'),
-  'jobs': (0, 'processes at a time; 0: one a GPU, or else one a CPU core'),
-  'dry_run': (False, 'only show the plan'),
-}
-
 
 def main(words: list[str]) -> None:
-  try:
-    given = commandline.parse(words, _FLAGS)
-    if given.help:
-      command = 'python launch/sweep.py'
-      print(commandline.help_of(command, given, _FLAGS))
-      return
+  with command.one_line():
+    values = _flags()
+    given = commandline.parse(words, values, __doc__)
     stem = pathlib.Path(configs.case_of(given.file)[0]).stem
-    name = '-'.join(filter(None, [stem, given.flags['sweep']]))
-    folder = pathlib.Path(given.flags['workdir'] or f'runs/{name}')
+    name = '-'.join(filter(None, [stem, values.sweep]))
+    folder = pathlib.Path(values.workdir or f'runs/{name}')
     planned = sweeps.plan(
       functools.partial(config_of, given.file, given.changed),
-      sweeps.read(given.file, given.changed, given.flags['sweep']),
+      sweeps.read(given.file, given.changed, values.sweep),
       folder,
     )
-    index, asked = given.flags['index'], given.flags['jobs']
-    for name in ('index', 'jobs'):
-      if given.flags[name] < _FLAGS[name][0]:
-        raise invalid(name, given.flags[name], 'must be at least 0')
-    chosen = sweeps.choose(planned, given.flags['filter'], index)
+    chosen = sweeps.choose(planned, values.filter, values.index)
     # Not by what is left: a run goes on only with the devices it began with.
-    slots = jobs.share(asked, len(chosen), jobs.cores(), jobs.gpus())
+    slots = jobs.share(values.jobs, len(chosen), jobs.cores(), jobs.gpus())
     print(describe(chosen, len(slots)), flush=True)
-    if not given.flags['dry_run']:
-      command = functools.partial(command_of, given.file, given.changed)
-      sys.exit(carry_out(planned, chosen, command, slots))
-  except (InputError, OSError) as error:
-    sys.exit(f'hns: {error}')
+    if not values.dry_run:
+      run = functools.partial(command_of, given.file, given.changed)
+      with command.one_line(OSError):
+        sys.exit(carry_out(planned, chosen, run, slots))
+
+
+def _flags() -> flags.FlagValues:
+  values = flags.FlagValues()
+  text = functools.partial(flags.DEFINE_string, flag_values=values)
+  number = functools.partial(flags.DEFINE_integer, flag_values=values)
+  text('workdir', '', 'the folder of all runs; default runs/CONFIG-SWEEP')
+  text('sweep', '', "one of the file's SWEEPS; default its sweep()")
+  text('filter', '', 'only runs in whose name this regular expression is found')
+  one = 'only this one of them, from 0: for arrays of jobs; -1: all'
+  number('index', -1, one, lower_bound=-1)
+  slots = 'processes at a time; 0: one a GPU, or else one a CPU core'
+  number('jobs', 0, slots, lower_bound=0)
+  flags.DEFINE_boolean('dry_run', False, 'only show the plan', values)
+  return values
 
 
 @functools.cache

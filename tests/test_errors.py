@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 
 import jax
 import jax.numpy as jnp
 import pytest
+from absl import flags
 from conftest import ROOT, read_config, small_config
 
 from hns import config as configs
@@ -19,8 +21,6 @@ from hns.runs import commandline, devices, experiment, record
 FILES = {
   'none.py': 'x = 1\n',
   'empty.py': 'def get_config():\n  pass\n',
-  'syntax.py': 'def get_config(:\n',
-  'name.py': 'def get_config():\n  return foo\n',
   'table.py': 'from hns.config import base\n\ndef get_config():\n'
   "  return base(hidenseek=dict(learning_rate='fast'))\n",
   'field.py': 'from hns.config import base\n\ndef get_config():\n'
@@ -34,7 +34,6 @@ FILES = {
   'frozen.py': 'from hns.config import base\n'
   'from ml_collections import FrozenConfigDict\n\n'
   'def get_config():\n  return FrozenConfigDict(base())\n',
-  'latin.py': 'x = "\xff"\n',
 }
 
 
@@ -69,11 +68,11 @@ FILES = {
     ('--config.hidenseek=5', 'config.hidenseek: is a table: change one of'),
     (
       '--config.rounds',
-      'Missing value for flag --config.rounds: must be a whole number',
+      'Missing value for flag --config.rounds',
     ),
     (
       '--config.density --workdir=x',
-      'Missing value for flag --config.density: must be a number',
+      "config.density='--workdir=x': must be a number",
     ),
     ('--config.rounds=', "config.rounds='': must be a whole number"),
     ('--config.rounds=²', "config.rounds='²': must be a whole number"),
@@ -93,33 +92,32 @@ FILES = {
     ('--config.checkpoint_seconds=-1', 'checkpoint_seconds=-1.0: must be in'),
     ('--config.eval_clients=21', 'eval_clients=21: .* num_clients=20'),
     # A flag that is not there.
-    ('--workdr=x', '--workdr: no such flag; did you mean --workdir?'),
+    ('--workdr=x', "Unknown .* flag 'workdr'. Did you mean: workdir ?"),
     ('--rounds=5', '--rounds: no such flag; did you mean --config.rounds?'),
-    ('--xyz', '--xyz: no such flag; --help lists all'),
-    ('rounds=5', "'rounds=5' is not a flag: write --config.FIELD=VALUE"),
-    ('--workdir', 'Missing value for flag --workdir: must be a text'),
-    ('--flagfile=x', '--flagfile: no such flag; --help lists all'),
-    ('--helpfull', '--helpfull: no such flag; did you mean --help?'),
-    ('--help=maybe', "help='maybe': must be True or False"),
-    ('--noconfig.rounds', '--noconfig.rounds: no such flag; .*config.rounds?'),
+    ('--xyz', "Unknown command line flag 'xyz'"),
+    ('rounds=5', "'rounds=5' is not a flag: write --FLAG=VALUE"),
+    ('--workdir', 'Missing value for flag --workdir'),
+    ('--flagfile=x', '.*Unable to open flagfile: .* No such file .*x'),
+    ('--helpfull', "Unknown command line flag 'helpfull'"),
+    ('--help=maybe', 'flag --help=maybe: .*Non-boolean'),
+    ('--peers_seconds=x', 'flag --peers_seconds=x: invalid literal for int'),
+    ('--noconfig.rounds', "Unknown .* 'noconfig.rounds'. .* config.rounds ?"),
     ('--config.=5', 'config.: no such field; --help lists all'),
     ('--config..x=5', 'config..x: no such field; --help lists all'),
     ('--config.' + 'x' * 300 + '=5', 'config.xxx.*: no such field; --help'),
     ('--config.a\x00b=5', r"config.'a\\x00b': no such field; --help"),
-    ('--' + 'x' * 300, '--xxx.*: no such flag; --help lists all'),
-    ('--', "'--' is not a flag"),
+    ('--' + 'x' * 300, "Unknown command line flag 'xxx.*'"),
+    ('-', "'-' is not a flag"),
     # A file that is no config.
     ('--config=no.py', "config='no.py': no such file; .*digits.py"),
     ('--config=', "config='': no such file"),
-    ('--config', "config='': no such file"),
+    ('--config', 'Missing value for flag --config'),
     ('--config=.', "config='.': no such file"),
     ('--config=' + 'x' * 300, "config='xxx.*': no such file"),
     ('--config=nine', "config='nine': no such file; .*digits.py.* names will"),
-    ('--config=none.py --config=mnist', "config='mnist': 'none.py' is given"),
+    ('--config=mnist --config=none.py', "config='none.py': needs a get"),
     ('--config=none.py', "config='none.py': needs a get_config()"),
     ('--config=empty.py', "config='empty.py': needs a get_config()"),
-    ('--config=syntax.py', "config='syntax.py': SyntaxError: .*line 1"),
-    ('--config=name.py', "config='name.py': line 2: NameError: .*foo"),
     (
       '--config=table.py',
       "config='table.py': hidenseek.learning_rate='fast': must be a number",
@@ -132,7 +130,6 @@ FILES = {
       ".*fedavg={'rate': 1}: no such field; fedavg takes lea",
     ),
     ('--config=frozen.py', "config='frozen.py': needs a get_config()"),
-    ('--config=latin.py', "config='latin.py': SyntaxError: .*"),
   ],
 )
 def test_bad_words_end_in_one_line(tmp_path, monkeypatch, words, said):
@@ -146,14 +143,56 @@ def test_bad_words_end_in_one_line(tmp_path, monkeypatch, words, said):
   assert {path.name for path in tmp_path.iterdir()} == set(FILES)
 
 
-def test_words_change_a_config():
-  words = '--config.rounds 7 --config.hidenseek.remember --workdir=a -h'
-  given = commandline.parse(
-    ['hns', f'--config={ROOT}/configs/mnist.py', *words.split()]
-    + ['--config.download_bits=8', '--config.group=a b'],
-    {'workdir': ('', ''), 'jobs': (3, '')},
+@pytest.mark.parametrize(
+  'text,kind',
+  [
+    ('def get_config(:\n', SyntaxError),
+    ('x = "\xff"\n', SyntaxError),
+    ('def get_config():\n  return foo\n', NameError),
+    ('def get_config():\n  return 1 + "a"\n', TypeError),
+    ('def get_config():\n  return int("a")\n', ValueError),
+    ('def get_config():\n  return open("not there")\n', OSError),
+    ('def get_config(case):\n  return {}\n', TypeError),
+  ],
+)
+def test_what_goes_wrong_in_a_config_file_is_the_users_own(
+  tmp_path, text, kind
+):
+  file = tmp_path / 'own.py'
+  file.write_text(text, 'latin-1')
+  with pytest.raises(kind) as error:
+    main.main(['hns', f'--config={file}'])
+  assert not isinstance(error.value, InputError) and not error.value.__cause__
+
+
+def test_a_users_mistake_shows_its_line(tmp_path):
+  file = tmp_path / 'own.py'
+  file.write_text('def get_config():\n  return 1 + "a"\n')
+  done = subprocess.run(
+    [sys.executable, '-m', 'hns.main', f'--config={file}'],
+    capture_output=True,
+    text=True,
   )
-  assert given.flags == {'workdir': 'a', 'jobs': 3} and given.help
+  assert f'File "{file}", line 2, in get_config' in done.stderr
+  assert done.stderr.splitlines()[-1].startswith('TypeError: unsupported')
+
+
+def parse(*words, **own):
+  """What words say of a config, beside flags of their own."""
+  values = flags.FlagValues()
+  for name, default in own.items():
+    flags.DEFINE_string(name, default, '', values)
+  return commandline.parse(['hns', *words], values, ''), values
+
+
+def test_words_change_a_config():
+  words = '--config.rounds 7 --config.hidenseek.remember --workdir=a'
+  given, values = parse(
+    *(f'--config={ROOT}/configs/mnist.py', *words.split()),
+    *('--config.download_bits=8', '--config.group=a b'),
+    **dict(workdir='', jobs='3'),
+  )
+  assert (values.workdir, values.jobs) == ('a', '3')
   want = read_config('mnist')
   want.update(rounds=7, download_bits=8, group='a b')
   want.hidenseek.remember = True
@@ -165,7 +204,9 @@ def test_order_does_not_matter_and_the_last_value_counts():
   words = ['--config.rounds=7', '--noconfig.eval_held', '--config', 'test']
   words += ['--config.upload=signs', '--config.hidenseek.upload=ternary']
   words += ['--config.rounds=8', '--config.upload=ternary', '--nohelp']
-  config = commandline.parse(['hns', *words], {}).config
+  given, _ = parse(*words)
+  assert list(given.changed)[-2:] == ['rounds', 'upload']
+  config = given.config
   assert (config.rounds, config.model, config.eval_held) == (8, 'mlp', False)
   assert config.hidenseek.upload == 'ternary'
 
@@ -174,13 +215,13 @@ def test_a_config_is_found_by_its_name(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   for name, case in (('mnist', ''), ('benchmark', ':scarce-mnist-fedpm')):
     path = f'{ROOT}/configs/{name}.py{case}'
-    given = commandline.parse(['hns', f'--config={name}{case}'], {})
+    given, _ = parse(f'--config={name}{case}')
     assert given.file == path
     assert commandline.read(path).to_dict() == given.config.to_dict()
   (tmp_path / 'mnist').mkdir()
-  assert commandline.parse(['hns', '--config=mnist'], {}).config.rounds == 30
+  assert parse('--config=mnist')[0].config.rounds == 30
   (tmp_path / 'test').write_text(FILES['typo.py'].replace('rouds', 'rounds'))
-  assert commandline.parse(['hns', '--config=test'], {}).config.rounds == 3
+  assert parse('--config=test')[0].config.rounds == 3
 
 
 def test_a_config_file_runs_once(tmp_path):
@@ -191,27 +232,38 @@ def test_a_config_file_runs_once(tmp_path):
     f'open({str(tmp_path / "log")!r}, "a").write("x")\n'
     'def get_config():\n  return base().lock()\n'
   )
-  words = ['hns', f'--config={file}', '--config.rounds=3']
-  assert commandline.parse(words, {}).config.rounds == 3
+  given, _ = parse(f'--config={file}', '--config.rounds=3')
+  assert given.config.rounds == 3
   assert (tmp_path / 'log').read_text() == 'x'
 
 
-def test_a_config_prints_in_lines(capsys):
-  main.main(['hns', '--help', '--config.group=a\nb'])
-  assert r"  group='a\nb' " in capsys.readouterr().out
+def test_a_config_prints_in_lines(monkeypatch, capsys):
+  lines = configs.base(group='a\nb\xb1')
+  monkeypatch.setattr(commandline, 'read', lambda _: lines)
+  assert r"'a\nb\xb1'" in help_of('digits', capsys)
+
+
+def help_of(config, capsys, *words):
+  """What --help says, with what is wrapped in one line each."""
+  with pytest.raises(SystemExit) as end:
+    main.main(['hns', f'--config={config}', '-h', *words])
+  assert end.value.code is None
+  said = capsys.readouterr().out
+  assert max(map(len, said.split('\n'))) <= max(80, len(str(config)) + 1)
+  return re.sub(r'\n {4,}', ' ', said)
 
 
 def test_fields_of_a_method_of_ones_own_take_what_python_writes(monkeypatch):
   monkeypatch.setitem(configs.RECIPES, 'mine', lambda given, sizes, top: None)
   table = dict(sizes=(1, 2), top=None)
   monkeypatch.setattr(commandline, 'read', lambda _: configs.base(mine=table))
-  words = ['hns', '--config.mine.sizes=(3,)', '--config.mine.top=[5]']
-  config = commandline.parse(words, {}).config
+  words = ['--config.mine.sizes=(3,)', '--config.mine.top=[5]']
+  config = parse(*words)[0].config
   assert config.mine.sizes == (3,) and config.mine.top == [5]
   with pytest.raises(InputError, match="sizes='3;': must be a tuple"):
-    commandline.parse(['hns', '--config.mine.sizes=3;'], {})
+    parse('--config.mine.sizes=3;')
   with pytest.raises(InputError, match='sizes=3: must be a tuple'):
-    commandline.parse(['hns', '--config.mine.sizes=3'], {})
+    parse('--config.mine.sizes=3')
 
 
 @pytest.mark.parametrize(
@@ -219,16 +271,17 @@ def test_fields_of_a_method_of_ones_own_take_what_python_writes(monkeypatch):
 )
 def test_help_explains_every_field(name, capsys):
   path = ROOT / 'configs' / f'{name}.py'
-  main.main(['hns', f'--config={path}', '--help', '--config.rounds=77'])
-  said = capsys.readouterr().out
-  for flag in ('--config', '--workdir', '--distributed'):
-    assert flag in said
+  said = help_of(path, capsys, '--workdr=x')
+  for flag in ('--config:', '--workdir:', '--distributed:'):
+    assert f'\n  {flag}' in said
   fields = configs.leaves(read_config(name).to_dict())
   for field, value in fields.items():
-    line = f'  {field}={77 if field == "rounds" else value} '
+    no = '[no]' * isinstance(value, bool)
+    line = f'  --{no}config.{field}: '
     (start,) = [text for text in said.split('\n') if text.startswith(line)]
-    assert len(start[len(line) :].strip()) > 5, f'{field} has no comment'
-  assert max(map(len, said.split('\n'))) <= max(80, len(str(path)) + 40)
+    text, _, default = start[len(line) :].rpartition(' (default: ')
+    assert len(text) > 5, f'{field} has no comment'
+    assert default == f'{value!r})'
 
 
 def test_texts_are_those_of_docstrings_and_annotations():

@@ -34,10 +34,9 @@ def averaged(tmp_path_factory):
 
 def told(monkeypatch, *words):
   """What `hns.export` says as it ends, '' if all went well."""
-  monkeypatch.setattr(sys, 'argv', ['export', *map(str, words)])
   monkeypatch.setattr(devices, 'start', lambda: None)  # JAX runs already
   try:
-    export.main()
+    export.main(['export', *map(str, words)])
   except SystemExit as stop:
     assert len(str(stop).splitlines()) == 1
     return str(stop)
@@ -121,11 +120,13 @@ def test_a_run_whose_weights_are_drawn_otherwise_is_refused(run):
       export.from_run(run, None)
 
 
-def test_nothing_to_do_is_said(run, monkeypatch, capsys):
-  monkeypatch.setattr(sys, 'argv', ['export', str(run), '--client=1'])
-  with pytest.raises(SystemExit):
-    export.main()
-  assert 'give --file, --evaluate or both' in capsys.readouterr().err
+def test_nothing_to_do_is_said(run, monkeypatch):
+  said = told(monkeypatch, run, '--client=1')
+  assert said == 'hns: give --file, --evaluate or both'
+  said = told(monkeypatch, '--file=model.hns')
+  assert said == 'hns: a file or a folder is missing: --help says which'
+  said = told(monkeypatch, run, 'more', '--file=model.hns')
+  assert said == "hns: 'more' is not a flag: write --FLAG=VALUE"
 
 
 def test_a_client_that_is_not_there_is_named(run, monkeypatch):

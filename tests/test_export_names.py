@@ -133,3 +133,12 @@ def test_a_method_s_table_may_hold_such_names(tmp_path, monkeypatch):
   (tmp_path / 'config.json').write_text(json.dumps(about))
   said = told(monkeypatch, tmp_path, '--file=model.hns')
   assert "gate='ours': not known here: give --config=FILE" in said
+
+
+def test_what_goes_wrong_in_a_config_file_is_the_users_own(
+  tmp_path, monkeypatch
+):
+  file = tmp_path / 'own.py'
+  file.write_text("open('/no/such')")
+  with pytest.raises(FileNotFoundError):
+    told(monkeypatch, tmp_path, '--file=model.hns', f'--config={file}')

@@ -182,12 +182,10 @@ def test_files_that_are_not_leaf_s_are_refused(leaf):
   assert not left(leaf)
 
 
-def test_the_command_says_where_it_is(leaf, monkeypatch, capsys):
+def test_the_command_says_where_it_is(leaf, capsys):
   command = ['femnist', f'--json={leaf}', f'--data_dir={leaf.parent / "here"}']
-  monkeypatch.setattr('sys.argv', command)
-  femnist.main()
+  femnist.main(command)
   home = leaf.parent / 'here' / 'femnist' / '1.0.0'
   assert capsys.readouterr().out.strip().endswith(str(home)) and home.exists()
-  monkeypatch.setattr('sys.argv', ['femnist', f'--json={leaf}/not'])
   with pytest.raises(SystemExit, match='^hns: json=.*/not.: holds no'):
-    femnist.main()
+    femnist.main(['femnist', f'--json={leaf}/not'])

@@ -129,28 +129,26 @@ def test_events_written_again_replace_the_old(runs, tmp_path):
     )
 
 
-def test_nothing_to_compare_is_said(tmp_path, monkeypatch):
-  monkeypatch.setattr(sys, 'argv', ['report', str(tmp_path / 'none')])
+def test_nothing_to_compare_is_said(tmp_path):
   with pytest.raises(SystemExit, match='none: no evaluated round'):
-    report.main()
+    report.main(['report', str(tmp_path / 'none')])
   (tmp_path / 'table.csv').write_text('run,seed')
-  monkeypatch.setattr(sys, 'argv', ['report', str(tmp_path / 'table.csv')])
   with pytest.raises(SystemExit, match='table.csv: neither a folder nor'):
-    report.main()
+    report.main(['report', str(tmp_path / 'table.csv')])
+  with pytest.raises(SystemExit, match='hns: give the work folders of runs'):
+    report.main(['report', '--filter=x'])
 
 
-def test_a_filter_chooses_methods(runs, monkeypatch, capsys):
+def test_a_filter_chooses_methods(runs, capsys):
   folders = [str(runs / name) for name in ('s0', 's1', 'fedavg')]
-  call = lambda pattern: monkeypatch.setattr(
-    sys, 'argv', ['report', *folders, f'--filter={pattern}']
+  call = lambda pattern: report.main(
+    ['report', *folders, f'--filter={pattern}']
   )
   call('fedavg')
-  report.main()
   assert len(capsys.readouterr().out.splitlines()) == 3
   for pattern, said in (('none', 'finds no'), ('(', 'cannot be read')):
-    call(pattern)
     with pytest.raises(SystemExit, match=said):
-      report.main()
+      call(pattern)
 
 
 def test_pictures_show_what_runs_tell(runs):
@@ -288,25 +286,23 @@ def test_packed_runs_of_one_name_have_event_files_each(runs, tmp_path):
 def test_a_missing_package_is_named(runs, tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'tensorboardX', None)
   words = ['report', str(runs / 's0'), f'--tensorboard={tmp_path}']
-  monkeypatch.setattr(sys, 'argv', words)
   with pytest.raises(
     SystemExit, match='^hns: --tensorboard needs tensorboardX'
   ):
-    report.main()
+    report.main(words)
 
 
 @pytest.mark.parametrize('flag', ['out', 'pack', 'tensorboard'])
-def test_what_cannot_be_written_is_named(runs, tmp_path, monkeypatch, flag):
+def test_what_cannot_be_written_is_named(runs, tmp_path, flag):
   (tmp_path / 'file').write_text('kept')
   target = tmp_path / 'file' / 'inside'
   words = ['report', str(runs / 's0'), f'--{flag}={target}']
-  monkeypatch.setattr(sys, 'argv', words)
   said = f"hns: {flag}='{target}': cannot be written .*give another$"
   with pytest.raises(SystemExit, match=said):
-    report.main()
+    report.main(words)
   words[2] = f'--pack={tmp_path}'
   with pytest.raises(SystemExit, match='cannot be written .Is a directory'):
-    report.main()
+    report.main(words)
   assert [p.name for p in tmp_path.iterdir()] == ['file']
 
 

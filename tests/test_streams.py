@@ -11,8 +11,9 @@ import time
 import pytest
 from conftest import ROOT
 
+from hns import streams
 from hns.errors import InputError
-from hns.runs import checkpoint, streams
+from hns.runs import checkpoint
 
 # What each does to the descriptor 2 of a process.
 STDERR = {
@@ -66,7 +67,7 @@ def test_closed_streams_are_not_taken_by_files(tmp_path):
   path = tmp_path / 'metrics.jsonl'
   code = f"""
 import os, sys
-from hns.runs import streams
+from hns import streams
 streams.open_closed()
 with open({str(path)!r}, 'w') as file:
   assert file.fileno() > 2
@@ -104,7 +105,7 @@ def test_what_cannot_be_said_is_lost(monkeypatch):
 def test_results_that_cannot_be_printed_are_an_error():
   code = """
 from hns import errors
-from hns.runs import streams
+from hns import streams
 try:
   streams.show('table')
 except errors.InputError as error:
@@ -120,7 +121,7 @@ except errors.InputError as error:
 
 
 def test_what_an_encoding_lacks_is_escaped():
-  code = "from hns.runs import streams; streams.show('± \\udcff')"
+  code = "from hns import streams; streams.show('± \\udcff')"
   done = python(code, env=os.environ | {'PYTHONIOENCODING': 'ascii'})
   assert (done.returncode, done.stdout) == (0, '\\xb1 \\udcff\n')
 

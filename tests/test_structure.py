@@ -66,7 +66,16 @@ def test_few_files_see_a_config_or_flags():
     assert ('ml_collections' in packages) <= (
       path.stem in ('config', 'commandline', 'values')
     )
-    assert ('absl' in packages) <= (path.stem == 'main')
+    assert ('absl' in packages) <= (
+      path.stem in ('command', 'commandline') or 'def main(' in path.read_text()
+    )
+
+
+def test_commands_take_absl_flags_of_their_own():
+  """Not global ones, which a process could define only once."""
+  for path in [*FILES, *(HNS.parent / 'launch').glob('*.py')]:
+    assert 'argparse' not in imported(path)
+    assert not re.search(r'^\S.*flags\.DEFINE', path.read_text(), re.M), path
 
 
 def test_training_never_imports_tensorflow():

@@ -16,7 +16,7 @@ TensorFlow is not needed, but for TFDS's own command, which makes the same:
   tfds build hns/data/femnist.py --manual_dir=FOLDER --file_format=array_record
 """
 
-import argparse
+import functools
 import io
 import json
 import pathlib
@@ -29,9 +29,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
+from absl import flags
 from PIL import Image
 
-from hns import data
+from hns import command, data
 from hns.errors import InputError, invalid
 
 _SIDE, _CLASSES = 28, 62
@@ -220,18 +221,16 @@ def _example(writer: Writer, i: int) -> tuple[str, dict[str, Any]]:
   return f'{writer.name}/{i}', example
 
 
-def main() -> None:
-  parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
-  add, home = parser.add_argument, data.data_dir()
-  add('--json', type=pathlib.Path, required=True, help="of LEAF's JSON files")
-  add('--data_dir', type=pathlib.Path, default=home, help=f'default {home}')
-  flags = parser.parse_args()
+def main(words: list[str]) -> None:
+  values = flags.FlagValues()
+  text = functools.partial(flags.DEFINE_string, flag_values=values)
+  text('json', None, "the folder of LEAF's JSON files", required=True)
+  text('data_dir', str(data.data_dir()), 'where datasets are')
   tfds.disable_progress_bar()
-  try:
-    print(prepare(flags.json, flags.data_dir))
-  except (InputError, OSError) as error:
-    sys.exit(f'hns: {error}')
+  with command.one_line(OSError):
+    command.parse(words, values, __doc__)
+    print(prepare(pathlib.Path(values.json), pathlib.Path(values.data_dir)))
 
 
 if __name__ == '__main__':
-  main()
+  main(sys.argv)

@@ -11,21 +11,22 @@ a run's folder, a folder of such, or a file of runs that `--pack=FILE` has
 written, without what each client did.
 """
 
-import argparse
 import collections
 import contextlib
 import csv
+import functools
 import math
 import os
 import pathlib
 import statistics
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tqdm
+from absl import flags
 
+from hns import command, streams
 from hns.engine.metrics import size, trouble
 from hns.errors import InputError, invalid
 from hns.report import pictures, versus
@@ -199,41 +200,36 @@ def tensorboard(groups: list[Group], folder: pathlib.Path) -> None:
           )
 
 
-def main() -> None:
-  if hasattr(sys.stdout, 'reconfigure'):  # a terminal may know fewer letters
-    sys.stdout.reconfigure(errors='backslashreplace')
-  parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
-  add = parser.add_argument
-  add('runs', nargs='+', help='work folders of runs')
-  add('--out', type=pathlib.Path, help='a folder for tables and pictures')
-  add(
-    '--filter',
-    default='',
-    help='only methods in which this is found: a regular expression',
-  )
-  add(
-    '--accuracy',
-    default='held',
-    choices=versus.ACCURACIES,
-    help='which ours and rivals are compared by',
-  )
-  add('--tensorboard', type=pathlib.Path, help='a folder for event files')
-  add('--pack', type=pathlib.Path, help='a file for all the numbers')
-  flags = parser.parse_args()
-  try:
-    _report(flags)
-  except (InputError, OSError) as error:
-    sys.exit(f'hns: {error}')
+def main(words: list[str]) -> None:
+  values = _flags()
+  with command.one_line(OSError):
+    runs = command.parse(words, values, __doc__, count=None)
+    if not runs:
+      raise InputError('give the work folders of runs')
+    _report(runs, values)
+
+
+def _flags() -> flags.FlagValues:
+  values = flags.FlagValues()
+  text = functools.partial(flags.DEFINE_string, flag_values=values)
+  text('out', '', 'a folder for tables and pictures')
+  only = 'only methods in which this is found: a regular expression'
+  text('filter', '', only)
+  which = 'which ours and rivals are compared by'
+  flags.DEFINE_enum('accuracy', 'held', versus.ACCURACIES, which, values)
+  text('tensorboard', '', 'a folder for event files')
+  text('pack', '', 'a file for all the numbers')
+  return values
 
 
 @contextlib.contextmanager
-def _writing(flag: str, path: pathlib.Path) -> Iterator[None]:
+def _writing(flag: str, path: str) -> Iterator[None]:
   """Makes an `InputError` of what the disk says."""
   try:
     yield
   except OSError as error:
     remedy = f'cannot be written ({error.strerror or error}): give another'
-    raise invalid(flag, str(path), remedy) from error
+    raise invalid(flag, path, remedy) from error
 
 
 def notes(groups: list[Group], left_out: list[str]) -> str:
@@ -263,22 +259,22 @@ def _gap(row: Row, name: str) -> bool:
   return None in (value if isinstance(value, list) else [value])
 
 
-def _report(flags: argparse.Namespace) -> None:
-  found, left_out = load(flags.runs)
-  groups = matching(flags.filter, group(found), lambda g: g.label)
+def _report(folders: list[str], values: flags.FlagValues) -> None:
+  found, left_out = load(folders)
+  groups = matching(values.filter, group(found), lambda g: g.label)
   said = notes(groups, left_out)
   if not groups:
     raise InputError(f'nothing to compare\n{said}')
   tables = versus.overview, versus.claims
-  parts = [compare(groups), *(t(groups, flags.accuracy) for t in tables), said]
+  parts = [compare(groups), *(t(groups, values.accuracy) for t in tables), said]
   text = '\n\n'.join(filter(None, parts))
-  print(text)
-  if flags.out:
-    with _writing('out', flags.out):
-      write(groups, text, flags.out)
-  if flags.pack:
-    with _writing('pack', flags.pack):
-      pack(found, flags.pack)
-  if flags.tensorboard:
-    with _writing('tensorboard', flags.tensorboard):
-      tensorboard(groups, flags.tensorboard)
+  streams.show(text)
+  writers = {
+    'out': lambda folder: write(groups, text, folder),
+    'pack': lambda file: pack(found, file),
+    'tensorboard': lambda folder: tensorboard(groups, folder),
+  }
+  for flag, writer in writers.items():
+    if values[flag].value:
+      with _writing(flag, values[flag].value):
+        writer(pathlib.Path(values[flag].value))

@@ -1,5 +1,7 @@
 """The command `python -m hns.report`."""
 
+import sys
+
 from hns.report import main
 
-main()
+main(sys.argv)

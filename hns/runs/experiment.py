@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hns import data, tree, wire
+from hns import data, streams, tree, wire
 from hns.data import partition
 from hns.engine import client_store, parallel
 from hns.engine.client import RoundConfig
@@ -24,7 +24,7 @@ from hns.engine.training import (
 from hns.errors import invalid, shown
 from hns.networks import checks, models
 from hns.networks.supermask import Supermask
-from hns.runs import devices, drawing, identity, limits, streams, workdir
+from hns.runs import devices, drawing, identity, limits, workdir
 from hns.runs.loop import Experiment
 from hns.runs.record import Schedule, record
 from hns.wire import Envelope

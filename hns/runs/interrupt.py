@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Iterator
 
-from hns.runs import streams
+from hns import streams
 
 
 class Interrupted(KeyboardInterrupt):

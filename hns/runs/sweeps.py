@@ -67,8 +67,8 @@ def read(file: str, given: dict[str, Any], name: str = '') -> list[Point]:
     name: of one of its `SWEEPS`, '' for `sweep()`.
 
   Raises:
-    InputError: the file has no such sweep, one that sets a field of `given` or
-      its cases though one was given, or what went wrong in it.
+    InputError: the file has no such sweep, or one that sets a field of `given`
+      or its cases though one was given.
   """
   path, case = configs.case_of(file)
   found = runpy.run_path(path)
@@ -76,10 +76,7 @@ def read(file: str, given: dict[str, Any], name: str = '') -> list[Point]:
   known = {'': found.get('sweep', list), **named}
   if name not in known:
     raise invalid('sweep', name, f'{file} has {", ".join(named) or "none"}')
-  try:
-    points = known[name]()
-  except (TypeError, ValueError) as error:
-    raise invalid('sweep', name, f'{path}: {error}') from error
+  points = known[name]()
   if not points:
     raise invalid('config', file, 'it has no sweep() of at least one run')
   if not isinstance(points, list) or not all(map(_is_point, points)):
@@ -153,17 +150,13 @@ def plan(
 def change(config: Any, point: Point) -> Any:
   """A copy of a config with the fields of a point; raises `InputError`."""
   config = copy.deepcopy(config).lock()
+  fields = configs.leaves(config.to_dict())
+  for field in point.keys() - {'config'} - fields.keys():
+    raise configs.unknown(field, config)
   for field, value in point.items():
-    if field == 'config':
-      continue
-    try:
-      plain = fit(field, value, None)  # also of NumPy's scalars
-      config.update_from_flattened_dict({field: plain})
-    except KeyError as error:
-      raise invalid(field, value, 'the sweep sets no such field') from error
-    except TypeError as error:
-      cause = str(error).split('. ')[-1]
-      raise invalid(field, value, f'of the wrong type: {cause}') from error
+    if field != 'config':
+      value = fit(field, value, fields[field])
+      config.update_from_flattened_dict({field: value})
   return config
 
 
