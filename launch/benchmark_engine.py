@@ -76,11 +76,16 @@ def main(argv):
   for task in _TASKS.value:
     found[task] = compare(task)
     print(tables.table(task, found[task]), flush=True)
+  told = tables.summary(found, PEERS)
   if _JSON.value:
-    told = tables.summary(found, PEERS)
     pathlib.Path(_JSON.value).write_text(json.dumps(told, indent=2))
   if _PICTURE.value:
-    tables.draw(found, PEERS, _PICTURE.value)
+    # Not in the sides' processes, whose memory counts.
+    from engine import drawing
+
+    from hns.report import axes
+
+    axes.save(drawing.draw(told), pathlib.Path(_PICTURE.value))
 
 
 def work(name: str, folder: pathlib.Path) -> None:
