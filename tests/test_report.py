@@ -65,7 +65,8 @@ def test_groups_of_one_label_say_how_they_differ(runs):
 def test_words_and_numbers():
   table = {'pruned': True, 'feedback': True}
   rival = {'algorithm': 'signsgd', 'density': 0.5, 'signsgd': table}
-  assert label(rival, {'a': [1, 2]}) == 'signsgd (feedback, pruned, density 0.5)'
+  found = label(rival, {'a': [1, 2]})
+  assert found == 'signsgd (feedback, pruned, density 0.5)'
   assert metrics.mean_sd([0.5, 0.7]) == '0.600 ± 0.141'
   assert report.size(1_500_000) == '1.5 MB'
   assert report.size(999_600) == '1 MB' and report.size(999.4) == '999 B'

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hns.engine import metrics
-from hns.report import versus
+from hns.report import field, versus
 from hns.report.groups import Group
 
 
@@ -136,9 +136,9 @@ def test_seeds_that_are_behind_do_not_count_twice():
 
 def test_nothing_on_the_front_is_beaten_in_both():
   points = [(30, 0.8), (30, 0.7), (60, 0.5), (0, 0.6), (1800, 0.9)]
-  assert versus.pareto(points) == [(0, 0.6), (30, 0.8), (1800, 0.9)]
-  assert versus.front([OURS, RIVAL, SILENT]) is not None
-  assert versus.front([]) is None
+  assert field.pareto(points) == [(0, 0.6), (30, 0.8), (1800, 0.9)]
+  assert field.front([OURS, RIVAL, SILENT]) is not None
+  assert field.front([]) is None
 
 
 def test_held_is_over_the_clients_that_took_part():

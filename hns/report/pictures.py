@@ -14,20 +14,27 @@ import numpy as np
 import tqdm
 from matplotlib.figure import Figure
 
-from hns.report import versus
-from hns.report.axes import curve, figure_of, in_bytes
+from hns.report import field, versus
+from hns.report.axes import (
+  WIDTH,
+  curve,
+  figure_of,
+  in_bytes,
+  legend,
+  plain,
+  save,
+)
 from hns.report.files import Row
+from hns.report.styles import bar, style
 
-_HATCHES = ('', '///', '...', 'xxx', '\\\\\\', '+++', 'ooo', '---')
 # What a run's own picture shows: in words, and how.
 _LINES = {
-  'held_accuracy': ('as held (mean of clients)', 'D-'),
-  'held_accuracy_p10': ('as held (worst tenth)', '^:'),
-  'personal_accuracy': ('personalised (mean of clients)', 'o-'),
-  'personal_accuracy_p10': ('personalised (worst tenth)', 'v:'),
-  'global_accuracy': ('global', 's--'),
+  'held_accuracy': ('as held (mean of clients)', 'D-', '#d55e00'),
+  'held_accuracy_p10': ('as held (worst tenth)', '^:', '#d55e00'),
+  'personal_accuracy': ('personalised (mean of clients)', 'o-', '#0072b2'),
+  'personal_accuracy_p10': ('personalised (worst tenth)', 'v:', '#0072b2'),
+  'global_accuracy': ('global', 's--', '#000000'),
 }
-_BESIDE = dict(loc='center left', bbox_to_anchor=(1.02, 0.5), fontsize=8)
 
 
 def one_run(rows: list[Row], title: str) -> Figure:
@@ -35,7 +42,7 @@ def one_run(rows: list[Row], title: str) -> Figure:
 
   Those that a row tells; a line has a gap where one is missing.
   """
-  figure = Figure(figsize=(9, 3.6), layout='constrained')
+  figure = Figure(figsize=(WIDTH, 3.9), layout='constrained')
   rounds, traffic = figure.subplots(1, 2, sharey=True)
   told = lambda name: np.array([row.get(name) for row in rows], float)
   sent = told('uplink_bytes') + told('downlink_bytes')
@@ -44,16 +51,16 @@ def one_run(rows: list[Row], title: str) -> Figure:
     (traffic, sent, 'bytes sent so far, both directions'),
   )
   for axes, x, label in places:
-    for name, (text, style) in _LINES.items():
+    for name, (text, dash, color) in _LINES.items():
       if any(name in row for row in rows):
-        y = told(name)
-        axes.plot(x, y, style, markersize=3, linewidth=1.3, label=text)
+        look = dict(color=color, markersize=3, linewidth=1.3, label=text)
+        axes.plot(x, told(name), dash, **look)
     axes.set_xlabel(label)
-    axes.grid(alpha=0.3)
+    plain(axes)
   in_bytes(traffic)
   rounds.set_ylabel('test accuracy')
   rounds.set_ylim(0, 1.02)
-  rounds.legend(loc='lower right', fontsize=8)
+  legend(figure)
   figure.suptitle(title, fontsize=10)
   return figure
 
@@ -61,20 +68,26 @@ def one_run(rows: list[Row], title: str) -> Figure:
 def accuracy(groups: list[Any]) -> Figure:
   """Personalised accuracy, mean and range over seeds, a row a dataset."""
   titles = 'round', 'bytes sent so far, both directions', 'seconds of training'
-  datasets = _alike(groups, 'dataset')
+  datasets, names = _alike(groups, 'dataset'), _names(groups)
   figure, rows = figure_of(datasets, 3, sharey='row')
   for chosen, panels in zip(datasets, rows):
-    for number, group in enumerate(chosen):
+    for group in chosen:
       y = series(group, 'personal_accuracy')
       for axes, x in zip(panels, _clocks(group)):
-        curve(axes, x, y, number, group.label)
-    for axes, title in zip(panels, titles):
-      axes.set_xlabel(title)
-    panels[0].set_ylabel(f'{_data(chosen)}\npersonalised test accuracy')
+        curve(axes, x, y, names[group.label])
+    panels[0].set_ylabel(f'{_data(chosen)}\npersonalised accuracy')
     panels[1].set_xscale('log')
     in_bytes(panels[1], 0)
-    panels[2].legend(*panels[0].get_legend_handles_labels(), **_BESIDE)
+  for axes, title in zip(rows[-1], titles):
+    axes.set_xlabel(title)
+  legend(figure)
   return figure
+
+
+def _names(groups) -> dict[str, str]:
+  """By label, what a group is called beside all of these."""
+  datasets = _alike(groups, 'dataset')
+  return versus.names({_data(chosen): chosen for chosen in datasets})
 
 
 def _clocks(group) -> Iterator[np.ndarray]:
@@ -94,7 +107,7 @@ def clients(groups: list[Any]) -> Figure | None:
     return None
   datasets = _alike(groups, 'dataset')
   heights = [0.7 + 0.4 * len(chosen) for chosen in datasets]
-  figure = Figure(figsize=(9, sum(heights)), layout='constrained')
+  figure = Figure(figsize=(WIDTH, sum(heights)), layout='constrained')
   panels = figure.subplots(len(datasets), height_ratios=heights, squeeze=False)
   for axes, chosen in zip(panels[:, 0], datasets):
     values = [
@@ -102,14 +115,16 @@ def clients(groups: list[Any]) -> Figure | None:
       for group in chosen
     ]
     places = np.arange(len(chosen), 0, -1)
-    _boxes(axes, values, places)
-    axes.set_yticks(places, [group.label for group in chosen], fontsize=8)
+    names = [group.label for group in chosen]
+    _boxes(axes, values, places, [style(name)['color'] for name in names])
+    axes.set_yticks(places, names)
     axes.set_xlabel(f'{_data(chosen)}: personalised test accuracy of a client')
-    axes.grid(axis='x', alpha=0.3)
+    plain(axes)
+    axes.grid(axis='y', visible=False)
   return figure
 
 
-def _boxes(axes, values, places) -> None:
+def _boxes(axes, values, places, colors) -> None:
   """A box from quarter to quarter, whiskers from tenth to tenth, and dots."""
   axes.boxplot(
     values,
@@ -123,11 +138,11 @@ def _boxes(axes, values, places) -> None:
     medianprops=dict(color='black', linewidth=2),
     zorder=3,
   )
-  for value, place in zip(values, places):
+  for value, place, color in zip(values, places, colors):
     # Spread evenly, not at random: a picture drawn again is the same.
     shift = (np.arange(len(value)) * 0.618 % 1 - 0.5) * 0.5
     alpha = min(0.6, max(0.05, 40 / len(value)))
-    axes.plot(value, place + shift, '.', color='C0', alpha=alpha, markersize=6)
+    axes.plot(value, place + shift, '.', color=color, alpha=alpha, markersize=6)
 
 
 def layers(groups: list[Any]) -> Figure | None:
@@ -135,27 +150,24 @@ def layers(groups: list[Any]) -> Figure | None:
   datasets = _alike([g for g in groups if any(g.layers)], 'dataset', 'model')
   if not datasets:
     return None
-  figure = Figure(figsize=(9, 2.8 * len(datasets)), layout='constrained')
+  figure = Figure(
+    figsize=(WIDTH, 0.3 + 2.3 * len(datasets)), layout='constrained'
+  )
   panels = figure.subplots(len(datasets), squeeze=False)[:, 0]
   for axes, chosen in zip(panels, datasets):
     bars = {_pruning(g): _densities(g) for g in chosen}
     width = 0.8 / len(bars)
     for number, (label, share) in enumerate(bars.items()):
       x = np.arange(len(share)) + (number - (len(bars) - 1) / 2) * width
-      drawn = axes.bar(
-        *(x, share.values(), width),
-        label=label,
-        color=f'C{number % 10}',
-        alpha=0.6,
-        edgecolor='black',
-        hatch=_HATCHES[number % len(_HATCHES)],
-      )
+      drawn = axes.bar(x, share.values(), width, label=label, **bar(label))
       axes.bar_label(drawn, fmt='{:.2g}', fontsize=7)
       axes.set_xticks(range(len(share)), share)
     model = chosen[0].config['model']
     axes.set_ylabel(f'{_data(chosen)}, {model}\nshare of weights left')
-    axes.set_ylim(0, 1.3)
-    axes.legend(loc='upper center', ncols=3, fontsize=8)
+    axes.set_ylim(0, 1.1)
+    plain(axes)
+    axes.grid(axis='x', visible=False)
+  legend(figure)
   return figure
 
 
@@ -185,24 +197,24 @@ def signs(groups: list[Any]) -> Figure | None:
   ]
   if not datasets:
     return None
-  names = {
+  shares = {
     'agree_with_server': 'client and server agree',
     'agree_with_clients': 'two clients agree',
     'flip_rate': 'the server flips in a round',
   }
-  figure, rows = figure_of(datasets, len(names), sharey=False)
+  figure, rows = figure_of(datasets, len(shares), sharey=False)
+  names = _names(groups)
   for chosen, panels in zip(datasets, rows):
-    for axes, (name, title) in zip(panels, names.items()):
-      # Numbered among all, so that a method looks as in other pictures.
-      for number, group in enumerate(chosen):
-        if group in telling:
-          x = series(group, 'round')[0]
-          curve(axes, x, series(group, name), number, group.label)
-      axes.set_xlabel('round')
-      axes.set_title(title, fontsize=9)
+    for axes, share in zip(panels, shares):
+      for group in [g for g in chosen if g in telling]:
+        x = series(group, 'round')[0]
+        curve(axes, x, series(group, share), names[group.label])
     panels[1].sharey(panels[0])
     panels[0].set_ylabel(f'{_data(chosen)}\nshare of the signs')
-    panels[-1].legend(*panels[0].get_legend_handles_labels(), **_BESIDE)
+  for top, bottom, title in zip(rows[0], rows[-1], shares.values()):
+    top.set_title(title, fontsize=9)
+    bottom.set_xlabel('round')
+  legend(figure)
   return figure
 
 
@@ -222,10 +234,10 @@ PICTURES: dict[str, tuple[Callable[[list[Any]], Figure | None], str]] = {
     'lines are means over seeds, bands their range.',
   ),
   'front': (
-    versus.front,
+    field.front,
     'Accuracy as held (the model a client ended its last round with) against '
-    'bytes, methods by their ranks; none is both cheaper and better than those '
-    'in colour.',
+    'bytes; a method has the same number in every panel. None is both cheaper '
+    'and better than those on the line, in bold.',
   ),
   'clients': (
     clients,
@@ -250,7 +262,7 @@ def write(groups: list[Any], folder: pathlib.Path) -> dict[str, str]:
   ):
     figure = draw(groups)
     if figure is not None:
-      figure.savefig(folder / f'{name}.png', dpi=110)
+      save(figure, folder / f'{name}.png')
       written[f'{name}.png'] = caption
   return written
 

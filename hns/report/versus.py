@@ -12,13 +12,10 @@ import collections
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from hns.engine.metrics import mean_sd, size
-from hns.report.axes import in_bytes
 
 ACCURACIES = 'held', 'personal'
-_LINEAR = 1e4  # bytes up to which the axis of `front` is linear
 COSTS = {
   'uplink_bytes': 'up',
   'downlink_bytes': 'down',
@@ -73,9 +70,7 @@ def overview(groups: list[Any], accuracy: str = 'held') -> str:
   found = settings(groups, accuracy)
   if len(found) < 2:
     return ''
-  lines = _rows(found)
-  best = {name: max(map(final, chosen)) for name, chosen in found.items()}
-  behind = lambda row: np.mean([best[s] - final(g) for s, g in row.items()])
+  best = _best(found)
 
   def cell(row, label, name):
     if name not in row:
@@ -89,23 +84,45 @@ def overview(groups: list[Any], accuracy: str = 'held') -> str:
   titles = [title for name in found for title in (name, 'up / down')]
   cells = [
     [label, *(x for name in found for x in cell(row, label, name))]
-    for label, row in sorted(lines.items(), key=lambda item: behind(item[1]))
+    for label, row in ranked(found)
   ]
   return markdown(['method', *titles], cells)
 
 
-def _rows(found: dict[str, list[Any]]) -> dict[str, dict[str, Any]]:
-  """By name a method's groups, by setting: of a variant, unless two meet."""
-  alike, rows = collections.defaultdict(list), collections.defaultdict(dict)
+def ranked(found: dict[str, list[Any]]) -> list[tuple[str, dict[str, Any]]]:
+  """Methods' names, and their groups by setting.
+
+  The first is on average the closest to the best, in the settings it has.
+  """
+  called, best = names(found), _best(found)
+  rows = collections.defaultdict(dict)
   for setting, chosen in found.items():
     for group in chosen:
-      alike[group.variant].append((setting, group))
+      rows[called[group.label]][setting] = group
+  behind = lambda row: np.mean([best[s] - final(g) for s, g in row.items()])
+  return sorted(rows.items(), key=lambda item: behind(item[1]))
+
+
+def _best(found: dict[str, list[Any]]) -> dict[str, float]:
+  """By setting the highest accuracy in the end."""
+  return {name: max(map(final, chosen)) for name, chosen in found.items()}
+
+
+def names(found: dict[str, list[Any]]) -> dict[str, str]:
+  """By label the name of a method: its variant, unless two of that meet.
+
+  Args:
+    found: groups, by what they share.
+  """
+  alike, called = collections.defaultdict(list), {}
+  for setting, chosen in found.items():
+    for group in chosen:
+      alike[group.variant].append((setting, group.label))
   for variant, pairs in alike.items():
-    labels = {group.label for _, group in pairs}
+    labels = {label for _, label in pairs}
     apart = len(labels) > 1 and len(dict(pairs)) == len(pairs)
-    for setting, group in pairs:
-      rows[variant if apart else group.label][setting] = group
-  return rows
+    called |= {label: variant if apart else label for label in labels}
+  return called
 
 
 def claims(groups: list[Any], accuracy: str = 'held') -> str:
@@ -223,48 +240,7 @@ def at(group: Any, target: float) -> dict[str, float]:
   raise ValueError(f'{group.label} never reaches {target}')
 
 
-def front(groups: list[Any]) -> Figure | None:
-  """Accuracy as held against all bytes: the ranks of methods, by accuracy.
-
-  In colour those that no other beats in both.
-  """
-  found = settings(groups)
-  if not found:
-    return None
-  shape = (10, 3.6 * len(found))
-  figure = Figure(figsize=shape, layout='constrained')
-  panels = figure.subplots(len(found), squeeze=False)[:, 0]
-  for axes, (setting, chosen) in zip(panels, found.items()):
-    points = [(sent(group), final(group), group.label) for group in chosen]
-    points.sort(key=lambda point: -point[1])
-    best = pareto([point[:2] for point in points])
-    for rank, (x, y, label) in enumerate(points, 1):
-      name = f'{label}: {y:.3f}, {size(x)}'
-      color = 'C0' if (x, y) in best else '0.5'
-      mark = dict(marker=f'${rank}$', markersize=6 + 3 * (rank > 9))
-      axes.plot(max(x, 1), y, color=color, ls='', **mark, label=name)
-    axes.step(
-      *zip(*((max(x, 1), y) for x, y in best)), where='post', color='C0', lw=0.8
-    )
-    axes.set_xscale('symlog', linthresh=_LINEAR)
-    in_bytes(axes, _LINEAR)
-    axes.set_xlabel('bytes sent, both directions, all rounds and clients')
-    axes.set_ylabel(f'{setting}\naccuracy as held')
-    axes.grid(alpha=0.3)
-    axes.legend(loc='center left', bbox_to_anchor=(1.01, 0.5), fontsize=7)
-  return figure
-
-
 def sent(group: Any) -> float:
   """Bytes of both directions, mean over seeds."""
   last = _ends(group)
   return float(np.mean([r['uplink_bytes'] + r['downlink_bytes'] for r in last]))
-
-
-def pareto(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-  """The points that no other has both cheaper and better, by rising cost."""
-  best = []
-  for cost, value in sorted(points, key=lambda p: (p[0], -p[1])):
-    if not best or value > best[-1][1]:
-      best.append((cost, value))
-  return best

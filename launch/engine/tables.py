@@ -1,4 +1,4 @@
-"""What a benchmark found: tables, ratios, a picture."""
+"""What a benchmark found: tables, ratios."""
 
 import os
 import statistics
@@ -78,24 +78,3 @@ def summary(found: dict, peers: tuple[str, ...]) -> dict:
     best = peak['flops'] / statistics.median(peak['times'])
     told['of_peak'][task] = flops / best
   return told
-
-
-def draw(found: dict, peers: tuple[str, ...], path: str) -> None:
-  """Bars: how many times as long as ours every side takes."""
-  import matplotlib.pyplot as plt
-
-  figure, axes = plt.subplots(
-    1, len(found), figsize=(3 * len(found), 3), sharey=True, squeeze=False
-  )
-  for axis, (task, sides) in zip(axes[0], found.items()):
-    names = [s for s in peers if sides.get(s, {}).get('times')]
-    values = [ratio(task, side, sides) for side in names]
-    bars = axis.barh(names, values, color='0.6')
-    axis.bar_label(bars, [f'{v:.1f}' for v in values], padding=2)
-    axis.axvline(1, color='black')
-    axis.set_xscale('log')
-    axis.set_xlim(0.8, 3 * max(values, default=1))
-    axis.set_title(task.replace(':', ', '))
-    axis.spines[['top', 'right']].set_visible(False)
-  figure.suptitle('Time of a round, ours = 1', y=1.04)
-  figure.savefig(path, dpi=150, bbox_inches='tight')
