@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from hns import config as configs
-from hns.engine import client, client_store, rounds
+from hns.engine import client, client_store, parallel, rounds
 from hns.networks import models
 from hns.runs import experiment
 
@@ -74,8 +74,28 @@ def _built(fields: str, precision: bool) -> experiment.Experiment:
 
 @functools.cache
 def compiled(function, round_config):
-  """A function of the engine as one program, once for all tests."""
-  return jax.jit(functools.partial(function, round_config))
+  """A function of the engine as one program, once for all tests.
+
+  Arrays of another sharding, as those that a round begins with, would compile
+  it again.
+  """
+  program = jax.jit(functools.partial(function, round_config))
+  everywhere = parallel.everywhere(round_config.mesh)
+  return lambda *given: program(*jax.device_put(given, everywhere))
+
+
+class Drawing(NamedTuple):
+  """What a cohort depends on of a `RoundConfig`: many tests share it."""
+
+  cohort: int
+  mesh: Any
+
+
+def drawn(experiment, number):
+  """The cohort of a round."""
+  round_config, key, _, federation, *_ = experiment
+  drawing = Drawing(round_config.cohort, round_config.mesh)
+  return compiled(rounds.cohort, drawing)(key, federation, jnp.int32(number))
 
 
 class Played(NamedTuple):
@@ -100,7 +120,7 @@ def play(experiment, number=1, **changes) -> Played:
   store = client_store.create(initial.client_state)
   state, report, ids = rounds.begin(initial), None, None
   for _ in range(number):
-    ids = compiled(rounds.cohort, round_config)(key, federation, state.round)
+    ids = drawn(experiment, state.round)
     held = client_store.fetch(store, ids)
     state, held, report = step(key, initial, federation, state, ids, held)
     client_store.keep(store, ids, held)
@@ -116,7 +136,7 @@ def opened(experiment, state=None, number=None):
     state = state._replace(round=jnp.int32(number))
   begin_round = compiled(rounds.begin_round, round_config)
   context = begin_round(key, initial, federation, state)
-  ids = compiled(rounds.cohort, round_config)(key, federation, state.round)
+  ids = drawn(experiment, state.round)
   return (
     context,
     ids,
