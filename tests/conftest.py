@@ -1,5 +1,6 @@
 """Small federations that every test can afford."""
 
+import contextlib
 import functools
 import importlib.util
 import json
@@ -16,7 +17,7 @@ import pytest
 from hns import config as configs
 from hns.engine import client, client_store, parallel, rounds
 from hns.networks import models
-from hns.runs import experiment
+from hns.runs import experiment, loop
 
 # Fake devices, for tests that spread clients; before anything asks for one.
 jax.config.update('jax_num_cpu_devices', 8)
@@ -46,6 +47,22 @@ def read_config(name: str):
   return module.get_config()
 
 
+def small_file(folder):
+  """A config file that gives a command in a process `small_config()`."""
+  path = folder / 'small.py'
+  path.write_text(f"""
+import runpy
+from hns.networks import models
+models.MODELS['tiny'] = lambda classes: models.Network(classes, dense=(200,))
+
+def get_config():
+  config = runpy.run_path({str(ROOT / 'configs' / 'test.py')!r})['get_config']()
+  config.update({{'model': 'tiny', 'devices': 1, 'upload': 'signs'}})
+  return config
+""")
+  return path
+
+
 def small_config(**fields):
   """`configs/test.py` on one device with the paper's upload; fields changed."""
   config = read_config('test')
@@ -62,14 +79,62 @@ def small_config(**fields):
 
 def small(**fields) -> experiment.Experiment:
   """The experiment of `small_config`, built once for all tests."""
-  precision = jax.config.jax_enable_x64
-  return _built(small_config(**fields).to_json(sort_keys=True), precision)
+  return build_once(small_config(**fields))
 
 
 @functools.cache
 def _built(fields: str, precision: bool) -> experiment.Experiment:
   del precision
-  return experiment.build(configs.base(**json.loads(fields)))
+  return BUILD(configs.base(**json.loads(fields)))
+
+
+BUILD = experiment.build  # even while it is shared
+# What no program and no array of an experiment depends on.
+LENGTHS = {'rounds': 1, 'eval_every': 1, 'checkpoint_seconds': 0.0}
+
+
+def build_once(config) -> experiment.Experiment:
+  """The experiment of a config, built once for all tests."""
+  fields = json.loads(config.to_json()) | LENGTHS
+  precision = jax.config.jax_enable_x64
+  return _built(json.dumps(fields, sort_keys=True), precision)
+
+
+def once(function):
+  """The function, called once for each experiment."""
+  told = {}
+
+  def call(experiment):
+    # Kept with what is told, or another could have its id.
+    key = id(experiment)
+    if key not in told:
+      told[key] = experiment, function(experiment)
+    return told[key][1]
+
+  return call
+
+
+ONCE = {
+  'programs': once(loop.programs),
+  'check_payloads': once(loop.check_payloads),
+}
+
+
+@contextlib.contextmanager
+def sharing():
+  """Runs of a config are built, checked and compiled once for all tests."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(experiment, 'build', build_once)
+    for name, function in ONCE.items():
+      patch.setattr(loop, name, function)
+    yield
+
+
+@pytest.fixture
+def shared():
+  """As `sharing`, for one test."""
+  with sharing():
+    yield
 
 
 @functools.cache
