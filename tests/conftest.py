@@ -1,5 +1,6 @@
 """Small federations that every test can afford."""
 
+import contextlib
 import functools
 import importlib.util
 import json
@@ -14,9 +15,9 @@ import numpy as np
 import pytest
 
 from hns import config as configs
-from hns.engine import client, client_store, rounds
+from hns.engine import client, client_store, parallel, rounds
 from hns.networks import models
-from hns.runs import experiment
+from hns.runs import experiment, loop
 
 # Fake devices, for tests that spread clients; before anything asks for one.
 jax.config.update('jax_num_cpu_devices', 8)
@@ -46,6 +47,22 @@ def read_config(name: str):
   return module.get_config()
 
 
+def small_file(folder):
+  """A config file that gives a command in a process `small_config()`."""
+  path = folder / 'small.py'
+  path.write_text(f"""
+import runpy
+from hns.networks import models
+models.MODELS['tiny'] = lambda classes: models.Network(classes, dense=(200,))
+
+def get_config():
+  config = runpy.run_path({str(ROOT / 'configs' / 'test.py')!r})['get_config']()
+  config.update({{'model': 'tiny', 'devices': 1, 'upload': 'signs'}})
+  return config
+""")
+  return path
+
+
 def small_config(**fields):
   """`configs/test.py` on one device with the paper's upload; fields changed."""
   config = read_config('test')
@@ -62,20 +79,88 @@ def small_config(**fields):
 
 def small(**fields) -> experiment.Experiment:
   """The experiment of `small_config`, built once for all tests."""
-  precision = jax.config.jax_enable_x64
-  return _built(small_config(**fields).to_json(sort_keys=True), precision)
+  return build_once(small_config(**fields))
 
 
 @functools.cache
 def _built(fields: str, precision: bool) -> experiment.Experiment:
   del precision
-  return experiment.build(configs.base(**json.loads(fields)))
+  return BUILD(configs.base(**json.loads(fields)))
+
+
+BUILD = experiment.build  # even while it is shared
+# What no program and no array of an experiment depends on.
+LENGTHS = {'rounds': 1, 'eval_every': 1, 'checkpoint_seconds': 0.0}
+
+
+def build_once(config) -> experiment.Experiment:
+  """The experiment of a config, built once for all tests."""
+  fields = json.loads(config.to_json()) | LENGTHS
+  precision = jax.config.jax_enable_x64
+  return _built(json.dumps(fields, sort_keys=True), precision)
+
+
+def once(function):
+  """The function, called once for each experiment."""
+  told = {}
+
+  def call(experiment):
+    # Kept with what is told, or another could have its id.
+    key = id(experiment)
+    if key not in told:
+      told[key] = experiment, function(experiment)
+    return told[key][1]
+
+  return call
+
+
+ONCE = {
+  'programs': once(loop.programs),
+  'check_payloads': once(loop.check_payloads),
+}
+
+
+@contextlib.contextmanager
+def sharing():
+  """Runs of a config are built, checked and compiled once for all tests."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(experiment, 'build', build_once)
+    for name, function in ONCE.items():
+      patch.setattr(loop, name, function)
+    yield
+
+
+@pytest.fixture
+def shared():
+  """As `sharing`, for one test."""
+  with sharing():
+    yield
 
 
 @functools.cache
 def compiled(function, round_config):
-  """A function of the engine as one program, once for all tests."""
-  return jax.jit(functools.partial(function, round_config))
+  """A function of the engine as one program, once for all tests.
+
+  Arrays of another sharding, as those that a round begins with, would compile
+  it again.
+  """
+  program = jax.jit(functools.partial(function, round_config))
+  everywhere = parallel.everywhere(round_config.mesh)
+  return lambda *given: program(*jax.device_put(given, everywhere))
+
+
+class Drawing(NamedTuple):
+  """What a cohort depends on of a `RoundConfig`: many tests share it."""
+
+  cohort: int
+  mesh: Any
+
+
+def drawn(experiment, number):
+  """The cohort of a round."""
+  round_config, key, _, federation, *_ = experiment
+  drawing = Drawing(round_config.cohort, round_config.mesh)
+  return compiled(rounds.cohort, drawing)(key, federation, jnp.int32(number))
 
 
 class Played(NamedTuple):
@@ -100,7 +185,7 @@ def play(experiment, number=1, **changes) -> Played:
   store = client_store.create(initial.client_state)
   state, report, ids = rounds.begin(initial), None, None
   for _ in range(number):
-    ids = compiled(rounds.cohort, round_config)(key, federation, state.round)
+    ids = drawn(experiment, state.round)
     held = client_store.fetch(store, ids)
     state, held, report = step(key, initial, federation, state, ids, held)
     client_store.keep(store, ids, held)
@@ -116,7 +201,7 @@ def opened(experiment, state=None, number=None):
     state = state._replace(round=jnp.int32(number))
   begin_round = compiled(rounds.begin_round, round_config)
   context = begin_round(key, initial, federation, state)
-  ids = compiled(rounds.cohort, round_config)(key, federation, state.round)
+  ids = drawn(experiment, state.round)
   return (
     context,
     ids,

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import clients, compiled, play, small
+from conftest import clients, compiled, drawn, play, small
 
 from hns import tree
 from hns.engine import client_store, metrics, parallel, rounds
@@ -206,9 +206,7 @@ def store_of(experiment):
 
 
 def cohort(experiment, number):
-  draw = compiled(rounds.cohort, experiment.round_config)
-  key, federation = experiment.key, experiment.federation
-  return np.array(draw(key, federation, jnp.int32(number)))
+  return np.array(drawn(experiment, number))
 
 
 @pytest.mark.parametrize(

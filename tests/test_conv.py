@@ -7,6 +7,8 @@ from jax import lax
 from hns.networks import winograd
 from hns.networks.conv import conv
 
+# Each test jits its two sides, which compiles less than one operation after
+# the other.
 CASES = [
   ((5, 5), (1, 1), 'VALID', (12, 12)),
   ((3, 3), (1, 1), 'SAME', (9, 8)),
@@ -21,17 +23,28 @@ def reference(x, kernel, strides, padding):
   return lax.conv_general_dilated(x, kernel, strides, padding, **LAYOUT)
 
 
+def with_gradients(function, x, w, grad):
+  """What it gives, and the gradients of both it is given."""
+
+  @jax.jit
+  def run(x, w, grad):
+    out, back = jax.vjp(function, x, w)
+    return out, *back(grad)
+
+  return run(x, w, grad)
+
+
 @pytest.mark.parametrize('kernel,strides,padding,size', CASES)
 def test_equals_lax_with_its_gradients(x64, kernel, strides, padding, size):
   keys = jax.random.split(jax.random.key(0), 3)
   x = jax.random.normal(keys[0], (2, *size, 3), jnp.float64)
   w = jax.random.normal(keys[1], (*kernel, 3, 4), jnp.float64)
-  expected, vjp = jax.vjp(lambda x, w: reference(x, w, strides, padding), x, w)
-  got, client_state = jax.vjp(
-    lambda x, w: conv(x, w, strides, padding, **LAYOUT), x, w
+  plain = lambda x, w: reference(x, w, strides, padding)
+  grad = jax.random.normal(
+    keys[2], jax.eval_shape(plain, x, w).shape, jnp.float64
   )
-  grad = jax.random.normal(keys[2], expected.shape, jnp.float64)
-  for a, b in zip((got, *client_state(grad)), (expected, *vjp(grad))):
+  ours = lambda x, w: conv(x, w, strides, padding, **LAYOUT)
+  for a, b in zip(*(with_gradients(f, x, w, grad) for f in (ours, plain))):
     np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
 
 
@@ -48,9 +61,9 @@ def test_vmapped_kernels_equal_one_by_one(x64, kernel, strides, padding, size):
     return jax.grad(loss, (0, 1))
 
   client_state = run(lambda x, w: conv(x, w, strides, padding, **LAYOUT))
-  plain = run(lambda x, w: reference(x, w, strides, padding))
-  got = jax.vmap(client_state)(xs, ws)
-  shared = jax.vmap(client_state, (None, 0))(xs[0], ws)
+  plain = jax.jit(run(lambda x, w: reference(x, w, strides, padding)))
+  got = jax.jit(jax.vmap(client_state))(xs, ws)
+  shared = jax.jit(jax.vmap(client_state, (None, 0)))(xs[0], ws)
   for i in range(3):
     for a, b in zip(got, plain(xs[i], ws[i])):
       np.testing.assert_allclose(a[i], b, rtol=1e-9, atol=1e-9)
@@ -83,10 +96,10 @@ def both(kernel, padding, size, dtype):
   pads = padding
   if isinstance(padding, str):
     pads = lax.padtype_to_pads(size, kernel, (1, 1), padding)
-  plain, back = jax.vjp(lambda x, w: reference(x, w, (1, 1), padding), x, w)
-  ours, our_back = jax.vjp(lambda x, w: winograd.conv(x, w, pads), x, w)
-  grad = jax.random.normal(keys[2], plain.shape, dtype)
-  return (ours, *our_back(grad)), (plain, *back(grad))
+  plain = lambda x, w: reference(x, w, (1, 1), padding)
+  ours = lambda x, w: winograd.conv(x, w, pads)
+  grad = jax.random.normal(keys[2], jax.eval_shape(plain, x, w).shape, dtype)
+  return [with_gradients(f, x, w, grad) for f in (ours, plain)]
 
 
 @pytest.mark.parametrize('kernel,padding,size', WINOGRAD)

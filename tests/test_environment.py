@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT, play, small, small_config
+from conftest import play, sharing, small, small_config, small_file
 
 from hns import tree
 from hns.engine import metrics
@@ -38,15 +38,13 @@ def steady(rows):
   return [{k: v for k, v in r.items() if 'seconds' not in k} for r in rows]
 
 
-def test_digits_are_the_same_in_another_environment(tmp_path):
+def test_digits_are_the_same_in_another_environment(shared, tmp_path):
   """A run that prunes: without asserts, and asked for double precision."""
-  words = [f'--config={ROOT}/configs/test.py', '--config.devices=1']
-  plain, other = (
-    command(words, tmp_path / name, **environment)
-    for name, environment in (('plain', {}), ('other', OTHER))
-  )
-  assert plain[0].returncode == other[0].returncode == 0, other[0].stderr
-  assert steady(plain[1]) == steady(other[1]) and len(plain[1]) == 2
+  words = [f'--config={small_file(tmp_path)}']
+  done, other = command(words, tmp_path / 'other', **OTHER)
+  assert done.returncode == 0, done.stderr
+  plain = experiment.run(small_config(), tmp_path / 'plain')
+  assert steady(plain) == steady(other) and len(plain) == 2
 
 
 @pytest.fixture
@@ -99,7 +97,7 @@ def test_a_round_by_hand_runs_in_double_precision(x64, name):
 def test_a_run_that_diverges_says_so(tmp_path):
   """And counts no bytes of updates that cannot be sent; exit 0."""
   words = [
-    f'--config={ROOT}/configs/test.py',
+    f'--config={small_file(tmp_path)}',
     '--config.algorithm=fedprox',
     '--config.fedprox.learning_rate=1e30',
   ]
@@ -143,7 +141,8 @@ def test_settings_of_jax_that_a_run_does_not_need_are_harmless(
   name, value, tmp_path
 ):
   config = small_config(**SHORT)
-  expected = experiment.run(config, tmp_path / 'plain')
+  with sharing():
+    expected = experiment.run(config, tmp_path / 'plain')
   before = getattr(jax.config, name)
   jax.config.update(name, value)
   try:

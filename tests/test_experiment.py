@@ -81,7 +81,7 @@ def steady(rows):
   ]
 
 
-def test_a_terminal_sees_a_bar(tmp_path, monkeypatch):
+def test_a_terminal_sees_a_bar(shared, tmp_path, monkeypatch):
   terminal = io.StringIO()
   terminal.isatty = lambda: True
   monkeypatch.setattr('sys.stderr', terminal)
@@ -91,7 +91,9 @@ def test_a_terminal_sees_a_bar(tmp_path, monkeypatch):
   assert 'personalised' in last and 'global' in last and ' kB' in last
 
 
-def test_a_terminal_that_is_gone_does_not_end_a_run(tmp_path, monkeypatch):
+def test_a_terminal_that_is_gone_does_not_end_a_run(
+  shared, tmp_path, monkeypatch
+):
   class Gone(io.StringIO):
     def isatty(self):
       return True
@@ -112,7 +114,9 @@ def test_a_seed_repeats_every_number(tmp_path):
   assert runs[0] == runs[1] != runs[2]
 
 
-def test_a_finished_run_is_left_alone_and_that_is_said(tmp_path, capsys):
+def test_a_finished_run_is_left_alone_and_that_is_said(
+  shared, tmp_path, capsys
+):
   first = experiment.run(small_config(), tmp_path)
   written = (tmp_path / 'metrics.jsonl').stat().st_mtime_ns
   assert capsys.readouterr().err == ''
@@ -123,7 +127,7 @@ def test_a_finished_run_is_left_alone_and_that_is_said(tmp_path, capsys):
   assert capsys.readouterr().err == said
 
 
-def test_a_finished_run_may_have_more_rounds(tmp_path):
+def test_a_finished_run_may_have_more_rounds(shared, tmp_path):
   """To the numbers of one that had them from the start; never fewer."""
   experiment.run(small_config(), tmp_path / 'run')
   picture = (tmp_path / 'run' / 'accuracy.png').read_bytes()
@@ -135,7 +139,9 @@ def test_a_finished_run_may_have_more_rounds(tmp_path):
     experiment.run(small_config(), tmp_path / 'run')
 
 
-def test_rows_that_were_lost_after_the_last_checkpoint_come_back(tmp_path):
+def test_rows_that_were_lost_after_the_last_checkpoint_come_back(
+  shared, tmp_path
+):
   experiment.run(small_config(), tmp_path)
   path = tmp_path / 'metrics.jsonl'
   whole = files.read(tmp_path)
@@ -145,7 +151,7 @@ def test_rows_that_were_lost_after_the_last_checkpoint_come_back(tmp_path):
   assert steady(again) == steady(whole) == steady(files.read(tmp_path))
 
 
-def test_metrics_count_rounds_between_evaluations(tmp_path):
+def test_metrics_count_rounds_between_evaluations(shared, tmp_path):
   often = experiment.run(small_config(rounds=5, eval_every=1), tmp_path / 'a')
   seldom = experiment.run(small_config(rounds=5, eval_every=3), tmp_path / 'b')
   assert [row['round'] for row in seldom] == [3, 5]
@@ -228,7 +234,7 @@ def test_bad_input_is_one_line_on_the_command_line(tmp_path):
   assert done.stderr == 'hns: density=2.0: must be in (0, 1]\n'
 
 
-def test_a_workdir_of_another_config_is_refused(tmp_path):
+def test_a_workdir_of_another_config_is_refused(shared, tmp_path):
   experiment.run(small_config(), tmp_path)
   before = (tmp_path / 'metrics.jsonl').read_text()
   other = small_config(density=0.5, hidenseek={'learning_rate': 0.1})
@@ -262,7 +268,7 @@ def test_a_run_consumes_its_state_and_checks_its_payloads(monkeypatch):
     loop.check_payloads(small)
 
 
-def test_a_picture_is_drawn_again(tmp_path):
+def test_a_picture_is_drawn_again(shared, tmp_path):
   experiment.run(small_config(), tmp_path)
   (tmp_path / 'accuracy.png').unlink()
   experiment.run(small_config(), tmp_path)

@@ -7,7 +7,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from conftest import small_config
+from conftest import sharing, small_config
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from hns import config as configs
@@ -21,14 +21,16 @@ from hns.runs import devices, experiment
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
   folder = tmp_path_factory.mktemp('export') / 'run'
-  experiment.run(small_config(model='mlp'), folder)
+  with sharing():
+    experiment.run(small_config(model='mlp'), folder)
   return folder
 
 
 @pytest.fixture(scope='module')
 def averaged(tmp_path_factory):
   folder = tmp_path_factory.mktemp('export') / 'averaged'
-  experiment.run(small_config(algorithm='fedavg', rounds=1), folder)
+  with sharing():
+    experiment.run(small_config(algorithm='fedavg', rounds=1), folder)
   return folder
 
 
@@ -43,7 +45,7 @@ def told(monkeypatch, *words):
   return ''
 
 
-def test_predictions_are_those_of_the_run(run):
+def test_predictions_are_those_of_the_run(shared, run):
   """The global accuracy is that of the metrics."""
   rows = (run / 'metrics.jsonl').read_text().splitlines()
   accuracy = json.loads(rows[-1])['global_accuracy']
@@ -55,7 +57,7 @@ def test_predictions_are_those_of_the_run(run):
   assert told[2] == pytest.approx(export.evaluate(run, mine, 2), abs=1e-4)
 
 
-def test_a_file_loads_bit_for_bit(run):
+def test_a_file_loads_bit_for_bit(shared, run):
   content = export.from_run(run, 1)
   model = export.load(content)
   assert export.dump(model.spec, model.variables) == content
@@ -71,7 +73,7 @@ def test_a_file_loads_bit_for_bit(run):
   assert logits[0].shape == (3, 10)
 
 
-def test_a_model_of_other_pictures_is_refused(run):
+def test_a_model_of_other_pictures_is_refused(shared, run):
   model = export.load(export.from_run(run, None))
   other = model.spec._replace(dataset='mnist')
   content = export.dump(other, model.variables)
@@ -79,7 +81,7 @@ def test_a_model_of_other_pictures_is_refused(run):
     export.evaluate(run, content, None)
 
 
-def test_a_file_says_what_its_pixels_are_divided_by(run):
+def test_a_file_says_what_its_pixels_are_divided_by(shared, run):
   model = export.load(export.from_run(run, None))
   scale = np.float32(model.spec.scale)
   pixels = data.digits().train_images.astype(np.float64)
@@ -134,11 +136,12 @@ def test_a_client_that_is_not_there_is_named(run, monkeypatch):
   assert said == 'hns: client=99: the run has 6, from 0'
 
 
-def test_the_command_exports_and_another_process_evaluates(run, tmp_path):
+def test_the_command_exports_and_another_process_evaluates(
+  shared, run, tmp_path, monkeypatch
+):
   file = tmp_path / 'model.hns'
+  assert not told(monkeypatch, run, '--client=2', f'--file={file}')
   call = [sys.executable, '-m', 'hns.export', run, '--client=2']
-  done = subprocess.run([*call, f'--file={file}'], capture_output=True)
-  assert done.returncode == 0, done.stderr
   done = subprocess.run(
     [*call, f'--evaluate={file}'], capture_output=True, text=True
   )
@@ -146,7 +149,7 @@ def test_the_command_exports_and_another_process_evaluates(run, tmp_path):
   assert done.stdout.strip() == f'accuracy {expected:.4f}', done.stderr
 
 
-def test_a_folder_may_be_a_text(run):
+def test_a_folder_may_be_a_text(shared, run):
   content = export.from_run(run, 0)
   assert export.from_run(str(run), 0) == content
   accuracy = export.evaluate(run, content, 0)
@@ -223,7 +226,7 @@ def test_arrays_have_the_units_that_pruning_cut_off(tmp_path, monkeypatch):
   assert found == pytest.approx(rows[-1]['global_accuracy'], abs=1e-4)
 
 
-def test_arrays_of_signs_are_weights_times_signs(run):
+def test_arrays_of_signs_are_weights_times_signs(shared, run):
   model = export.load(export.from_run(run, 1))
   kernel = jax.tree.map(
     lambda w, m, s: np.asarray(w * m * s),
@@ -256,7 +259,7 @@ def test_a_place_that_cannot_be_written_is_refused_first(
     assert 'must be a file, in a folder that exists' in said
 
 
-def test_other_pictures_of_the_same_name_are_refused(run):
+def test_other_pictures_of_the_same_name_are_refused(shared, run):
   spec = export.load(export.from_run(run, None)).spec
   other = export.redraw(spec._replace(image=(8, 4, 1)))
   content = export.dump(other.spec, other.variables)

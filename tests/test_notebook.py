@@ -9,8 +9,10 @@ import pytest
 from conftest import ROOT
 
 PATH = ROOT / 'launch' / 'explore.ipynb'
+TINY = 'lambda classes: models.Network(classes, dense=(200,))'
 SMALL = {  # and programs that other tests have compiled
-  'config.devices = 1': "config.update({'devices': 1, 'upload': 'signs'})",
+  'config.devices = 1': "config.update({'devices': 1, 'upload': 'signs'})\n"
+  f"models.MODELS['mlp'] = {TINY}",
   'digits.py': 'test.py',
   'DENSITIES = (0.01, 0.02, 0.05, 0.2, 1.0)': 'DENSITIES = (0.2,)',
   'SEEDS = 4': 'SEEDS = 2',

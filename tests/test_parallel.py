@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT, play, small, small_config
+from conftest import play, small, small_config, small_file
 
 from hns.engine import parallel
 from hns.errors import InputError
@@ -123,7 +123,8 @@ def test_two_processes_are_one_run(tmp_path):
   with socket.socket() as free:
     free.bind(('localhost', 0))
     port = free.getsockname()[1]
-  flags = [f'--config={ROOT / "configs" / "test.py"}', '--config.cohort=5']
+  flags = [f'--config={small_file(tmp_path)}', '--config.cohort=5']
+  flags += ['--config.devices=0', '--config.upload=change']
   started = [
     subprocess.Popen(
       [sys.executable, '-m', 'hns.main', *flags]
@@ -138,10 +139,8 @@ def test_two_processes_are_one_run(tmp_path):
   said = [process.communicate(timeout=300) for process in started]
   assert [p.returncode for p in started] == [0, 0], said
   assert ['personalised' in out for out, _ in said] == [True, False]
-  alone = experiment.run(
-    small_config(model='mlp', cohort=5, upload='change'),
-    tmp_path / 'one',
-  )
+  config = small_config(cohort=5, upload='change')
+  alone = experiment.run(config, tmp_path / 'one')
   about = json.loads((tmp_path / 'two' / 'config.json').read_text())
   assert not about['device'].startswith('1 x ')
   text = (tmp_path / 'two' / 'metrics.jsonl').read_text()

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import small_config
+from conftest import sharing, small_config
 
 from hns import report
 from hns.engine import metrics
@@ -24,7 +24,8 @@ def runs(tmp_path_factory):
   """Two seeds of a method of signs, and one run as a method without them."""
   home = tmp_path_factory.mktemp('runs')
   for seed in (0, 1):
-    experiment.run(small_config(seed=seed), home / f's{seed}')
+    with sharing():
+      experiment.run(small_config(seed=seed), home / f's{seed}')
   shutil.copytree(home / 's0', home / 'fedavg')
   path = home / 'fedavg' / 'config.json'
   about = json.loads(path.read_text())

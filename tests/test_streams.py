@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT
+from conftest import small_file
 
 from hns import streams
 from hns.errors import InputError
@@ -131,10 +131,10 @@ def test_what_an_encoding_lacks_is_escaped():
 )
 def test_a_run_whose_reader_died_is_saved(tmp_path, number, redirect):
   """As of `2>&1 | tee log`, to which ctrl-C goes too."""
-  config = ROOT / 'configs' / 'test.py'
+  config = small_file(tmp_path)
   command = (
     f'exec {sys.executable} -m hns.main --config={config} --workdir=run '
-    f'--config.rounds=1000000 --config.model=mlp {redirect}'
+    f'--config.rounds=1000000 {redirect}'
   )
   reader, writer = os.pipe()
   run = subprocess.Popen(

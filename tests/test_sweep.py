@@ -329,20 +329,17 @@ def test_a_sweep_goes_on_after_failure_interruption_and_kill(tmp_path):
   )
 
 
-def test_the_command(tmp_path):
+def test_the_command(tmp_path, capsys):
   flags = [
     *(f'--config={ROOT}/configs/test.py', f'--workdir={tmp_path}'),
     *('--filter=local.*0$', '--config.rounds=1', '--jobs=1'),
   ]
 
-  def run(*more):
-    return subprocess.run(
-      [sys.executable, ROOT / 'launch' / 'sweep.py', *flags, *more],
-      capture_output=True,
-      text=True,
-    )
-
-  result = run()
+  result = subprocess.run(
+    [sys.executable, ROOT / 'launch' / 'sweep.py', *flags],
+    capture_output=True,
+    text=True,
+  )
   assert result.returncode == 0, result.stdout + result.stderr
   assert '1 runs (0-0)' in result.stdout and '1 left' in result.stdout
   assert 'known when the first run is done' in result.stdout
@@ -355,9 +352,9 @@ def test_the_command(tmp_path):
   assert [line['status'] for line in lines] == ['left', 'done', *4 * ['left']]
   assert [line['algorithm'] for line in lines] == 3 * ['hidenseek', 'local']
   assert float(lines[1]['personal_accuracy']) > 0.5
-  planned = run('--dry_run', '--filter=', '--index=2')
-  assert planned.returncode == 0, planned.stderr
-  assert planned.stdout.startswith('left  hidenseek,seed=1\n1 runs')
+  sweep.main(['sweep', *flags, '--dry_run', '--filter=', '--index=2'])
+  planned = capsys.readouterr().out
+  assert planned.startswith('left  hidenseek,seed=1\n1 runs')
 
 
 def test_cases_of_a_config_file(tmp_path):
