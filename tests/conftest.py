@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from hns import config as configs
-from hns.engine import client, client_store, parallel, rounds
+from hns.engine import client_store, context, parallel, rounds
 from hns.networks import models
 from hns.runs import experiment, loop
 
@@ -158,15 +158,16 @@ class Drawing(NamedTuple):
 
 def drawn(experiment, number):
   """The cohort of a round."""
-  round_config, key, _, federation, *_ = experiment
-  drawing = Drawing(round_config.cohort, round_config.mesh)
-  return compiled(rounds.cohort, drawing)(key, federation, jnp.int32(number))
+  config, federation = experiment.round_config, experiment.federation
+  drawing = Drawing(config.cohort, config.mesh)
+  draw = compiled(rounds.cohort, drawing)
+  return draw(experiment.key, federation, jnp.int32(number))
 
 
 class Played(NamedTuple):
   """After some rounds: the state, what all clients keep, the last report."""
 
-  state: client.State
+  state: context.State
   client_state: Any
   report: Any
   ids: Any
@@ -180,27 +181,26 @@ def clients(experiment):
 def play(experiment, number=1, **changes) -> Played:
   """Plays rounds, with fields of the engine changed."""
   round_config = experiment.round_config._replace(**changes)
-  _, key, initial, federation, *_ = experiment
   step = compiled(rounds.run_round, round_config)
-  store = client_store.create(initial.client_state)
-  state, report, ids = rounds.begin(initial), None, None
+  store = client_store.create(experiment.initial.client_state)
+  state, report, ids = rounds.begin(experiment.initial), None, None
   for _ in range(number):
     ids = drawn(experiment, state.round)
-    held = client_store.fetch(store, ids)
-    state, held, report = step(key, initial, federation, state, ids, held)
-    client_store.keep(store, ids, held)
+    kept = client_store.fetch(store, ids)
+    state, kept, report = step(*experiment.constants, state, ids, kept)
+    client_store.keep(store, ids, kept)
   everyone = client_store.fetch(store, np.arange(clients(experiment)))
   return Played(state, everyone, report, ids)
 
 
-def opened(experiment, state=None, number=None):
-  """An opening of a round, its cohort, and what these keep at birth."""
-  round_config, key, initial, federation, *_ = experiment
+def context_of(experiment, state=None, number=None):
+  """The context of a round, its cohort, and what these keep at first."""
+  initial = experiment.initial
   state = rounds.begin(initial) if state is None else state
   if number is not None:
     state = state._replace(round=jnp.int32(number))
-  begin_round = compiled(rounds.begin_round, round_config)
-  context = begin_round(key, initial, federation, state)
+  begin_round = compiled(rounds.begin_round, experiment.round_config)
+  context = begin_round(*experiment.constants, state)
   ids = drawn(experiment, state.round)
   return (
     context,

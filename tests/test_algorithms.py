@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import clients, compiled, drawn, play, small
+from conftest import BUILD, clients, compiled, drawn, play, small, small_config
 
 from hns import tree
 from hns.engine import client_store, metrics, parallel, rounds
@@ -137,7 +137,8 @@ def test_fresh_dispersion_is_shared_by_clients_and_new_each_round():
 
 def test_the_network_is_redrawn_from_seed_and_density():
   """What a header carries is enough: weights and mask are equal bit for bit."""
-  a, b, c = (small(seed=s).initial.frozen for s in (3, 3, 4))
+  built = lambda seed: BUILD(small_config(seed=seed)).initial.frozen
+  a, b, c = map(built, (3, 3, 4))
   chex.assert_trees_all_equal(a, b)
   assert np.any(tree.flatten(a['mask']) != tree.flatten(c['mask']))
 
@@ -158,7 +159,9 @@ def test_a_personal_method_prepares_as_its_base():
     seen.append((frozen, set(message.value), client_state))
     return client_state
 
-  base = experiment.round_config.method._replace(before_training=prepare)
+  base = experiment.round_config.method.revise(
+    client=dict(before_training=prepare)
+  )
   head = wrappers.keep_local(base, lambda path, leaf: 'Dense_1' in path)
   initial = head.server.init(
     jax.random.key(0), experiment.initial.server_state.values
@@ -282,7 +285,7 @@ def test_finite_updates_whose_mean_is_not_are_rejected():
 
   experiment = small(algorithm='fedavg')
   huge = optax.GradientTransformation(lambda params: (), update)
-  method = experiment.round_config.method._replace(optimizer=huge)
+  method = experiment.round_config.method.revise(client=dict(optimizer=huge))
   before, after = (play(experiment, n, method=method) for n in (0, 1))
   chex.assert_trees_all_equal(
     after.state.server_state, before.state.server_state

@@ -12,7 +12,7 @@ import pytest
 from hns import config as configs
 from hns import durable, tree
 from hns.engine import client_store
-from hns.engine.client import State
+from hns.engine.context import State
 from hns.engine.metrics import Tally
 from hns.errors import InputError
 from hns.runs import checkpoint, identity

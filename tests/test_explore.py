@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import compiled, opened, small
+from conftest import compiled, context_of, small
 
 from hns import tree
 from hns.engine import client_store, evaluation, explore, rounds
@@ -23,7 +23,7 @@ def asked():
   )
   found = loop.evaluate(built, loop.programs(built), state, store)
   train = compiled(evaluation.personal_models, built.round_config)
-  return built, found, train(opened(built)[0], built.eval_client_ids)
+  return built, found, train(context_of(built)[0], built.eval_client_ids)
 
 
 def test_votes_are_the_sum_of_the_signs(asked):

@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import compiled, opened, play, small
+from conftest import compiled, context_of, play, small
 
 from hns import tree, wire
 from hns.engine import cost
 from hns.engine.client import client_round, train_client
 from hns.errors import InputError
-from hns.methods import client_pruning, uploads, wrappers
+from hns.methods import client_pruning, hermes, uploads, wrappers
 from hns.methods.bases import dense, spread_odds
 from hns.methods.contract import ServerState
 from hns.networks.supermask import bernoulli, binary
@@ -22,7 +22,7 @@ KEY = jax.random.key(0)
 
 def trained(experiment, number=1):
   """What the clients of round 1 train, their starts and what they keep."""
-  context, ids, held = opened(experiment)
+  context, ids, held = context_of(experiment)
   train = compiled(train_client, experiment.round_config)
   return [
     train(context, index, jax.tree.map(lambda x, k=k: x[k], held))
@@ -103,7 +103,7 @@ def test_only_leaves_with_scores_are_cut():
 def test_hermes_cuts_units_and_averages_what_all_keep():
   kernel = jnp.array([[1.0, -2, 0.5, 4, 3]] * 2)
   params = {'Dense_0': {'kernel': kernel}, 'Dense_1': {'kernel': kernel.T}}
-  method = client_pruning.hermes(
+  method = hermes.prune_units(
     optax.sgd(0.1), 0.4, 0.5, target=0.2, head='Dense_1'
   )
   frozen, shared, client_state = method.server.init(KEY, params)
@@ -144,7 +144,7 @@ def test_hermes_cuts_units_and_averages_what_all_keep():
 
 def test_hermes_refuses_hidden_biases():
   bias = {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}
-  method = client_pruning.hermes(
+  method = hermes.prune_units(
     optax.sgd(0.1), 0.4, 0.5, target=0.2, head='Dense_1'
   )
   method.server.init(
@@ -171,10 +171,10 @@ def test_fedmask_prunes_once_and_votes_where_it_keeps():
       mine(first.client_state), mine(later.client_state)
     )
   part = compiled(client_round, experiment.round_config)
-  context, ids, births = opened(experiment)
+  context, ids, births = context_of(experiment)
   newborn = jax.tree.map(lambda x: x[0], births)
   again = jax.tree.map(lambda x: x[int(first.ids[0])], first.client_state)
-  second = opened(experiment, first.state)[0]
+  second = context_of(experiment, first.state)[0]
   for number, before in ((context, newborn), (second, again)):
     found = part(number, int(first.ids[0]), before)
     client_state, mask = (
@@ -263,7 +263,7 @@ def test_dittos_model_goes_on_from_itself():
   experiment = small(algorithm='ditto', ditto=dict(pull=0.0), cohort=6)
   played = play(experiment)
   client_state = jax.tree.map(lambda x: x[2], played.client_state)
-  context = opened(experiment, played.state)[0]
+  context = context_of(experiment, played.state)[0]
   start = experiment.round_config.method.client.init(
     context.keys.shared, (), context.message, client_state
   )

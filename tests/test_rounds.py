@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from conftest import compiled, opened, play, small
+from conftest import compiled, context_of, play, small
 
 from hns import tree, wire
 from hns.engine import (
@@ -40,7 +40,7 @@ def loop_round(experiment, state):
   written by hand.
   """
   round_config, _, initial, federation, *_ = experiment
-  context, ids, _ = opened(experiment, state)
+  context, ids, _ = context_of(experiment, state)
   frozen, plan = initial.frozen, round_config.plan
   net = round_config.apply.__self__.net  # without its mask
   gradient = jax.jit(functools.partial(plain_gradient, net))
@@ -121,7 +121,7 @@ def test_engine_equals_a_plain_loop(x64):
   for _ in range(2):
     expected = loop_round(experiment, state)
     before = np.asarray(tree.flatten(state.server_state))
-    ids = opened(experiment, state)[1]
+    ids = context_of(experiment, state)[1]
     for step in steps:
       after, *_ = step(experiment.key, *experiment[2:4], state, ids, ())
       got = np.asarray(tree.flatten(after.server_state))
@@ -187,7 +187,7 @@ def test_widths_give_equal_evaluations():
 def test_an_absent_client_is_inert():
   experiment = small()
   round_config, _, initial, *_ = experiment
-  context = opened(experiment)[0]
+  context = context_of(experiment)[0]
   client_round = compiled(client.client_round, round_config)
   part = client_round(context, parallel.ABSENT, ())
   start = round_config.method.client.init(
@@ -206,7 +206,7 @@ def test_frozen_means_frozen():
   experiment = small()
   before = jax.tree.map(np.array, experiment.initial.frozen)
   round_config, _, initial, *_ = experiment
-  context = opened(experiment, play(experiment, 3).state)[0]
+  context = context_of(experiment, play(experiment, 3).state)[0]
   held = compiled(evaluation.personal_models, round_config)(
     context, jnp.arange(2)
   )
@@ -227,7 +227,7 @@ def test_one_client_fedavg_is_plain_sgd():
   )
   round_config, _, initial, federation, *_ = experiment
   params, net = initial.server_state.values, models.MODELS['tiny'](10)
-  context = opened(experiment)[0]
+  context = context_of(experiment)[0]
   fit_key = jax.random.fold_in(jax.random.fold_in(context.keys.clients, 0), 1)
   row, size = federation.train.index[0], int(federation.train.size[0])
   images = federation.examples.images.astype(jnp.float32)
@@ -265,7 +265,7 @@ def test_aggregation_is_an_exact_vote():
   """The server's state is the vote of the uploads, in integers."""
   experiment = small(cohort=5, num_clients=8, **SIZES)
   round_config, _, initial, federation, *_ = experiment
-  context, ids, _ = opened(experiment)
+  context, ids, _ = context_of(experiment)
   uploads = compiled(explore.uploads, round_config)(context, ids, ())
   sizes = np.asarray(federation.train.size)[np.asarray(ids)]
   assert len(set(sizes)) > 1
@@ -286,7 +286,7 @@ def test_the_vote_is_of_the_clients_that_keep_a_weight():
   fields = dict(algorithm='fedmask', cohort=5, num_clients=8)
   experiment = small(**fields, **SIZES)
   round_config, _, initial, federation, *_ = experiment
-  context, ids, client_state = opened(experiment)
+  context, ids, client_state = context_of(experiment)
   uploads = compiled(explore.uploads, round_config)(context, ids, client_state)
   sizes = np.asarray(federation.train.size)[np.asarray(ids)]
   after = play(experiment).state.server_state.values
@@ -304,7 +304,7 @@ def test_the_vote_is_of_the_clients_that_keep_a_weight():
 def test_cohorts_are_drawn_anew_by_seed_and_round():
   def drawn(seed):
     experiment = small(seed=seed, num_clients=20, cohort=8)
-    return [opened(experiment, number=r)[1] for r in range(3)]
+    return [context_of(experiment, number=r)[1] for r in range(3)]
 
   ids = np.stack(drawn(0))
   assert all(len(set(row)) == 8 for row in ids)
@@ -348,7 +348,7 @@ def test_counted_bytes_decode_to_what_was_sent():
   for algorithm in ('hidenseek', 'fedavg', 'local'):
     experiment = small(algorithm=algorithm)
     round_config, _, initial, *_, envelope = experiment
-    context, ids, held = opened(experiment)
+    context, ids, held = context_of(experiment)
     uploads = compiled(explore.uploads, round_config)(context, ids, held)
     report = play(experiment).report
     sent = [context.message] * round_config.cohort

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import opened, play, small
+from conftest import context_of, play, small
 
 from hns import wire
 from hns.engine import aggregate, parallel, training
@@ -93,7 +93,7 @@ def test_side_by_side_clients_wait_for_no_epoch():
 def moved_by(experiment, optimizer):
   """The experiment with another optimiser."""
   round_config = experiment.round_config
-  method = round_config.method._replace(optimizer=optimizer)
+  method = round_config.method.revise(client=dict(optimizer=optimizer))
   return experiment._replace(round_config=round_config._replace(method=method))
 
 
@@ -169,7 +169,7 @@ def test_a_weight_that_all_clients_share_is_known_without_a_sum():
 @pytest.mark.parametrize('name', ['hidenseek', 'hidenseek_personal', 'fedavg'])
 def test_no_weight_is_summed_where_clients_choose_none(name):
   experiment = small(algorithm=name)
-  context, ids, client_state = opened(experiment)
+  context, ids, client_state = context_of(experiment)
   round_config = experiment.round_config
 
   def summed(context, index, client_state):
@@ -209,7 +209,9 @@ def test_preparation_and_objective_are_asked():
     gaps = jax.tree.map(lambda a, b: jnp.sum((a - b - 1) ** 2), trained, start)
     return 0.0 * forward(view(trained)) + sum(jax.tree.leaves(gaps))
 
-  changed = method._replace(before_training=prepare, objective=objective)
+  changed = method.revise(
+    client=dict(before_training=prepare, objective=objective)
+  )
   kept = play(experiment, method=changed).client_state
   values = np.concatenate([np.ravel(x) for x in jax.tree.leaves(kept)])
   assert np.ptp(values) < 1e-6 and values[0] > 0.1

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import compiled, opened, play, small
+from conftest import compiled, context_of, play, small
 
 from hns import tree, wire
 from hns.engine import explore
@@ -97,7 +97,7 @@ def test_bytes_counted_in_a_round_are_those_of_its_payloads(fields):
   experiment = small(cohort=3, **fields)
   round_config, _, initial, *_, envelope = experiment
   before = play(experiment, 1)
-  context, ids, _ = opened(experiment, before.state)
+  context, ids, _ = context_of(experiment, before.state)
   held = jax.tree.map(lambda x: x[np.asarray(ids)], before.client_state)
   report = play(experiment, 2).report
   ups = compiled(explore.uploads, round_config)(context, ids, held)
@@ -127,7 +127,7 @@ def test_a_client_that_missed_rounds_decodes_the_download():
     played.state.server_state, same.state.server_state
   )
   initial = experiment.initial
-  context = opened(experiment, played.state)[0]
+  context = context_of(experiment, played.state)[0]
   levels = tree.flatten(context.message.value)
   kept, known = np.asarray(tree.flatten(context.message.weight)), set()
   for client in range(6):

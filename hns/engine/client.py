@@ -1,24 +1,16 @@
-"""One client's part in a round: what it is given, what it does, what it tells.
+"""One client's part in a round: it trains, uploads, and is evaluated."""
 
-Randomness follows seed, round, client id and the name of a stream, never a
-client's place in the cohort.
-"""
-
-import enum
 import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from hns import tree, wire
 from hns.engine import aggregate, payloads
+from hns.engine.context import RoundConfig, RoundContext, Stream, client_key
 from hns.engine.parallel import ABSENT
 from hns.engine.training import (
-  Apply,
-  FederatedData,
-  Plan,
   client_rows,
   correct,
   fit,
@@ -26,113 +18,13 @@ from hns.engine.training import (
 )
 from hns.methods.contract import (
   ClientState,
-  Initial,
   Method,
   Params,
-  ServerState,
   Variables,
 )
 from hns.networks.supermask import model_signs
 
 _HOPELESS = 0.99  # of the objective of a guess, which rounding moves
-
-
-class RoundConfig(NamedTuple):
-  """What is static in a program: functions and sizes, no arrays.
-
-  Attributes:
-    method: the federated method.
-    apply: `(variables, images) -> logits`.
-    plan: how long a client trains.
-    cohort: clients a round.
-    width: clients a step of the loop over clients, the width of the `vmap`.
-    mesh: the devices that clients are spread over.
-    eval_split: which examples of a client the model is evaluated on that it
-      ends a round with: test, validation, or none if empty.
-    classes: how many there are.
-  """
-
-  method: Method
-  apply: Apply
-  plan: Plan
-  cohort: int
-  width: int
-  mesh: Mesh
-  eval_split: str = ''
-  classes: int = 1
-
-
-class State(NamedTuple):
-  """What a round carries to the next.
-
-  Attributes:
-    round: int32 [], rounds done.
-    server_state: the server's state.
-  """
-
-  round: jax.Array
-  server_state: ServerState
-
-
-class Stream(enum.IntEnum):
-  """What a client draws for in a round; each has a key of its own."""
-
-  BEFORE_TRAINING = 0
-  TRAINING = 1
-  UPDATE = 2
-  MODEL = 3  # that it ends the round with
-
-
-class RoundKeys(NamedTuple):
-  """Independent keys of one round.
-
-  Attributes:
-    broadcast: of the server before its clients train.
-    cohort: of the choice of clients.
-    shared: equal for all clients.
-    clients: into which a client's id and a `Stream` are folded.
-    update: of the server after its clients trained.
-  """
-
-  broadcast: jax.Array
-  cohort: jax.Array
-  shared: jax.Array
-  clients: jax.Array
-  update: jax.Array
-
-
-def round_keys(key: jax.Array, number: jax.Array) -> RoundKeys:
-  """The keys of round `number`, of the key of all rounds."""
-  keys = jax.random.split(
-    jax.random.fold_in(key, number), len(RoundKeys._fields)
-  )
-  return RoundKeys(*keys)
-
-
-class RoundContext(NamedTuple):
-  """All that the clients of one round may see.
-
-  Attributes:
-    initial, federation, keys: see their types.
-    state: before the round.
-    message: what the server sends to every client.
-    initial_params: what a client that keeps nothing starts from.
-  """
-
-  initial: Initial
-  federation: FederatedData
-  state: State
-  message: wire.Message
-  initial_params: Params
-  keys: RoundKeys
-
-
-def client_key(
-  context: RoundContext, index: jax.Array, stream: Stream
-) -> jax.Array:
-  """A client's key of this round for one purpose."""
-  of_client = jax.random.fold_in(context.keys.clients, index)
-  return jax.random.fold_in(of_client, stream)
 
 
 class Trained(NamedTuple):
@@ -229,24 +121,11 @@ def client_terms(
     )
   result = client_round(round_config, context, index, client_state)
   right, signs = _evaluated(round_config, context, index, result.model)
-  sound = result.is_finite
-  uplink = payloads.upload_bytes(
-    method, result.upload, client_state, result.client_state
-  )
-  metrics = ClientMetrics(
-    uplink=uplink * sound,
-    downlink=downlink,
-    uploaded=wire.coordinates(result.upload) * sound,
-    steps=steps_of(round_config.plan, result.examples)[0],
-    scored=client_rows(context.federation.validation, index).size,
-    took_part=jnp.array(True),
-    rejected=~sound,
-    diverged=~sound | (result.loss > _HOPELESS * result.guess),
-    num_correct=right,
-  )
+  metrics = _metrics(round_config, context, index, client_state, result)
   present = index != ABSENT
   metrics = jax.tree.map(
-    lambda x: jnp.where(present, x, 0).astype(x.dtype), metrics
+    lambda x: jnp.where(present, x, 0).astype(x.dtype),
+    metrics._replace(downlink=downlink, num_correct=right),
   )
   sums = ClientSums(
     *aggregate.weigh(result.read, context.message.weight, result.examples),
@@ -254,8 +133,34 @@ def client_terms(
     examples=result.examples,
     signs=None,
   )
-  sums = tree.where(sound, sums, jax.tree.map(jnp.zeros_like, sums))
+  nothing = jax.tree.map(jnp.zeros_like, sums)
+  sums = tree.where(result.is_finite, sums, nothing)
   return sums._replace(signs=signs), (result.client_state, metrics)
+
+
+def _metrics(
+  round_config: RoundConfig,
+  context: RoundContext,
+  index: jax.Array,
+  before: ClientState,
+  result: ClientResult,
+) -> ClientMetrics:
+  """A client's metrics but for `downlink` and `num_correct`."""
+  sound = result.is_finite
+  uplink = payloads.upload_bytes(
+    round_config.method, result.upload, before, result.client_state
+  )
+  return ClientMetrics(
+    uplink=uplink * sound,
+    downlink=jnp.int32(0),
+    uploaded=wire.coordinates(result.upload) * sound,
+    steps=steps_of(round_config.plan, result.examples)[0],
+    scored=client_rows(context.federation.validation, index).size,
+    took_part=jnp.array(True),
+    rejected=~sound,
+    diverged=~sound | (result.loss > _HOPELESS * result.guess),
+    num_correct=jnp.int32(-1),
+  )
 
 
 def client_round(

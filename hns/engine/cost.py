@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from hns.engine import training
-from hns.engine.client import RoundConfig
+from hns.engine.context import RoundConfig
 from hns.engine.training import FederatedData
 from hns.methods.contract import Initial
 

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import jax
 
 from hns.engine import rounds
-from hns.engine.client import RoundConfig, RoundContext, State, client_round
+from hns.engine.client import client_round
+from hns.engine.context import RoundConfig, RoundContext, State
 from hns.engine.parallel import each_client
 from hns.engine.training import FederatedData, client_rows, correct
 from hns.methods.contract import Initial

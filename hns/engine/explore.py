@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from hns import tree
-from hns.engine.client import RoundConfig, RoundContext, client_round
+from hns.engine.client import client_round
+from hns.engine.context import RoundConfig, RoundContext
 from hns.engine.parallel import each_client
 from hns.engine.training import ClientIndices, Examples, correct, fit
 from hns.networks import pruning

@@ -13,14 +13,8 @@ import jax.numpy as jnp
 
 from hns import tree
 from hns.engine import aggregate, parallel, payloads
-from hns.engine.client import (
-  ClientSums,
-  RoundConfig,
-  RoundContext,
-  State,
-  client_terms,
-  round_keys,
-)
+from hns.engine.client import ClientMetrics, ClientSums, client_terms
+from hns.engine.context import RoundConfig, RoundContext, State, round_keys
 from hns.engine.parallel import each_client
 from hns.engine.training import FederatedData
 from hns.methods.contract import ClientState, Initial, ServerState
@@ -143,19 +137,24 @@ def run_round(
     sound, (server_state, kept), (state.server_state, client_state)
   )
   after = State(state.round + 1, server_state)
+  told = _round_metrics(sums, metrics, sound)
+  flip_rate = _flip_rate(round_config, context, after, weights)
+  return after, client_state, told._replace(flip_rate=flip_rate)
+
+
+def _round_metrics(
+  sums: ClientSums, metrics: ClientMetrics, sound: jax.Array
+) -> RoundMetrics:
+  """What a round tells but for `flip_rate`; `sound`: whether it counts."""
   lost = metrics.took_part & ~sound
-  told = metrics._replace(
+  metrics = metrics._replace(
     rejected=metrics.rejected | lost, diverged=metrics.diverged | lost
   )
-  return (
-    after,
-    client_state,
-    RoundMetrics(
-      train_loss=jnp.where(sound, sums.loss / sums.examples, jnp.nan),
-      flip_rate=_flip_rate(round_config, context, after, weights),
-      votes=sums.signs,
-      **told._asdict(),
-    ),
+  return RoundMetrics(
+    train_loss=jnp.where(sound, sums.loss / sums.examples, jnp.nan),
+    flip_rate=jnp.float32(0),
+    votes=sums.signs,
+    **metrics._asdict(),
   )
 
 

@@ -2,13 +2,13 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from hns.methods.contract import Method
+from hns.methods.contract import Frozen, Method, Params, Variables
 
 
 class Examples(NamedTuple):
@@ -64,7 +64,8 @@ class Plan(NamedTuple):
   steps: int = 0
 
 
-Apply = Callable[[Any, jax.Array], jax.Array]
+# `(variables, images) -> logits`
+Apply = Callable[[Variables, jax.Array], jax.Array]
 
 
 def steps_of(plan: Plan, size: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -108,8 +109,8 @@ def batch_loss(
   method: Method,
   apply: Apply,
   examples: Examples,
-  frozen: Any,
-  initial_params: Any,
+  frozen: Frozen,
+  initial_params: Params,
 ) -> Callable[..., jax.Array]:
   """The loss of one step, `(params, key, chosen, valid) -> float32 []`.
 
@@ -142,9 +143,9 @@ def fit(
   plan: Plan,
   examples: Examples,
   rows: ClientIndices,
-  frozen: Any,
-  initial_params: Any,
-) -> tuple[Any, jax.Array]:
+  frozen: Frozen,
+  initial_params: Params,
+) -> tuple[Params, jax.Array]:
   """Trains from `initial_params` on a client's examples.
 
   The number of steps follows the client's size, so a small client costs less
@@ -157,45 +158,72 @@ def fit(
   loss = batch_loss(method, apply, examples, frozen, initial_params)
   steps, batches = steps_of(plan, rows.size)
   shuffle = functools.partial(shuffled, rows=rows, batch_size=plan.batch_size)
+  optimizer = method.client.optimizer
 
   def step(number, carry):
-    params, optimizer_state, order, total, seen = carry
     epoch, place = jnp.divmod(number, jnp.maximum(batches, 1))
     key_epoch = jax.random.fold_in(key, epoch)
-    order = jax.lax.cond(place == 0, shuffle, lambda _: order, key_epoch)
+    order = jax.lax.cond(place == 0, shuffle, lambda _: carry.order, key_epoch)
     first = place * plan.batch_size
     chosen = jax.lax.dynamic_slice(order, (first,), (plan.batch_size,))
     valid = first + jnp.arange(plan.batch_size) < rows.size
     value, grads = jax.value_and_grad(loss)(
-      params, jax.random.fold_in(key_epoch, place), chosen, valid
+      carry.params, jax.random.fold_in(key_epoch, place), chosen, valid
     )
-    updates, optimizer_state = method.client.optimizer.update(
-      grads, optimizer_state, params
-    )
-    count = jnp.sum(valid, dtype=jnp.int32)
-    return (
-      optax.apply_updates(params, updates),
-      optimizer_state,
-      order,
-      total + (value * count).astype(jnp.float32),
-      seen + count,
-    )
+    return _moved(optimizer, carry._replace(order=order), value, grads, valid)
 
-  nothing = jnp.float32(0), jnp.int32(0)
-  order = jnp.zeros_like(jax.eval_shape(shuffle, key))
-  carry = (
+  carry = Carry(
     initial_params,
-    method.client.optimizer.init(initial_params),
-    order,
-    *nothing,
+    optimizer.init(initial_params),
+    jnp.zeros_like(jax.eval_shape(shuffle, key)),
+    jnp.float32(0),
+    jnp.int32(0),
   )
-  params, *_, total, seen = jax.lax.fori_loop(0, steps, step, carry)
-  return params, total / jnp.maximum(seen, 1)
+  carry = jax.lax.fori_loop(0, steps, step, carry)
+  return carry.params, carry.total / jnp.maximum(carry.seen, 1)
+
+
+class Carry(NamedTuple):
+  """What a training step hands to the next.
+
+  Attributes:
+    params, optimizer_state: after the step.
+    order: int32 [examples, in whole batches], the epoch's.
+    total: float32 [], the objective summed over examples.
+    seen: int32 [], examples so far.
+  """
+
+  params: Params
+  optimizer_state: optax.OptState
+  order: jax.Array
+  total: jax.Array
+  seen: jax.Array
+
+
+def _moved(
+  optimizer: optax.GradientTransformation,
+  carry: Carry,
+  value: jax.Array,
+  grads: Params,
+  valid: jax.Array,
+) -> Carry:
+  """The carry after a step with this objective, on the `valid` examples."""
+  updates, optimizer_state = optimizer.update(
+    grads, carry.optimizer_state, carry.params
+  )
+  count = jnp.sum(valid, dtype=jnp.int32)
+  return Carry(
+    optax.apply_updates(carry.params, updates),
+    optimizer_state,
+    carry.order,
+    carry.total + (value * count).astype(jnp.float32),
+    carry.seen + count,
+  )
 
 
 def correct(
   apply: Apply,
-  variables: Any,
+  variables: Variables,
   examples: Examples,
   rows: ClientIndices,
   batch_size: int = 100,

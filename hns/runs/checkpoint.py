@@ -23,8 +23,8 @@ import numpy as np
 
 from hns import durable
 from hns.engine import client_store, metrics
-from hns.engine.client import State
 from hns.engine.client_store import ClientStore
+from hns.engine.context import State
 from hns.errors import InputError, invalid, shown
 from hns.tree import from_host, to_host
 
@@ -38,7 +38,7 @@ class Progress(NamedTuple):
   """Where a run is.
 
   Attributes:
-    state: of the server, `hns.engine.client.State`.
+    state: of the server, `hns.engine.context.State`.
     store: what clients keep.
     tally: what the rounds told.
     num_correct: int32 [clients], right answers of the model that a client ended

@@ -12,7 +12,7 @@ import numpy as np
 from hns import data, streams, tree, wire
 from hns.data import partition
 from hns.engine import client_store, parallel
-from hns.engine.client import RoundConfig
+from hns.engine.context import RoundConfig
 from hns.engine.metrics import trouble
 from hns.engine.training import (
   ClientIndices,

@@ -21,7 +21,7 @@ from hns.engine import (
   payloads,
   rounds,
 )
-from hns.engine.client import RoundConfig, State
+from hns.engine.context import RoundConfig, State
 from hns.engine.rounds import RoundMetrics
 from hns.engine.training import ClientIndices, FederatedData
 from hns.methods.contract import Initial

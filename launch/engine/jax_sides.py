@@ -14,7 +14,7 @@ from engine import workloads
 
 from hns import tree
 from hns.engine import rounds
-from hns.engine.client import Stream, client_key
+from hns.engine.context import Stream, client_key
 from hns.engine.training import batch, client_rows, shuffled
 from hns.networks.supermask import sign
 from hns.runs import devices, experiment, loop
