@@ -159,8 +159,9 @@ def _check_names(about: dict[str, Any]) -> None:
   values = leaves(config)
   for name, field in configs.fields().items():
     table, _, last = name.rpartition('.')
-    used = table in ('', config['algorithm']) and name in values
-    if used and isinstance(field.names(), dict):
+    used = table in ('', config['algorithm'])
+    is_name = used and isinstance(values.get(name), str)
+    if is_name and isinstance(field.names(), dict):
       known(last, values[name], field.names())
   if about.get('dataset_version') == 'built in':
     known('dataset', config['dataset'], data.SOURCES)

@@ -8,17 +8,12 @@ import shlex
 import subprocess
 import sys
 
-import jax.numpy as jnp
 import pytest
 from conftest import ROOT, small_config
 
 from hns import report
-from hns.networks import models
 from hns.report import files
 from hns.runs import experiment
-
-sys.path.append(str(ROOT / 'launch'))
-import dead_units  # noqa: E402
 
 TEXT = (ROOT / 'README.md').read_text()
 BLOCKS = re.findall(r'```python\n(.*?)```', TEXT, re.S)
@@ -121,14 +116,6 @@ def test_ratios_of_speed_are_those_stored():
     f'| {row.split(" | ")[0][2:]} | {line} |'
     for row, line in zip(table.splitlines()[2:], lines, strict=True)
   ]
-
-
-def test_dead_units_are_shares_and_removing_them_changes_nothing():
-  """`measure` compares logits."""
-  net, inputs = models.create('mlp', 10), jnp.zeros((1, 8, 8, 1))
-  *dead, left, exact = dead_units.measure(net, inputs, 0.05, 0)
-  assert len(dead) == 2 and 0.3 < dead[0] < 1
-  assert 0 < left <= exact < 1
 
 
 def test_the_convolution_benchmark_runs():

@@ -443,8 +443,8 @@ def test_numbers_that_are_not_finite_are_null(tmp_path):
     record._write(record._finite(row), tmp_path, file)
   text = (tmp_path / 'metrics.jsonl').read_text()
   assert text == '{"round": 1, "a": null, "b": [1.0, null], "c": 2}\n'
-  news = dict(uplink_bytes=1, downlink_bytes=2, global_accuracy=0.5)
-  said = record._news(news | {'personal_accuracy': None})
+  row = dict(uplink_bytes=1, downlink_bytes=2, global_accuracy=0.5)
+  said = record._progress_text(row | {'personal_accuracy': None})
   assert said == 'personalised ?, global 0.500, 3 B'
 
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import compiled, context_of, play, small
 
 from hns import tree, wire
-from hns.engine import explore
+from hns.engine import explore, payloads
 from hns.methods import uploads
 from hns.methods.contract import ServerState
 from hns.wire import Envelope, Message
@@ -81,8 +81,8 @@ def test_the_server_adds_with_momentum_within_bounds():
   np.testing.assert_allclose(twice.values['a'], [0.5, 1.0, 0.0], rtol=1e-6)
 
 
-def news_of(round_config, *given):
-  return round_config.method.wire.download_for(*given)
+def download_of(round_config, *given):
+  return payloads.download_for(round_config.method, *given)
 
 
 VARIANTS = [
@@ -104,12 +104,12 @@ def test_bytes_counted_in_a_round_are_those_of_its_payloads(fields):
   pick = lambda tree_, k: jax.tree.map(lambda x: x[k], tree_)
   for k in range(3):
     client_state = pick(held, k)
-    news = compiled(news_of, round_config)(
+    down = compiled(download_of, round_config)(
       initial.frozen, context.message, client_state
     )
     for codec, message, counted in (
       (round_config.method.wire.upload_codec, pick(ups, k), report.uplink[k]),
-      (round_config.method.wire.download_codec, news, report.downlink[k]),
+      (round_config.method.wire.download_codec, down, report.downlink[k]),
     ):
       payload = wire.encode(codec, message, envelope)
       assert len(payload) == int(counted)
@@ -133,10 +133,10 @@ def test_a_client_that_missed_rounds_decodes_the_download():
   for client in range(6):
     client_state = jax.tree.map(lambda x, c=client: x[c], played.client_state)
     known.add(np.asarray(tree.flatten(client_state[1])).tobytes())
-    news = compiled(news_of, experiment.round_config)(
+    down = compiled(download_of, experiment.round_config)(
       initial.frozen, context.message, client_state
     )
-    moved = (np.asarray(tree.flatten(news.value)) + 15) // 2
+    moved = (np.asarray(tree.flatten(down.value)) + 15) // 2
     now = (np.asarray(tree.flatten(client_state[1])) + moved) % 16
     np.testing.assert_array_equal((2 * now - 15)[kept], levels[kept])
   assert len(known) > 2
