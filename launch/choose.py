@@ -76,7 +76,7 @@ def tried(cases: dict[str, list[Trial]]) -> str:
       mark = '**' * (trial is best(trials))
       cells.append(f'{mark}{words}: {accuracy(trial):.3f}{mark}')
     lines.append([case, ', '.join(values(trials[0])), '; '.join(cells)])
-  return versus.markdown(['case', 'of', 'accuracy as chosen'], lines)
+  return versus.markdown(['case', 'of', 'accuracy as held'], lines)
 
 
 if __name__ == '__main__':
