@@ -15,8 +15,12 @@ import jax.numpy as jnp
 import pytest
 from conftest import ROOT, small_config
 
-from hns import config, report
+from hns import config, report, wire
+from hns.data.partition import PARTITIONS
+from hns.methods import contract, lift
+from hns.methods.recipes import RECIPES
 from hns.networks import models
+from hns.networks.pruning import SCORES
 from hns.report import files
 from hns.runs import experiment
 
@@ -144,6 +148,43 @@ def test_commands_know_the_flags_that_are_shown(command, monkeypatch):
 def test_fields_that_are_named_are_there(page):
   named = re.findall(r'--config\.([\w.]*\w)', TEXTS[page])
   assert set(named) <= config.fields().keys()
+
+
+def test_the_table_of_questions_is_the_contract():
+  row = r'^\| `(\w+)\.(\w+)`[^|]*\|[^|]*\| `([^`]*)`'
+  rows = re.findall(row, TEXTS['hns/methods/README.md'], re.M)
+  parts = contract.Client, contract.Server, contract.Wire
+  asked = {
+    (part.__name__.lower(), name): ', '.join(arguments)
+    for part in parts
+    for name, arguments in lift.arguments_of(part).items()
+  }
+  assert {(part, name): given for part, name, given in rows} == asked
+
+
+def test_the_table_of_the_header_adds_up():
+  text = TEXTS['hns/wire/README.md']
+  table = re.search(r'^\| header field .*\n((?:\|.*\n)+)', text, re.M)[1]
+  sizes = [
+    re.findall(r'\d+', row.split('|')[2]) for row in table.split('\n')[1:-1]
+  ]
+  assert sum(int(n) for row in sizes for n in row) == wire.HEADER_BYTES
+  assert f'a header of {wire.HEADER_BYTES} bytes' in text
+
+
+@pytest.mark.parametrize(
+  'folder,names',
+  [
+    ('methods', RECIPES),
+    ('engine', RECIPES),  # what a client keeps
+    ('networks', SCORES),
+    ('networks', models.MODELS.keys() - {'tiny'}),  # which only tests have
+    ('data', PARTITIONS),
+  ],
+)
+def test_tables_have_every_name(folder, names):
+  rows = re.findall(r'^\|([^|]*)\|', TEXTS[f'hns/{folder}/README.md'], re.M)
+  assert set(names) <= set(re.findall(r'`([^`]+)`', ''.join(rows)))
 
 
 def fields_explained(name):
