@@ -20,7 +20,7 @@ What is here; each imports only from itself and from what stands above it:
   export.py   a trained model as a file
   main.py     the command line
 
-For a notebook or a script, from here, each imported when it is asked for:
+For a notebook or a script, each imported when it is first used:
 `base_config(**fields)`, `build(config)`, `run(config, folder)`, and the dicts
 of names that a config may use: `METHODS`, `MODELS`, `SCORES`, `DATASETS`,
 `PARTITIONS`.

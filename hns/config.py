@@ -44,7 +44,7 @@ class Run(NamedTuple):
       training
     test_examples_per_client: test examples, at most
     model: the network
-    head: the layer that stays at home in methods with a personal one; '' is the
+    head: the layer that personal methods keep local; '' is the
       only layer with an output a class
     density: share of the weights that survives pruning, (0, 1]
     pruning: the score of a weight

@@ -31,7 +31,7 @@ REQUIRED = inspect.Parameter.empty
 
 
 class Within(NamedTuple):
-  """Numbers between two others; `ends` tells which of these count: '[)'."""
+  """Numbers between two others; `ends` says which of these count: '[)'."""
 
   least: float
   most: float
@@ -64,7 +64,7 @@ class AtLeast(NamedTuple):
 
 
 class OneOf(NamedTuple):
-  """One of some names; of a dict, those that it has when asked."""
+  """One of some names; of a dict, those that it has at that time."""
 
   names: Iterable[str]
 
@@ -78,7 +78,7 @@ class Label(NamedTuple):
 
   Attributes:
     words: `value -> str`, '' to say nothing of it.
-    tuned: whether tuning chooses it, so that it tells no variant apart.
+    tuned: whether tuning chooses it, so that it makes no variant of a method.
   """
 
   words: Callable[[Any], str]

@@ -24,7 +24,7 @@ def weigh(
   weights = jax.tree.map(scaled, message.value, message.weight)
   sums = jax.tree.map(lambda w, v: w * v, weights, message.value)
   chosen = jax.tree.map(
-    lambda x, mine, theirs: None if mine is theirs else x,
+    lambda x, own, shared: None if own is shared else x,
     *(weights, message.weight, common),
   )
   return sums, chosen

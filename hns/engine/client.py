@@ -71,7 +71,7 @@ class ClientResult(NamedTuple):
 
 
 class ClientMetrics(NamedTuple):
-  """What a round tells of each client, leaves [] here: see `RoundMetrics`."""
+  """One client's part of `RoundMetrics`, leaves []."""
 
   uplink: jax.Array
   downlink: jax.Array
@@ -230,7 +230,7 @@ def _evaluated(
   index: jax.Array,
   model: Variables,
 ) -> tuple[jax.Array, jax.Array | None]:
-  """A model's right answers, -1 if none are asked for, and its signs."""
+  """A model's correct answers, -1 without `eval_split`, and its signs."""
   if not round_config.eval_split:
     return jnp.int32(-1), None
   federation = context.federation
@@ -258,7 +258,7 @@ def train_client(
       _score(round_config, federation, index),
     )
   initial_params = context.initial_params
-  if jax.tree.leaves(client_state):  # else all start alike, which is drawn once
+  if jax.tree.leaves(client_state):  # else all share the context's
     initial_params = method.client.init(
       context.keys.shared, initial.frozen, message, client_state
     )

@@ -57,8 +57,8 @@ def evaluate_global(
 
   def client(given, index, client_state):
     shared, examples, rows = given
-    asked = client_rows(rows, index)
-    return (), correct(round_config.apply, shared, examples, asked)
+    own = client_rows(rows, index)
+    return (), correct(round_config.apply, shared, examples, own)
 
   right = each_client(
     client, given, ids, (), round_config.width, round_config.mesh

@@ -1,4 +1,4 @@
-"""Questions about many clients, or many networks, asked in one call.
+"""Many clients, or many networks, compared in one call.
 
 See launch/explore.ipynb.
 """
@@ -42,7 +42,7 @@ def cross(
     round_config: see its type.
     models: variables with a leading axis, `evaluation.personal_models`.
     examples: of everybody.
-    rows: of the clients on whose examples the models are asked.
+    rows: of the clients on whose examples the models are evaluated.
 
   Returns:
     float32 [models, clients].
@@ -110,9 +110,9 @@ def learn(
   variables: dict[str, Any],
   examples: Examples,
   rows: ClientIndices,
-  asked: ClientIndices,
+  test_rows: ClientIndices,
 ) -> jax.Array:
-  """Accuracy on `asked` of a network whose signs were trained on `rows`.
+  """Accuracy on `test_rows` of a network whose signs were trained on `rows`.
 
   One client without a server, from random scores; `vmap` over `key` and
   `variables` trains many networks at once.
@@ -121,7 +121,7 @@ def learn(
     key: of the scores and of the order of the examples.
     round_config: of a method of signs; its `apply` and `plan` are used.
     variables: of one network, `draw`.
-    examples, rows, asked: see their types.
+    examples, rows, test_rows: see their types.
 
   Returns:
     float32 [].
@@ -134,4 +134,4 @@ def learn(
     order, method, apply, round_config.plan, examples, rows, frozen, start
   )
   model = method.client.to_variables(key, frozen, trained)
-  return correct(apply, model, examples, asked) / asked.size
+  return correct(apply, model, examples, test_rows) / test_rows.size

@@ -21,12 +21,12 @@ def spread(name: str, each: np.ndarray) -> dict[str, float]:
 
 
 def held_accuracy(correct: np.ndarray, count: np.ndarray) -> dict[str, float]:
-  """Accuracy as held, of the clients that took part; {} where not asked for.
+  """Accuracy as held, of the clients that took part; {} if none did.
 
   Args:
     correct: int [clients], right answers of the model that a client ended its
       last round with, -1 if there was none.
-    count: int [clients], how many each was asked.
+    count: int [clients], how many examples each has.
   """
   part = correct >= 0
   if not part.any():
@@ -46,12 +46,12 @@ def summarise(evaluation: Any) -> dict[str, float]:
     evaluation: `hns.engine.evaluation.Evaluation`, as NumPy arrays.
   """
   each = accuracies(evaluation.num_correct_personal, evaluation.count)
-  right, asked = (
+  right, examples = (
     int(np.sum(x)) for x in (evaluation.num_correct_global, evaluation.count)
   )
   return {
     **spread('personal_accuracy', each),
-    'global_accuracy': right / asked,
+    'global_accuracy': right / examples,
     'client_accuracies': each.round(4).tolist(),
     **agreement(evaluation.votes, evaluation.server, len(each)),
   }
@@ -86,7 +86,7 @@ def agreement(
 
 
 class Tally(NamedTuple):
-  """What rounds told so far, in Python's numbers.
+  """Sums over the rounds so far, in Python's numbers.
 
   Attributes:
     rounds: rounds since the last evaluation.

@@ -7,7 +7,7 @@ from hns import tree, wire
 from hns.methods.contract import ClientState, Frozen, Method
 from hns.wire import Message
 
-# How a client tells which coordinates it chose: a bit each, entropy coded.
+# Of the message that says which coordinates a client chose: a bit each.
 MASK_CODEC = wire.levels(1, coded=True)
 
 

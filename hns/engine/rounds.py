@@ -21,7 +21,7 @@ from hns.methods.contract import ClientState, Initial, ServerState
 
 
 class RoundMetrics(NamedTuple):
-  """What a round tells, and nothing depends on.
+  """What a round reports; no later round depends on it.
 
   Attributes:
     train_loss: float32 [], the mean of the clients' objectives, weighted by
@@ -137,15 +137,15 @@ def run_round(
     sound, (server_state, kept), (state.server_state, client_state)
   )
   after = State(state.round + 1, server_state)
-  told = _round_metrics(sums, metrics, sound)
+  found = _round_metrics(sums, metrics, sound)
   flip_rate = _flip_rate(round_config, context, after, weights)
-  return after, client_state, told._replace(flip_rate=flip_rate)
+  return after, client_state, found._replace(flip_rate=flip_rate)
 
 
 def _round_metrics(
   sums: ClientSums, metrics: ClientMetrics, sound: jax.Array
 ) -> RoundMetrics:
-  """What a round tells but for `flip_rate`; `sound`: whether it counts."""
+  """The metrics but for `flip_rate`; `sound`: whether the round counts."""
   lost = metrics.took_part & ~sound
   metrics = metrics._replace(
     rejected=metrics.rejected | lost, diverged=metrics.diverged | lost

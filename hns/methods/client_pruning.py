@@ -166,8 +166,8 @@ def largest(scores: Any, mask: Any, share: float, target: float) -> Any:
   Of n coordinates n x target stay at least, and one, or all that are there if
   fewer; leaves for which `scores` has None stay as they are.
   """
-  asked = jax.tree.map(lambda m, s: None if s is None else m, mask, scores)
-  masks, structure = jax.tree.flatten(asked)
+  scored = jax.tree.map(lambda m, s: None if s is None else m, mask, scores)
+  masks, structure = jax.tree.flatten(scored)
   kept = pruning.top_k(
     [
       jnp.where(m, s, -jnp.inf).ravel()

@@ -1,9 +1,9 @@
 """The contract of a method: questions about its clients, its server, its wire.
 
-The engine (`hns.engine`) asks them and never which method it runs. An answer is
-a pure function that is traced once for the whole cohort: what it is told is one
-client's, and the engine vectorises it. Each question is a Protocol that says
-when it is asked, what it is told and why it exists.
+The engine (`hns.engine`) asks these questions, and never which method it runs.
+An answer is a pure function of one client's arguments; the engine vectorises it
+over the cohort. Each question is a Protocol that says when it is asked, with
+which arguments, and why it exists.
 
 Arguments have one meaning everywhere:
 
@@ -65,8 +65,8 @@ class ClientInit(Protocol):
   """What does a client start from?
 
   Asked before a client trains, with the round's key, so that all clients can
-  draw alike. A client without a state is not asked by itself: what the round
-  gives for the initial state is then everybody's start.
+  draw the same numbers. Where clients keep no state it is asked once a round,
+  for all of them.
   """
 
   def __call__(

@@ -1,4 +1,4 @@
-"""Hermes: whole units pruned on the client, what all keep averaged."""
+"""Hermes: the client prunes whole units; the server averages common ones."""
 
 import functools
 from typing import Any
@@ -32,7 +32,7 @@ def prune_units(
   target: float,
   head: str,
 ) -> Method:
-  """Hermes: whole units cut on the client; what all keep is averaged.
+  """Hermes: clients cut whole units; the server averages what all keep.
 
   Li et al. 2021 (MobiCom, doi 10.1145/3447993.3483278). As
   `client_pruning.lottery`, but a client goes on from weights of its own, cuts

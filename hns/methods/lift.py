@@ -40,7 +40,7 @@ def lift(
   keep: Callable[[ClientState, ClientState], ClientState] | None = None,
   **views: View,
 ) -> Method:
-  """`base`, told `views[name](given)` in place of its argument of that name.
+  """`base`, given `views[name](given)` in place of its argument of that name.
 
   `given` holds all arguments of the question by name. Questions without such an
   argument stay the very functions they were.
@@ -49,7 +49,7 @@ def lift(
     base: any method.
     keep: `(client_state, inner) -> client_state`: what a client keeps when
       `base` keeps `inner`; needed with a view of `client_state`.
-    **views: by an argument's name, what `base` is told of it.
+    **views: by an argument's name, what `base` gets in its place.
   """
   lifted = Method(*(_lift_part(part, views) for part in base))
   if keep is None:
@@ -58,9 +58,9 @@ def lift(
 
 
 def arguments_of(part: type) -> dict[str, tuple[str, ...]]:
-  """By question of a part of the contract, the names of what it is told."""
+  """The names of the arguments of each question of a part of the contract."""
   hints = typing.get_type_hints(part).items()
-  asked = {
+  protocols = {
     name: kind
     for name, hint in hints
     for kind in typing.get_args(hint) or [hint]
@@ -68,25 +68,25 @@ def arguments_of(part: type) -> dict[str, tuple[str, ...]]:
   }
   return {
     name: tuple(inspect.signature(kind.__call__).parameters)[1:]
-    for name, kind in asked.items()
+    for name, kind in protocols.items()
   }
 
 
 def _lift_part(part, views):
-  asked = {
+  changed = {
     name: names
     for name, names in arguments_of(type(part)).items()
     if views.keys() & set(names) and getattr(part, name) is not None
   }
   lifted = {
     name: _viewed(getattr(part, name), names, views)
-    for name, names in asked.items()
+    for name, names in changed.items()
   }
   return part._replace(**lifted)
 
 
 def _viewed(answer, names, views):
-  """`answer`, told what the views give of its arguments."""
+  """`answer`, with the views applied to its arguments."""
 
   def viewed(*arguments):
     given = dict(zip(names, arguments, strict=True))

@@ -1,8 +1,9 @@
 """Methods as recipes: bases, uploads, wrappers; a dict of names.
 
-A new method is a function in `RECIPES` that returns a `Method`. It is told what
-it may know of the network, then the fields of its table in a config: their
-defaults, types, limits and texts are those of its signature (`hns.fields`).
+A method is a function in `RECIPES` that returns a `Method`. Its first argument
+is what it may know of the network. The others are the fields of its table in a
+config: defaults, types, limits and texts come from its signature and docstring
+(`hns.fields`).
 """
 
 import math
@@ -50,7 +51,7 @@ class NetworkInfo(NamedTuple):
 
   Attributes:
     prune: `(key, variables) -> mask`, of the config's score and density.
-    find_head: gives `head`, or raises `InputError` where it cannot be told.
+    find_head: gives `head`, or raises `InputError` where it is ambiguous.
   """
 
   prune: Prune
@@ -85,7 +86,7 @@ def hidenseek(
 
 @same_fields(hidenseek)
 def hidenseek_personal(network: NetworkInfo, **table: Any) -> Method:
-  """HideNseek, of which the signs of the output layer stay at home."""
+  """HideNseek whose clients keep the signs of the output layer local."""
   return keep_local(hidenseek(network, **table), _is_head(network))
 
 
@@ -109,7 +110,7 @@ def fedprox(
 
 @same_fields(fedavg)
 def fedper(network: NetworkInfo, **table: Any) -> Method:
-  """FedPer: Arivazhagan et al. 2019 (arXiv 1912.00818); the head at home."""
+  """FedPer: Arivazhagan et al. 2019 (arXiv 1912.00818); a local head."""
   return keep_local(fedavg(network, **table), _is_head(network))
 
 
@@ -125,7 +126,7 @@ def ditto(
 
 @same_fields(fedavg)
 def local(network: NetworkInfo, **table: Any) -> Method:
-  """Every client alone: FedAvg of which nothing is shared."""
+  """Every client alone: FedAvg that shares nothing."""
   return keep_local(fedavg(network, **table), lambda path, leaf: True)
 
 
@@ -203,7 +204,7 @@ def fedmask(
   download_bits: Bits = OF_RUN,
   target: Kept = 0.5,
 ) -> Method:
-  """FedMask: Li et al. 2021 (SenSys); {0, 1} masks, the head's at home.
+  """FedMask: Li et al. 2021 (SenSys); {0, 1} masks, the head's local.
 
   Ours: scores start as HideNseek's do, spread around the server's mean; all
   layers are masked.

@@ -1,4 +1,4 @@
-"""What wraps a method: what stays at home, what is remembered, what pulls."""
+"""Wrappers of a method: local parts, a remembered download, a pull."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,12 +20,12 @@ from hns.wire import Codec, Message
 
 
 class WithLocal(NamedTuple):
-  """What never changes where a part of the model never travels.
+  """What never changes in a method with a local part.
 
   Attributes:
-    inner: what never changes in the method inside.
-    server_state, message: before round 1, of the whole model: the local part is
-      taken from them wherever the method inside asks for all of it.
+    inner: the `frozen` of the method inside.
+    server_state, message: of the whole model, before round 1. The method inside
+      sees whole messages and states: their local part comes from these.
   """
 
   inner: Frozen
@@ -41,7 +41,7 @@ def keep_local(base: Method, is_local: Callable[[str, Any], bool]) -> Method:
 
   Args:
     base: a method whose messages and `params` are trees with the same paths.
-    is_local: told a leaf's path (`Conv_0/kernel`) and the leaf.
+    is_local: `(path, leaf) -> bool`, the path such as `Conv_0/kernel`.
   """
   local = lambda leaves: tree.split(leaves, is_local)[0]
   shared = lambda leaves: tree.split(leaves, is_local)[1]
