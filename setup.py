@@ -27,10 +27,10 @@ setuptools.setup(
     'array_record>=0.5',  # reads prepared datasets
     'constriction>=0.4',  # the entropy code of messages
     'flax>=0.12',  # networks
-    'jax>=0.8',
+    'jax>=0.8',  # gradients, vmap, compilation
     'matplotlib>=3.10',  # pictures of runs
     'ml_collections>=1.0',  # configs
-    'numpy>=2.0',
+    'numpy>=2.0',  # arrays on the host
     'optax>=0.2.3',  # optimisers and losses
     'pillow>=10.3',  # decodes the pictures of datasets
     'scikit-learn>=1.5',  # the digits
