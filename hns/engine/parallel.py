@@ -60,8 +60,7 @@ def each_client(
   width: int,
   mesh: Mesh,
 ) -> tuple[Any, Any]:
-  """Runs `function(given, id, client_state) -> (summed, listed)` for every
-  client.
+  """Runs `function(given, id, client_state) -> (summed, listed)` for clients.
 
   Each device loops over its share, `width` clients at a time. Memory grows with
   the width and with what is listed, not with the number of clients.
@@ -81,21 +80,27 @@ def each_client(
   turns = plan.reshape(mesh.size, -1, plan.shape[-1])
   client_state = jax.tree.map(lambda x: x[turns], client_state)
   dealt = jnp.where(turns < 0, ABSENT, ids[turns]), client_state
-  spread, whole = PartitionSpec(AXIS), PartitionSpec()
-  total, listed = jax.jit(
-    jax.shard_map(
-      functools.partial(_one_device, function, *plan.shape[:2]),
-      mesh=mesh,
-      in_specs=(whole, spread),
-      out_specs=(whole, spread),
-      check_vma=False,
-    )
-  )(given, dealt)
+  one_device = functools.partial(_one_device, function, *plan.shape[:2])
+  total, listed = _on_all_devices(one_device, mesh)(given, dealt)
   places = np.argsort(plan, axis=None)[-ids.shape[0] :]
   listed = jax.tree.map(
     lambda x: x.reshape(-1, *x.shape[turns.ndim :])[places], listed
   )
   return total, listed
+
+
+def _on_all_devices(one_device: Callable, mesh: Mesh) -> Callable:
+  """`(given, dealt) -> (total, listed)`: dealt and listed are spread."""
+  spread, whole = PartitionSpec(AXIS), PartitionSpec()
+  return jax.jit(
+    jax.shard_map(
+      one_device,
+      mesh=mesh,
+      in_specs=(whole, spread),
+      out_specs=(whole, spread),
+      check_vma=False,
+    )
+  )
 
 
 def deal(count: int, width: int, devices: int) -> np.ndarray:
