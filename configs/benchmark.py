@@ -25,6 +25,8 @@ import pathlib
 
 from hns.config import base
 from hns.errors import invalid
+from hns.fields import fields_of
+from hns.methods.recipes import RECIPES
 from hns.runs.sweeps import cross, grid
 
 _DEFAULT = ['scarce', 'mnist', 'hidenseek']
@@ -71,26 +73,16 @@ SETTINGS = {
 }
 # What a variant changes: its algorithm, then fields of that one's table.
 VARIANTS = {
+  # Trained as `fedavg_finetuned`, `fedavg` has the same global model.
+  **{name: (name, {}) for name in RECIPES if name != 'fedavg'},
   'hidenseek': ('hidenseek', dict(upload='change')),
   'hidenseek_paper': ('hidenseek', dict(upload='signs')),
   'hidenseek_ternary': ('hidenseek', dict(upload='ternary')),
   'hidenseek_binary': ('hidenseek', dict(upload='change', gate='binary')),
   'hidenseek_personal': ('hidenseek_personal', dict(upload='change')),
-  # Trained as `fedavg`, whose global model is the same.
-  'fedavg_finetuned': ('fedavg_finetuned', {}),
-  'fedprox': ('fedprox', {}),
-  'fedper': ('fedper', {}),
-  'ditto': ('ditto', {}),
-  'local': ('local', {}),
-  'fedavg_quantized': ('fedavg_quantized', {}),
-  'signsgd': ('signsgd', {}),
   'signsgd_pruned': ('signsgd', dict(pruned=True)),
-  'lotteryfl': ('lotteryfl', {}),
-  'hermes': ('hermes', {}),
   'fedmask_sparse': ('fedmask', dict(target=0.2)),
-  'fedmask': ('fedmask', {}),
   'fedmask_change': ('fedmask', dict(target=0.2, upload='change')),
-  'fedpm': ('fedpm', {}),
 }
 # Four trials a variant, of float weights with both optimisers; LotteryFL and
 # FedMask have more, because the best of four lay at an edge.
@@ -114,9 +106,10 @@ _REWOUND = [
 _REWOUND += [trial | dict(threshold=0.5, target=0.5) for trial in _FLOATS[::2]]
 _SPARSE = [dict(learning_rate=rate) for rate in (0.06, 0.1, 0.2, 0.4)]
 TRIALS = {
-  **dict.fromkeys(VARIANTS, _SIGNS),
-  **dict.fromkeys(['fedavg_finetuned', 'fedper', 'local'], _FLOATS),
-  **dict.fromkeys(['fedavg_quantized', 'signsgd', 'signsgd_pruned'], _FLOATS),
+  **{
+    variant: _FLOATS if 'optimizer' in fields_of(RECIPES[name]) else _SIGNS
+    for variant, (name, _) in VARIANTS.items()
+  },
   **dict.fromkeys(['fedprox', 'ditto'], _PULLED),
   'lotteryfl': _REWOUND,
   'hermes': _CUT,
