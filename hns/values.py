@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import ml_collections
+from ml_collections import ConfigDict as ConfigDict
 
 from hns.errors import invalid
 

@@ -131,7 +131,7 @@ def state_of(run: Run) -> str:
   """Done, left, or damaged."""
   if sweeps.damage(run):
     return 'damaged'
-  return 'done' if sweeps.complete(run) else 'left'
+  return 'done' if sweeps.is_complete(run) else 'left'
 
 
 def seconds_of(run: Run) -> float | None:
@@ -171,7 +171,7 @@ def carry_out(
     print(f'hns: {place.name} failed: {error} ({place}/log.txt)')
   for said in filter(None, map(sweeps.damage, chosen)):
     print(f'hns: left out: {said}')
-  missing = sum(not sweeps.complete(run) for run in chosen)
+  missing = sum(not sweeps.is_complete(run) for run in chosen)
   done = f'{len(chosen) - missing} of {len(chosen)} runs done'
   print(f'{done}: {folder}/table.csv, table.md')
   if missing and stopping:
@@ -182,9 +182,9 @@ def carry_out(
 
 def run_left(chosen, command, slots, stopping) -> dict[pathlib.Path, str]:
   """Runs with a bar; what each run that failed died of, by folder."""
-  todo = {run.folder: run for run in sweeps.left(chosen)}
+  todo = {run.folder: run for run in sweeps.incomplete(chosen)}
   work = [jobs.Job(folder, command(run)) for folder, run in todo.items()]
-  complete = lambda job: sweeps.complete(todo[job.folder])
+  complete = lambda job: sweeps.is_complete(todo[job.folder])
   looks = jobs.run_all(work, complete, slots, stopping)
   bar = tqdm.tqdm(
     total=len(work), unit='run', dynamic_ncols=True, disable=None, smoothing=0
@@ -209,7 +209,7 @@ def write_tables(planned: list[Run], failed: dict, folder: pathlib.Path) -> str:
     writer = csv.DictWriter(file, names)
     writer.writeheader()
     writer.writerows(lines)
-  done = [run.folder for run in planned if sweeps.complete(run)]
+  done = [run.folder for run in planned if sweeps.is_complete(run)]
   found, left_out = groups.load(done)
   alike = groups.group(found)
   text = '\n\n'.join([report.compare(alike), report.notes(alike, left_out)])

@@ -186,7 +186,7 @@ def correct(net, arrays, run, client=None):
   arrays = dict(arrays)
   mean, deviation = arrays.pop('scale')
   params = unflatten_dict(arrays, sep='/')
-  built = experiment.build(configs.base(**files.about(run)['config']))
+  built = experiment.build(configs.base(**files.read_run_info(run)['config']))
   images = np.asarray(built.federation.examples.images)
   rows = jax.tree.map(np.asarray, built.federation.test)
   chosen = range(len(rows.size)) if client is None else [client]

@@ -66,7 +66,7 @@ def _folders(path: pathlib.Path) -> list[Callable[[], Saved]]:
 
 
 def _load(folder: pathlib.Path) -> Saved:
-  about, rows = files.about(folder), files.read(folder)
+  about, rows = files.read_run_info(folder), files.read(folder)
   if about is None or not rows:
     raise InputError(f'{folder}: no evaluated round')
   return Saved(folder, about, rows)
@@ -94,7 +94,7 @@ def _packed(path: pathlib.Path) -> list[Callable[[], Saved]]:
     told = lambda row: f'{where}, row {row}'
     return Saved(
       path / name,
-      files.checked_about(about, where),
+      files.checked_run_info(about, where),
       files.checked_rows(rows, told),
     )
 
