@@ -76,5 +76,5 @@ def show(text: str) -> None:
       os.dup2(nothing.fileno(), 1)
     cause = getattr(error, 'strerror', None) or error
     raise InputError(
-      f'stdout: cannot be written ({cause}); what a run found is in its folder'
+      f'stdout: cannot be written ({cause}); results of a run are in its folder'
     ) from error

@@ -268,7 +268,7 @@ def test_payloads_of_another_round_network_or_codec_are_refused():
   payload = wire.encode(codec, sent, ENVELOPE)
   for other, field in (
     (ENVELOPE._replace(round=8), 'round'),
-    (ENVELOPE._replace(direction=0), 'way'),
+    (ENVELOPE._replace(direction=0), 'direction'),
     (ENVELOPE._replace(seed=4), 'seed'),
     (ENVELOPE._replace(density=0.1), 'density'),
   ):

@@ -79,7 +79,7 @@ def _write(path: pathlib.Path, arrays: Arrays) -> None:
 
 
 def _digest(file: BinaryIO, size: int) -> bytes:
-  """SHA-256 of the first `size` bytes, after which the file then stands."""
+  """SHA-256 of the first `size` bytes; moves the file's position after them."""
   file.seek(0)
   total = hashlib.sha256()
   while size and (part := file.read(min(size, 1 << 20))):

@@ -96,10 +96,8 @@ def divide(
   pools = checked_shares(name, pools, scheme.clients, len(train.labels))
   halves = [hold_out(rng, pool, each, scheme) for pool in pools]
   if name == 'natural':
-    orders = [
-      rng.permutation(np.flatnonzero(test.groups == train.groups[pool[0]]))
-      for pool in pools
-    ]
+    groups = [train.groups[pool[0]] for pool in pools]
+    orders = [rng.permutation(np.flatnonzero(test.groups == g)) for g in groups]
     tests = [order[: scheme.test] for order in orders]
   else:
     tests = matching_test_examples(
@@ -193,7 +191,7 @@ def natural(
   """
   if not len(train):
     raise invalid(
-      'partition', 'natural', 'this dataset does not say who made an example'
+      'partition', 'natural', 'this dataset has no groups, such as writers'
     )
   names = np.intersect1d(train, test)
   if clients > len(names):

@@ -136,17 +136,10 @@ def decode(name: str, folder: pathlib.Path, group: str) -> Dataset:
   _, groups = np.unique(
     np.concatenate([train_groups, test_groups]), return_inverse=True
   )
-  groups = groups.astype(np.int32)
-  cut = len(train_groups)
   classes = builder.info.features['label'].num_classes
+  split = np.split(groups.astype(np.int32), [len(train_groups)])
   return Dataset(
-    train,
-    train_labels,
-    groups[:cut],
-    test,
-    test_labels,
-    groups[cut:],
-    classes,
+    train, train_labels, split[0], test, test_labels, split[1], classes
   )
 
 

@@ -47,11 +47,11 @@ def _indices(share: Any, count: int) -> np.ndarray:
     return np.zeros(0, np.int64)
   if index.ndim != 1 or index.dtype.kind not in 'iu':
     hint = ': take np.flatnonzero of a mask' if index.dtype == bool else ''
-    found = f'{index.dtype} {list(index.shape)}'
+    kind = f'{index.dtype} {list(index.shape)}'
     if index.dtype.kind == 'f' and index.ndim == 1:
       place = np.argmax(index != np.rint(index))
-      found += f', as index {place} is {index[place]}'
-    raise InputError(f'indices must be whole numbers [n], not {found}{hint}')
+      kind += f', as index {place} is {index[place]}'
+    raise InputError(f'indices must be whole numbers [n], not {kind}{hint}')
   outside = np.flatnonzero((index < 0) | (index >= count))
   if len(outside):
     place = outside[0]

@@ -10,6 +10,7 @@ from flax.traverse_util import flatten_dict
 
 from hns.errors import InputError, invalid
 from hns.networks.intercept import intercepted
+from hns.tree import Tree
 
 
 def shapes_of(net: nn.Module, inputs: jax.Array) -> dict[str, Any]:
@@ -80,7 +81,7 @@ def _check_collections(name: str, shapes: dict[str, Any]) -> None:
     raise invalid('model', name, 'has no parameters: nothing can be trained')
 
 
-def head_of(params: Any, classes: int, chosen: str = '') -> str:
+def head_of(params: Tree, classes: int, chosen: str = '') -> str:
   """The path of the output layer, such as `Dense_2` or `body/Dense_0`.
 
   Args:
@@ -111,7 +112,9 @@ def head_of(params: Any, classes: int, chosen: str = '') -> str:
   raise invalid('head', chosen, f'{problem}; {remedy}')
 
 
-def is_last(net: nn.Module, params: Any, inputs: jax.Array, layer: str) -> bool:
+def is_last(
+  net: nn.Module, params: Tree, inputs: jax.Array, layer: str
+) -> bool:
   """Whether no kernel acts on a layer's output; True if that is unknown.
 
   The layer's output is replaced by a constant. The gradient of the logits then

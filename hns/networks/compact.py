@@ -6,14 +6,13 @@ computes the same in less time. The signs of its outgoing weights have no effect
 and are not sent.
 """
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import numpy as np
 
 from hns import tree
 from hns.networks.models import Network
+from hns.tree import Tree
 
 _LANES = 16  # widths are multiples of it, for vector units
 
@@ -21,7 +20,7 @@ _LANES = 16  # widths are multiples of it, for vector units
 Remaining = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-def compact(net: nn.Module, initial: Any) -> tuple[nn.Module, Any]:
+def compact(net: nn.Module, initial: Tree) -> tuple[nn.Module, Tree]:
   """A network and its initial state without units that are always 0.
 
   Both are unchanged if the network is not a `hns.networks.models.Network`, is
@@ -45,8 +44,8 @@ def compact(net: nn.Module, initial: Any) -> tuple[nn.Module, Any]:
 
 
 def select_units(
-  initial: Any, remaining: Remaining, shapes: dict[str, tuple[int, ...]]
-) -> Any:
+  initial: Tree, remaining: Remaining, shapes: dict[str, tuple[int, ...]]
+) -> Tree:
   """A tree without the rows and columns of kernels of removed units.
 
   Args:
@@ -66,7 +65,7 @@ def select_units(
   return jax.tree_util.tree_map_with_path(part, initial)
 
 
-def masks_of(initial: Any) -> dict[str, np.ndarray]:
+def masks_of(initial: Tree) -> dict[str, np.ndarray]:
   """By layer, the mask of its kernel; empty for a method without masks.
 
   A layer is named by its path, `Block_0/Dense_1`; the mask of another array,

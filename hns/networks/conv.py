@@ -158,9 +158,8 @@ def _kernel_gradient(
   @custom_vmap
   def gradient(x, dy):
     if shape[2] < 4:
-      rows = jnp.stack(
-        [s.transpose(3, 0, 1, 2) for s in _shifts(window, x, shape[:2])]
-      )
+      shifts = _shifts(window, x, shape[:2])
+      rows = jnp.stack([shift.transpose(3, 0, 1, 2) for shift in shifts])
       rows = rows.reshape(-1, dy.size // shape[3])
       dw = jnp.matmul(
         rows, dy.reshape(-1, shape[3]), precision=window.precision

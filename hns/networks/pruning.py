@@ -18,14 +18,15 @@ from hns.errors import invalid
 from hns.networks.intercept import intercepted
 from hns.networks.models import Network, Norm
 from hns.networks.supermask import to_masked, to_params
+from hns.tree import Tree
 
 _NORMS = (
   *(Norm, nn.BatchNorm, nn.GroupNorm, nn.InstanceNorm, nn.LayerNorm),
   nn.RMSNorm,
 )
 
-Variables = dict[str, Any]  # collections of `hns.networks.supermask.to_masked`
-Weights = Any  # a tree like the collection `weights`
+Variables = dict[str, Tree]  # collections of `hns.networks.supermask.to_masked`
+Weights = Tree  # a tree like the collection `weights`
 Score = Callable[[jax.Array, nn.Module, Variables, jax.Array], Weights]
 
 
@@ -142,10 +143,10 @@ def prune(
   inputs: jax.Array,
   keep: jax.Array,
 ) -> Weights:
-  """The mask after scoring and pruning `len(keep)` times.
+  """The mask after `len(keep)` steps of scoring and pruning.
 
-  Each step ranks all weights together. Equal scores are in random order, so
-  exactly `keep[-1]` weights survive.
+  All weights are ranked together, equal ones at random, so that exactly
+  `keep[-1]` survive.
 
   Args:
     key: for ties and random scores.
@@ -157,9 +158,6 @@ def prune(
 
   Returns:
     A tree of bool, like `variables['weights']`.
-
-  Raises:
-    InputError: see `check_chain`.
   """
   if score is synflow:
     check_chain(net, inputs)
@@ -172,8 +170,8 @@ def prune(
     scores = tree.flatten(score(score_key, net, masked, inputs))
     # A pruned weight must rank below a survivor whose score is 0.
     ranked = jnp.where(tree.flatten(mask), scores, -1.0).astype(jnp.float32)
-    (kept,) = top_k([ranked], [order], keep[i, None])
-    return tree.unflatten(kept, mask)
+    (survives,) = top_k([ranked], [order], keep[i, None])
+    return tree.unflatten(survives, mask)
 
   return jax.lax.fori_loop(0, len(keep), step, variables['mask'])
 

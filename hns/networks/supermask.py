@@ -1,11 +1,11 @@
 """Supermasks: Linen modules with frozen weights and a trained sign on each."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
+
+from hns.tree import Tree
 
 _UNMASKED = ('bias', 'scale')
 COLLECTIONS = ('weights', 'mask', 'signs', 'params')
@@ -53,12 +53,12 @@ bernoulli.defvjp(
 )
 
 
-def signs_of(scores: Any) -> Any:
+def signs_of(scores: Tree) -> Tree:
   """`sign` of every leaf of a tree."""
   return jax.tree.map(sign, scores)
 
 
-def model_signs(variables: Any) -> jax.Array | None:
+def model_signs(variables: dict[str, Tree]) -> jax.Array | None:
   """A model's signs, int32 [weights], 0 where pruned; None without signs."""
   if 'signs' not in variables:
     return None
@@ -68,8 +68,8 @@ def model_signs(variables: Any) -> jax.Array | None:
 
 
 def to_masked(
-  params: Any, mask: Any = None, signs: Any = None
-) -> dict[str, Any]:
+  params: Tree, mask: Tree = None, signs: Tree = None
+) -> dict[str, Tree]:
   """The variables of `Supermask(net)` for the params of `net`.
 
   Kernels and embeddings (two dimensions or more) go to `weights`, with a
@@ -89,7 +89,7 @@ def to_masked(
   return {'weights': weights, 'mask': mask, 'signs': signs, 'params': rest}
 
 
-def to_params(variables: dict[str, Any]) -> dict[str, Any]:
+def to_params(variables: dict[str, Tree]) -> dict[str, Tree]:
   """The inverse of `to_masked`: weights x mask x signs, and other params.
 
   Without `signs`, as with a {0, 1} mask, all signs are +1.

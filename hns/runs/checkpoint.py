@@ -24,7 +24,7 @@ from hns.engine import client_store
 from hns.errors import InputError, invalid, shown
 from hns.report.files import RunInfo
 from hns.runs.progress import Progress
-from hns.tree import from_host, to_host
+from hns.tree import Tree, from_host, to_host
 
 _NUM_KEPT = 2
 _DIGESTS, _STATE, _RUN_INFO = 'digests.json', 'state.npz', 'about.json'
@@ -198,7 +198,7 @@ def _arrays(progress: Progress) -> dict[str, np.ndarray]:
   return {_IDS: ids, **{name: to_host(x) for name, x in named.items()}}
 
 
-def _by_path(tree: Any) -> dict[str, Any]:
+def _by_path(tree: Tree) -> dict[str, Any]:
   """The leaves of any tree by their paths, `.state.server_state['w']`."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}

@@ -27,14 +27,7 @@ from hns.networks import checks, models
 from hns.networks.supermask import Supermask
 from hns.report import files
 from hns.report.files import Row, RunInfo
-from hns.runs import (
-  devices,
-  identity,
-  initialization,
-  limits,
-  paths,
-  workdir,
-)
+from hns.runs import devices, identity, initialization, limits, paths, workdir
 from hns.runs.programs import Experiment
 from hns.runs.record import Schedule, record
 from hns.values import ConfigDict
@@ -138,9 +131,9 @@ def federate(config: ConfigDict, dataset: data.Dataset) -> FederatedData:
   images = [dataset.train_images[train], dataset.test_images[test]]
   labels = [dataset.train_labels[train], dataset.test_labels[test]]
 
-  def rows(shares, kept, offset):
-    places = [np.searchsorted(kept, share) + offset for share in shares]
-    return ClientIndices(*map(jnp.asarray, partition.pad(places)))
+  def indices(shares, used, offset):
+    rows = [np.searchsorted(used, share) + offset for share in shares]
+    return ClientIndices(*map(jnp.asarray, partition.pad(rows)))
 
   return FederatedData(
     Examples(
@@ -148,9 +141,9 @@ def federate(config: ConfigDict, dataset: data.Dataset) -> FederatedData:
       jnp.asarray(np.concatenate(labels)),
       jnp.asarray(_pixel_scale(dataset.train_images), jnp.float32),
     ),
-    rows(shares.train, train, 0),
-    rows(shares.validation, train, 0),
-    rows(shares.test, test, len(train)),
+    indices(shares.train, train, 0),
+    indices(shares.validation, train, 0),
+    indices(shares.test, test, len(train)),
   )
 
 

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -105,8 +105,8 @@ def _prune(
   net: nn.Module,
   inputs: jax.Array,
   key: jax.Array,
-  variables: dict[str, Any],
-) -> Any:
+  variables: pruning.Variables,
+) -> pruning.Weights:
   """The mask that pruning leaves, a tree of bool like the weights."""
   total = sum(w.size for w in jax.tree.leaves(variables['weights']))
   if not total:

@@ -4,12 +4,7 @@ from typing import Any
 
 from hns.config import Run, base, unknown
 from hns.errors import InputError, invalid
-from hns.fields import (
-  REQUIRED,
-  ValidationThreshold,
-  fields_of,
-  takes_any,
-)
+from hns.fields import REQUIRED, ValidationThreshold, fields_of, takes_any
 from hns.methods.recipes import RECIPES
 from hns.values import ConfigDict, fit
 

@@ -50,16 +50,15 @@ def train(
 ) -> Iterator[Row]:
   """Yields a row of metrics every `eval_every` rounds and after the last.
 
-  Bytes and rounds count from the first; `seconds` is the mean of the rounds
-  since the last row.
+  Bytes and rounds count from round 1; `seconds` is a mean since the last row.
 
   Args:
     experiment: what to run.
     last: the number of rounds in all.
     eval_every: rounds between evaluations.
     progress: where to continue, consumed; None for the beginning.
-    after_round: called after every round, before its evaluation, with its
-      number and the progress, which is valid until the next round.
+    after_round: called after every round, before its evaluation; the progress
+      is valid until the next round.
   """
   check_payloads(experiment)
   start = time.perf_counter()

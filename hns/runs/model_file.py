@@ -28,6 +28,7 @@ from hns.networks import checks, models
 from hns.networks.pruning import SCORES
 from hns.networks.supermask import Supermask, to_masked
 from hns.runs import devices, initialization, limits
+from hns.tree import Tree
 from hns.values import ConfigDict, fit
 from hns.wire import coding
 
@@ -250,7 +251,7 @@ def _size(spec: Spec) -> _Size:
   return _Size(total, len(layers), round(sum(layers) * spec.density))
 
 
-def _shapes(spec: Spec) -> Any:
+def _shapes(spec: Spec) -> dict[str, Tree]:
   """The network's collections, as shapes; `InputError` if it has none."""
   net = models.create(spec.model, spec.classes)
   image = jax.ShapeDtypeStruct((1, *spec.image), jnp.float32)
@@ -277,7 +278,7 @@ def _signed(variables: dict[str, Any], code: bytes) -> dict[str, Any]:
   return {**variables, 'signs': jax.tree.unflatten(structure, leaves)}
 
 
-def _survivors(values: Any, mask: Any) -> list[np.ndarray]:
+def _survivors(values: Tree, mask: Tree) -> list[np.ndarray]:
   """Leaf by leaf, the values that survived pruning, of any tree."""
   pairs = zip(jax.tree.leaves(values), jax.tree.leaves(mask))
   return [np.asarray(v)[np.asarray(m)] for v, m in pairs]

@@ -55,19 +55,35 @@ def record(
     InputError: the folder cannot be read or written, or was removed.
     Interrupted: ctrl-C, SIGTERM or SIGHUP came; the run was saved.
   """
+  progress, rows = _resume(experiment, folder, file)
+  done = int(progress.state.round)
+  with _between_rounds(schedule, folder, file, run_info, done) as (after, bar):
+    for row in train(
+      experiment, schedule.rounds, schedule.eval_every, progress, after
+    ):
+      _add(_finite(row), rows, folder, file)
+      bar.set_postfix_str(_progress_text(rows[-1]))
+  return rows
+
+
+@contextlib.contextmanager
+def _between_rounds(
+  schedule: Schedule,
+  folder: pathlib.Path,
+  file: TextIO,
+  run_info: RunInfo,
+  done: int,
+) -> Iterator[tuple[Callable[[int, Progress], None], tqdm.tqdm]]:
+  """Yields a function to call after each round, and a progress bar.
+
+  The function saves checkpoints, and raises `Interrupted` after a signal.
+  """
+  last, seconds = schedule.rounds, schedule.checkpoint_seconds
   checkpoints = paths.checkpoints(folder)
-  progress = _restore(experiment, checkpoints)
-  done, first = int(progress.state.round), devices.is_first()
-  workdir.check_same_for_all(done, folder)
-  with devices.fail_together():
-    rows = workdir.truncate(folder, file, done - progress.tally.rounds)
-  if first:
-    checkpoint.clean(checkpoints, done)
-  seconds = schedule.checkpoint_seconds
   with (
     checkpoint_writer(checkpoints, run_info, seconds) as save,
     interrupt.caught() as signals,
-    _progress_bar(schedule.rounds, done, hidden=not first) as bar,
+    _progress_bar(last, done) as bar,
   ):
 
     def after_round(number, progress):
@@ -75,18 +91,28 @@ def record(
       stop = max(devices.gather(max(signals, default=0)))
       with devices.fail_together():
         workdir.check_not_replaced(folder, file)
-        if first:
-          save(progress, stop > 0 or number == schedule.rounds)
+        if devices.is_first():
+          save(progress, stop > 0 or number == last)
       if stop:
         devices.wait_for_all('saved')
-        raise Interrupted(_stopped(folder, number, schedule.rounds), stop)
+        raise Interrupted(_stopped(folder, number, last), stop)
 
-    for row in train(
-      experiment, schedule.rounds, schedule.eval_every, progress, after_round
-    ):
-      _add(_finite(row), rows, folder, file)
-      bar.set_postfix_str(_progress_text(rows[-1]))
-  return rows
+    yield after_round, bar
+
+
+def _resume(
+  experiment: Experiment, folder: pathlib.Path, file: TextIO
+) -> tuple[Progress, list[Row]]:
+  """The last progress and its rows; removes what was written after it."""
+  checkpoints = paths.checkpoints(folder)
+  progress = _restore(experiment, checkpoints)
+  done = int(progress.state.round)
+  workdir.check_same_for_all(done, folder)
+  with devices.fail_together():
+    rows = workdir.truncate(folder, file, done - progress.tally.rounds)
+  if devices.is_first():
+    checkpoint.clean(checkpoints, done)
+  return progress, rows
 
 
 def _add(row: Row, rows: list[Row], folder: pathlib.Path, file: TextIO) -> None:
@@ -192,7 +218,8 @@ def _stopped(folder: pathlib.Path, number: int, rounds: int) -> str:
   )
 
 
-def _progress_bar(total: int, done: int, hidden: bool) -> tqdm.tqdm:
-  """A bar of rounds, on a terminal and unless `hidden`."""
-  options = dict(unit='round', dynamic_ncols=True, disable=hidden or None)
+def _progress_bar(total: int, done: int) -> tqdm.tqdm:
+  """A bar of rounds, on a terminal and in the first process."""
+  disable = None if devices.is_first() else True
+  options = dict(unit='round', dynamic_ncols=True, disable=disable)
   return tqdm.tqdm(total=total, initial=done, **options)
