@@ -1,12 +1,13 @@
-"""How many whole units die when pruning once, and what removing them saves.
+"""Measures how many units pruning disconnects, and what removing them saves.
 
   python launch/dead_units.py
 
 A unit (hidden dense unit, or channel of a convolution) lives if surviving
-weights lead from the input through it to a logit. `left`: the share of an
-image's multiply-adds, forward, without dead units; `exact`: keeping those with
-inputs, which count in their layer's norm, so that no logit changes. Means over
-seeds of 100 steps of synaptic saliency; dead units as shares, layer by layer.
+weights connect the input through it to a logit. `left` is the share of the
+forward multiply-adds without dead units; `exact` the share without units that
+have no input, which leaves all logits the same (others count in their layer's
+norm). Means over seeds, with 100 steps of synaptic saliency; `dead units` are
+the shares of each layer.
 """
 
 import sys
@@ -28,11 +29,11 @@ _ROW = '{:6} {:12} {:>7}  {:35} {:>6} {:>6}'
 
 
 def prune(net, inputs, density, seed):
-  """The variables with which a run of that seed begins."""
-  weights_key, birth_key, _ = jax.random.split(jax.random.key(seed), 3)
+  """The initial variables of a run of that seed."""
+  weights_key, initial_key, _ = jax.random.split(jax.random.key(seed), 3)
   variables = to_masked(jax.jit(net.init)(weights_key, inputs)['params'])
   keep = pruning.schedule(tree.flatten(variables['mask']).size, density, 100)
-  key = jax.random.split(birth_key)[0]
+  key = jax.random.split(initial_key)[0]
   mask = pruning.prune(key, pruning.synflow, net, variables, inputs, keep)
   pruning.check_layers(mask, density)
   return variables | {'mask': mask}
@@ -44,10 +45,10 @@ def live(mask, axis):
 
 
 def trim(masks):
-  """Without weights out of units nothing reaches; nor into those of no use."""
+  """Masks without weights of unreached units; also without useless ones."""
   reached = masks[:1]
   for mask in masks[1:]:
-    # Repeats: flattened, a channel is as many inputs as it has positions.
+    # Repeats, because a flattened channel has an input for each position.
     reached.append(mask & np.resize(live(reached[-1], -1), (mask.shape[-2], 1)))
   needed = reached[-1:]
   for mask in reached[-2::-1]:
@@ -57,7 +58,7 @@ def trim(masks):
 
 
 def work(net, variables, inputs, masks):
-  """Multiply-adds of one image over arrays without rows and columns of 0."""
+  """Multiply-adds of one image without rows and columns that are all 0."""
   run = lambda v: net.apply(to_params(v), inputs, capture_intermediates=True)[1]
   seen = jax.eval_shape(run, variables)['intermediates']
   total = 0
@@ -68,11 +69,11 @@ def work(net, variables, inputs, masks):
 
 
 def check(net, variables, inputs, masks, exact, final):
-  """Asserts equal logits with random signs; for `final`, without the norms."""
+  """Asserts equal logits with random signs; for `final` without norms."""
   key, (leaves, form) = jax.random.key(0), jax.tree.flatten(variables['mask'])
   signs = form.unflatten(jax.random.rademacher(key, m.shape) for m in leaves)
-  held, x = variables | {'signs': signs}, jax.random.normal(key, inputs.shape)
-  run = lambda m: Supermask(net).apply(held | {'mask': form.unflatten(m)}, x)
+  signed, x = variables | {'signs': signs}, jax.random.normal(key, inputs.shape)
+  run = lambda m: Supermask(net).apply(signed | {'mask': form.unflatten(m)}, x)
   np.testing.assert_array_equal(run(masks), run(exact))
   bypass = lambda call, args, kwargs, at: (
     args[0] if isinstance(at.module, models.Norm) else call(*args, **kwargs)
@@ -82,15 +83,15 @@ def check(net, variables, inputs, masks, exact, final):
 
 
 def measure(net, inputs, density, seed):
-  """Shares: dead units of each layer; multiply-adds left, and exactly so."""
+  """Shares of dead units of each layer, and of multiply-adds (both kinds)."""
   variables = prune(net, inputs, density, seed)
   masks = [np.asarray(m) for m in jax.tree.leaves(variables['mask'])]
   exact, final = trim(masks)
   check(net, variables, inputs, masks, exact, final)
   dead = [1 - live(m, -1).mean() for m in final[:-1]]
   each = final, exact, [np.ones_like(m) for m in masks]
-  left, kept, full = (work(net, variables, inputs, m) for m in each)
-  return [*dead, left / full, kept / full]
+  left, equal, full = (work(net, variables, inputs, m) for m in each)
+  return [*dead, left / full, equal / full]
 
 
 def main(words):

@@ -124,7 +124,8 @@ def test_nothing_to_do_is_said(run, monkeypatch):
   said = told(monkeypatch, run, '--client=1')
   assert said == 'hns: give --file, --evaluate or both'
   said = told(monkeypatch, '--file=model.hns')
-  assert said == 'hns: a file or a folder is missing: --help says which'
+  missing = 'an argument is missing, a file or a folder: see --help'
+  assert said == f'hns: {missing}'
   said = told(monkeypatch, run, 'more', '--file=model.hns')
   assert said == "hns: 'more' is not a flag: write --FLAG=VALUE"
 
