@@ -258,7 +258,7 @@ def test_a_codec_without_payloads_is_refused(codec):
 
 
 @pytest.mark.parametrize(
-  'wrong', [{'round': -1}, {'round': 2**32}, {'seed': -1}, {'way': 256}]
+  'wrong', [{'round': -1}, {'round': 2**32}, {'seed': -1}, {'direction': 256}]
 )
 def test_an_envelope_that_a_header_cannot_hold_is_refused(wrong):
   sent = Message([np.int8([1, 1])], [np.True_])
