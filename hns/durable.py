@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and still there after a power cut."""
+"""Writes files completely or not at all, also when the power fails."""
 
 import contextlib
 import hashlib
@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 
 class Hashed(io.RawIOBase):
-  """A file that knows the SHA-256 of what it was given; it cannot seek."""
+  """A file that computes the SHA-256 of what is written; it cannot seek."""
 
   def __init__(self, file: BinaryIO):
     self.file, self.sha = file, hashlib.sha256()
@@ -25,7 +25,7 @@ class Hashed(io.RawIOBase):
 
 @contextlib.contextmanager
 def writing(path: pathlib.Path) -> Iterator[Hashed]:
-  """Yields a new file, which is on the disk afterwards."""
+  """Yields a new file, and flushes it to the disk at the end."""
   with open(path, 'wb') as file:
     yield Hashed(file)
     file.flush()
@@ -33,7 +33,7 @@ def writing(path: pathlib.Path) -> Iterator[Hashed]:
 
 
 def sync_folder(path: pathlib.Path) -> None:
-  """Makes the names in a folder last."""
+  """Flushes the names in a folder to the disk."""
   with contextlib.suppress(OSError):  # some network folders cannot
     folder = os.open(path, os.O_RDONLY)
     try:
@@ -43,7 +43,7 @@ def sync_folder(path: pathlib.Path) -> None:
 
 
 def replace(path: pathlib.Path, content: bytes) -> None:
-  """Writes a file, or leaves the one that was there; raises `OSError`."""
+  """Replaces a file; on an `OSError` the old one is unchanged."""
   part = path.with_name(f'{path.name}.part')
   try:
     with writing(part) as file:

@@ -5,18 +5,18 @@
   python -m hns.export RUN --client=3 --file=model.npz
 
 The first writes the model that a client has after training from the run's last
-state, a model of signs, as a seed and its signs: a few kilobytes
-(`hns.runs.model_file`). The second, which trains nothing, prints a file's
-accuracy on that client's test pictures. Predictions are those of the model
-exported, bit for bit, on the same backend.
+server state. For methods that train signs, that is a seed and the signs: a few
+kilobytes (`hns.runs.model_file`). The second evaluates a file on that client's
+test pictures, without training. Predictions are those of the exported model,
+bit for bit, on the same backend.
 
-The third writes any model, for any program: float32 arrays by their path, such
-as `Dense_0/kernel`, as they act (weights x mask x signs, 0 where pruned) in
-the shapes of the network that the run's config names, and `scale`: a pixel x
-enters as (x - scale[0]) / scale[1].
+The third writes any model for other programs: float32 arrays by path, such as
+`Dense_0/kernel`, each weights x mask x signs (0 where pruned) in the shapes of
+the network that the run's config names, and `scale`: a pixel x enters the
+network as (x - scale[0]) / scale[1].
 
-A run whose model, method or dataset a config file of your own registers needs
-that file too: --config=FILE.
+If a config file of your own registers the run's model, method or dataset, add
+--config=FILE.
 """
 
 import functools
@@ -24,7 +24,7 @@ import io
 import pathlib
 import re
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,11 +41,12 @@ from hns.methods.recipes import RECIPES
 from hns.networks import compact, models
 from hns.networks.supermask import to_params
 from hns.report import files
+from hns.report.files import RunInfo
 from hns.runs import (
   commandline,
   devices,
-  drawing,
   experiment,
+  initialization,
   limits,
   loop,
   workdir,
@@ -55,12 +56,13 @@ from hns.runs.model_file import (
   MOST_BYTES,
   Model,
   Spec,
+  check_known,
   dump,
-  known,
   load,
   redraw,
 )
-from hns.values import leaves
+from hns.runs.programs import Experiment
+from hns.values import ConfigDict, leaves
 
 __all__ = ['Model', 'Spec', 'arrays', 'dump', 'evaluate', 'from_run', 'load']
 __all__ += ['main', 'redraw', 'trained']
@@ -74,155 +76,179 @@ def from_run(folder: Folder, client: int | None) -> bytes:
 
 
 def trained(folder: Folder, client: int | None) -> tuple[Spec, dict[str, Any]]:
-  """A run's personal model, or with None its global one: `dump` takes it.
+  """A trained model of signs, as `dump` takes it.
 
-  Raises `InputError` if the run is damaged or not finished, its models are not
-  signs, or this machine draws other weights from its seed.
+  Args:
+    folder: a finished run's.
+    client: whose personal model; None for the global one.
+
+  Raises:
+    InputError: the run is damaged or not finished, its models are not signs, or
+      this machine draws other weights from its seed.
   """
-  config, run, about = _opened(folder, client)
-  variables = _variables(config, run, about, folder, client)
+  run = _open(folder, client)
+  variables = _variables(run, folder, client)
   if variables.keys() != {'weights', 'mask', 'signs', 'params'}:
     raise InputError(
-      f'{config.algorithm}: its models are not signs: write one as arrays, '
+      f'{run.config.algorithm}: its models are not signs: write one as arrays, '
       'with --file=NAME.npz'
     )
-  classes = _logits(run, variables)
+  examples = run.experiment.federation.examples
   # The shortest decimals that are these float32.
-  scale = tuple(
-    float(str(x)) for x in np.asarray(run.federation.examples.scale)
+  scale = tuple(float(str(x)) for x in np.asarray(examples.scale))
+  spec = Spec(
+    classes=_num_logits(run, variables),
+    image=examples.images.shape[1:],
+    scale=scale,
+    **{name: run.config[name] for name in ('dataset', *DRAWN)},
   )
-  image = run.federation.examples.images.shape[1:]
-  fields = {name: config[name] for name in ('dataset', *DRAWN)}
-  return Spec(classes=classes, image=image, scale=scale, **fields), variables
+  return spec, variables
 
 
 def arrays(folder: Folder, client: int | None) -> dict[str, np.ndarray]:
-  """Any run's model as it acts: float32 by path, and its pictures' `scale`.
+  """Any trained model as float32 arrays by path, and its pictures' `scale`.
 
-  Args and errors are those of `trained`, but for signs.
+  Args and errors are those of `trained`, except that all models are allowed.
   """
-  config, run, about = _opened(folder, client)
-  variables = _variables(config, run, about, folder, client)
+  run = _open(folder, client)
+  variables = _variables(run, folder, client)
   params = to_params(variables)['params']
-  whole = _whole(config, run, params, _logits(run, variables))
-  if 'scale' in whole:
+  full = _full_size(run, params, _num_logits(run, variables))
+  if 'scale' in full:
     remedy = 'is also the name of the scale of pictures: rename the parameter'
     raise invalid('parameter', 'scale', remedy)
-  found = {**whole, 'scale': run.federation.examples.scale}
-  return {name: np.asarray(x, np.float32) for name, x in found.items()}
+  full['scale'] = run.experiment.federation.examples.scale
+  return {name: np.asarray(x, np.float32) for name, x in full.items()}
 
 
 def evaluate(folder: Folder, content: bytes, client: int | None) -> float:
-  """A file's accuracy on a client's, or with None all, test pictures."""
-  net, variables, spec = load(content)
-  config, run, _ = _opened(folder, client)
-  federation = run.federation
+  """A model file's accuracy on the test pictures of a client; None for all."""
+  model = load(content)
+  run = _open(folder, client)
+  federation, spec = run.experiment.federation, model.spec
   image = federation.examples.images.shape[1:]
-  for field, here in (('dataset', config.dataset), ('image', image)):
+  for field, here in (('dataset', run.config.dataset), ('image', image)):
     if getattr(spec, field) != here:
       remedy = f'the run has {here}: evaluate it on a run like its own'
       raise invalid(field, getattr(spec, field), remedy)
   scale = jnp.asarray(spec.scale, jnp.float32)
   examples = federation.examples._replace(scale=scale)
-  chosen = jnp.arange(federation.test.size.shape[0])
-  chosen = chosen if client is None else chosen[client : client + 1]
+  chosen = slice(None) if client is None else slice(client, client + 1)
   rows = jax.tree.map(lambda x: x[chosen], federation.test)
-  right = jax.lax.map(
-    lambda r: correct(net.apply, variables, examples, r), rows
+  num_correct = jax.lax.map(
+    lambda r: correct(model.net.apply, model.variables, examples, r), rows
   )
-  return float(jnp.sum(right) / jnp.sum(rows.size))
+  return float(jnp.sum(num_correct) / jnp.sum(rows.size))
 
 
-def _opened(folder: Folder, client: int | None) -> tuple[Any, Any, Any]:
-  """A run's config, the experiment built anew, and all of its config.json."""
-  about = files.about(folder)
-  if about is None:
+class _Run(NamedTuple):
+  """A finished run: its config, its experiment, and its config.json."""
+
+  config: ConfigDict
+  experiment: Experiment
+  run_info: RunInfo
+
+
+def _open(folder: Folder, client: int | None) -> _Run:
+  """Builds a run's experiment again; raises `InputError` if it cannot be."""
+  run_info = files.read_run_info(folder)
+  if run_info is None:
     raise InputError(f'{shown(folder)}: holds no run')
   try:
-    _check_names(about)
-    config = configs.base(**about['config'])
+    _check_names(run_info)
+    config = configs.base(**run_info['config'])
     limits.validate(config)
   except InputError as error:
     path = shown(pathlib.Path(folder) / 'config.json')
     raise InputError(f'{path}: {error}') from error
   if client is not None and client not in range(config.num_clients):
     raise invalid('client', client, f'the run has {config.num_clients}, from 0')
-  return config, experiment.build(config), about
+  return _Run(config, experiment.build(config), run_info)
 
 
-def _check_names(about: dict[str, Any]) -> None:
-  """Raises `InputError` for a name that the run had and this process lacks."""
-  config = about['config']
+def _check_names(run_info: RunInfo) -> None:
+  """Raises `InputError` for a name of the run that is not registered here."""
+  config = run_info['config']
   for name, value in config.items():
-    if isinstance(value, dict) and name not in RECIPES:
-      known('algorithm', name, RECIPES)
+    if isinstance(value, dict):
+      check_known('algorithm', name, RECIPES)
   values = leaves(config)
   for name, field in configs.fields().items():
     table, _, last = name.rpartition('.')
     used = table in ('', config['algorithm'])
     is_name = used and isinstance(values.get(name), str)
     if is_name and isinstance(field.names(), dict):
-      known(last, values[name], field.names())
-  if about.get('dataset_version') == 'built in':
-    known('dataset', config['dataset'], data.SOURCES)
+      check_known(last, values[name], field.names())
+  if run_info.get('dataset_version') == 'built in':
+    check_known('dataset', config['dataset'], data.SOURCES)
 
 
-def _variables(config, run, about, folder, client) -> dict[str, Any]:
-  """The model that a client has after training, or with None the global one."""
-  round_config, initial = run.round_config, run.initial
-  if about.get('frozen') != tree.checksum(initial.frozen):
+def _variables(run: _Run, folder: Folder, client: int | None) -> dict[str, Any]:
+  """A client's model after training, or with None the global one."""
+  round_config, initial = run.experiment.round_config, run.experiment.initial
+  if run.run_info.get('frozen') != tree.checksum(initial.frozen):
     remedy = 'other weights are drawn here: export it where it was trained'
     raise invalid('run', str(folder), remedy)
-  progress = workdir.load(pathlib.Path(folder), loop.begin(run), config.rounds)
-  context = rounds.begin_round(round_config, *run.constants, progress.state)
+  progress = workdir.load(
+    pathlib.Path(folder), loop.begin(run.experiment), run.config.rounds
+  )
+  context = rounds.begin_round(
+    round_config, *run.experiment.constants, progress.state
+  )
   if client is None:
     return evaluation.global_model(round_config, context)
   client_state = progress.store.states.get(client, initial.client_state)
   return evaluation.personal_model(round_config, context, client, client_state)
 
 
-def _logits(run, variables) -> int:
-  picture = jnp.zeros((1, *run.federation.examples.images.shape[1:]))
-  return jax.eval_shape(run.round_config.apply, variables, picture).shape[-1]
+def _blank(run: _Run) -> jax.Array:
+  """A picture of zeros, float32 [1, h, w, c]."""
+  return jnp.zeros((1, *run.experiment.federation.examples.images.shape[1:]))
 
 
-def _whole(config, run, params, classes: int) -> dict[str, Any]:
-  """Arrays by path, with zeros for the units that pruning has cut off."""
+def _num_logits(run: _Run, variables: dict[str, Any]) -> int:
+  apply = run.experiment.round_config.apply
+  return jax.eval_shape(apply, variables, _blank(run)).shape[-1]
+
+
+def _full_size(run: _Run, params: dict, classes: int) -> dict[str, Any]:
+  """Arrays by path, with zeros for the units that pruning removed."""
   flat = flatten_dict(params, sep='/')
-  net = models.create(config.model, classes)
-  inputs = jnp.zeros((1, *run.federation.examples.images.shape[1:]))
+  net, inputs = models.create(run.config.model, classes), _blank(run)
   like = jax.eval_shape(net.init, jax.random.key(0), inputs)['params']
   shapes = {k: x.shape for k, x in flatten_dict(like, sep='/').items()}
   if all(flat[name].shape == shape for name, shape in shapes.items()):
     return flat
-  places = _places(config, net, inputs)
-  for name, place in places.items():
+  for name, place in _positions(run.config, net, inputs).items():
     array = np.zeros(shapes[name], np.float32)
     array.reshape(-1)[place] = flat[name]
     flat[name] = array
   return flat
 
 
-def _places(config, net, inputs) -> dict[str, np.ndarray]:
-  """By path, where in a whole kernel the weights lie that `compact` left."""
-  # A network that knows its widths is taken for one that was cut already.
+def _positions(
+  config: ConfigDict, net: models.Network, inputs: jax.Array
+) -> dict[str, np.ndarray]:
+  """By path, the flat indices in a full kernel that `compact` keeps."""
+  # `compact` does not compact a network whose full widths are set.
   widths = (*(c[0] for c in net.convs), *net.dense)
-  whole = net.clone(full=widths)
-  born = drawing.initialize(config, whole, inputs, net.classes).initial
-  masks = {(k, 'kernel'): m for k, m in compact.masks_of(born).items()}
-  places = {k: np.arange(m.size).reshape(m.shape) for k, m in masks.items()}
-  layout = {'mask': unflatten_dict(masks), 'place': unflatten_dict(places)}
-  return flatten_dict(compact.compact(net, layout)[1]['place'], sep='/')
+  full = net.clone(full=widths)
+  initial = initialization.initialize(config, full, inputs, net.classes).initial
+  masks = {(k, 'kernel'): m for k, m in compact.masks_of(initial).items()}
+  indices = {k: np.arange(m.size).reshape(m.shape) for k, m in masks.items()}
+  layout = {'mask': unflatten_dict(masks), 'index': unflatten_dict(indices)}
+  return flatten_dict(compact.compact(net, layout)[1]['index'], sep='/')
 
 
 def _client(word: str) -> int | None:
+  """The value of --client: an id, or None for the global model."""
   if word != 'global' and not re.fullmatch('[0-9]{1,18}', word):
     raise invalid('client', word, 'write a number from 0, or global')
   return None if word == 'global' else int(word)
 
 
 def _write(run: Folder, client: int | None, file: pathlib.Path) -> None:
-  """Writes a run's model, and says so."""
+  """Writes a run's model to a file and prints the file's size."""
   usable = file.is_file() or not file.exists()
   if not usable or not file.parent.is_dir():
     raise invalid('file', str(file), 'must be a file, in a folder that exists')

@@ -1,8 +1,8 @@
-"""One run, as its flags say.
+"""Runs one experiment.
 
   python -m hns.main --config=FILE --config.FIELD=VALUE ... --workdir=DIR
 
-The same command goes on with a run that was stopped.
+The same command continues a run that was stopped.
 """
 
 import signal
@@ -17,15 +17,15 @@ from hns.runs import commandline, devices, experiment, limits
 
 
 def main(words: list[str]) -> None:
-  """Runs what the words of a command line, the program's first, ask for."""
+  """Runs a command line, which starts with the program."""
   streams.open_closed()
   logging.set_verbosity(logging.WARNING)
   with streams.lenient(), command.one_line():
     try:
       _run(words)
     except KeyboardInterrupt as stop:
-      said = stop or 'stopped; the same command goes on'
-      print(f'hns: {said}', file=sys.stderr)
+      message = stop or 'stopped; the same command goes on'
+      print(f'hns: {message}', file=sys.stderr)
       sys.exit(128 + getattr(stop, 'signal', signal.SIGINT))
 
 

@@ -11,7 +11,7 @@ from hns.errors import InputError
 
 
 class Lenient:
-  """A text stream that loses what it cannot write."""
+  """A text stream that drops what it cannot write."""
 
   def __init__(self, stream: TextIO):
     self.stream = stream
@@ -31,7 +31,7 @@ class Lenient:
 
 @contextlib.contextmanager
 def lenient() -> Iterator[None]:
-  """Nothing that is said on stderr ends what is inside."""
+  """Ignores errors of writing to stderr."""
   stream = sys.stderr or open(os.devnull, 'w')
   with contextlib.redirect_stderr(Lenient(stream)):
     yield
@@ -40,24 +40,24 @@ def lenient() -> Iterator[None]:
 def open_closed() -> None:
   """Opens the null device in place of standard streams that are closed.
 
-  Else the next file that is opened, such as a run's metrics, takes the place
-  of one, and what is said there is written into it.
+  Otherwise the next file opened, such as a run's metrics, would get the number
+  of a standard stream, and messages would be written into it.
   """
   for number in range(3):
     try:
       os.fstat(number)
     except OSError:
-      os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+      os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
   for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
     if getattr(sys, name) is None:
       setattr(sys, name, open(os.devnull, mode))
 
 
-def say(text: str) -> None:
-  """Writes a line to stderr, even in a signal's handler.
+def write_stderr(text: str) -> None:
+  """Writes to stderr, also from a signal handler.
 
-  Not print: the signal may have come in the middle of one. The line is lost
-  where it cannot be written, or not at once.
+  `print` cannot be used there, as the signal may have interrupted a `print`.
+  The text is dropped if it cannot be written at once.
   """
   with contextlib.suppress(OSError, ValueError):
     if select.select([], [2], [], 0)[1]:
@@ -71,10 +71,10 @@ def show(text: str) -> None:
   try:
     print(text, flush=True)
   except (OSError, ValueError) as error:
-    # Python writes once more at its end, and would say so with a trace.
+    # Python flushes stdout when it exits, and would print a stack trace.
     with open(os.devnull, 'w') as nothing, contextlib.suppress(OSError):
       os.dup2(nothing.fileno(), 1)
     cause = getattr(error, 'strerror', None) or error
     raise InputError(
-      f'stdout: cannot be written ({cause}); what a run found is in its folder'
+      f'stdout: cannot be written ({cause}); results of a run are in its folder'
     ) from error

@@ -1,4 +1,4 @@
-"""What the value of a field may be, from Python and from a command line."""
+"""Checks and converts values of a config's fields."""
 
 import ast
 import contextlib
@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import ml_collections
+from ml_collections import ConfigDict as ConfigDict
 
 from hns.errors import invalid
 
@@ -14,10 +15,15 @@ TABLE = dict, ml_collections.ConfigDict
 
 
 def fit(field: str, value: Any, like: Any) -> Any:
-  """A value as a field takes it that has the value `like` now.
+  """A value converted to the type of a field.
 
-  Numbers are finite, may be scalars of NumPy or JAX, and may be whole where
-  `like` is a float; a field that has None takes anything. Raises `InputError`.
+  Args:
+    field: for the message.
+    value: scalars of NumPy and JAX, and an int for a float, are converted.
+    like: the field's current value; None allows any value.
+
+  Raises:
+    InputError: the value has another type or is not finite.
   """
   plain = value.item() if getattr(value, 'ndim', None) == 0 else value
   kind = TABLE if isinstance(like, TABLE) else type(like)
@@ -26,42 +32,48 @@ def fit(field: str, value: Any, like: Any) -> Any:
   if kind is float and type(plain) is int:
     with contextlib.suppress(OverflowError):
       plain = float(plain)
-  # Python's truths are whole numbers.
-  truth = isinstance(plain, bool) != (kind is bool)
-  if truth or not isinstance(plain, kind):
-    raise invalid(field, value, takes(like))
+  # In Python a bool is an int.
+  wrong_bool = isinstance(plain, bool) != (kind is bool)
+  if wrong_bool or not isinstance(plain, kind):
+    raise invalid(field, value, requirement(like))
   if kind is float and not math.isfinite(plain):
     raise invalid(field, value, 'must be finite')
   return plain
 
 
 def from_text(field: str, text: str, like: Any) -> Any:
-  """What a word of a command line is for a field that has the value `like`.
+  """The value of a command line's text for a field.
 
-  Numbers are ASCII, without underscores. Raises `InputError`.
+  Args:
+    field: for the message.
+    text: a string, or a Python literal; numbers are ASCII without underscores.
+    like: the field's current value.
+
+  Raises:
+    InputError: the text is not a value of the field's type.
   """
   if isinstance(like, str):
     return text
   try:
     value = _READ.get(type(like), ast.literal_eval)(text)
   except (KeyError, MemoryError, SyntaxError, TypeError, ValueError):
-    raise invalid(field, text, takes(like)) from None
+    raise invalid(field, text, requirement(like)) from None
   return fit(field, value, like)
 
 
 def leaves(table: dict, prefix: str = '') -> dict[str, Any]:
-  """Fields by their whole names, those of tables as TABLE.FIELD."""
-  found = {}
+  """All fields by name, those of tables as TABLE.FIELD."""
+  flat = {}
   for name, value in table.items():
-    inner = isinstance(value, dict)
-    found |= (
-      leaves(value, f'{prefix}{name}.') if inner else {prefix + name: value}
-    )
-  return found
+    if isinstance(value, dict):
+      flat |= leaves(value, f'{prefix}{name}.')
+    else:
+      flat[prefix + name] = value
+  return flat
 
 
-def takes(value: Any) -> str:
-  """What a field takes that has this value."""
+def requirement(value: Any) -> str:
+  """What a field with this value requires, for messages."""
   if isinstance(value, TABLE):
     return 'is a table: change one of its fields'
   kind = type(value)
@@ -74,10 +86,10 @@ def _number(kind: type, pattern: str, text: str) -> Any:
   return kind(text)
 
 
-_TRUTH = dict.fromkeys(('true', 't', '1'), True)
-_TRUTH |= dict.fromkeys(('false', 'f', '0'), False)
+_BOOLS = dict.fromkeys(('true', 't', '1'), True)
+_BOOLS |= dict.fromkeys(('false', 'f', '0'), False)
 _READ = {
-  bool: lambda text: _TRUTH[text.lower()],
+  bool: lambda text: _BOOLS[text.lower()],
   int: lambda text: _number(int, r'[+-]?\d+', text),
   float: lambda text: _number(float, r'[-+.\da-zA-Z]+', text),
 }

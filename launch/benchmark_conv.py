@@ -1,10 +1,10 @@
-"""What a convolution costs when every client has its own kernel.
+"""Measures convolutions where every client has its own kernel.
 
   taskset -c 0 python launch/benchmark_conv.py
 
-Seconds a client-step of LeNet sign training on one core, side by side in one
-run: `jax.vmap` over plain `nn.Conv`, `jax.lax.scan` over plain `nn.Conv`, and
-this package's convolution in both. Same batches; the results are compared.
+Prints the seconds per client-step of sign training of LeNet on one core, for
+`jax.vmap` and `jax.lax.scan` over clients, each with `nn.Conv` and with this
+package's convolution. All take the same batches, and the results are compared.
 """
 
 import functools
@@ -89,6 +89,11 @@ def main(words):
       start = time.perf_counter()
       results[name] = jax.block_until_ready(program(*args))
       times[name].append((time.perf_counter() - start) / count / steps)
+  report(times, results)
+
+
+def report(times, results):
+  """Prints the times of all contenders, after checking that they agree."""
   ours = statistics.median(times['scan, hns.networks.conv'])
   truth = results['vmap, plain nn.Conv']
   for name, each in times.items():

@@ -1,24 +1,25 @@
-"""Our rounds against other ways to run the same rounds, side by side.
+"""Times our rounds and other implementations of the same rounds.
 
   pip install -e '.[peers]'
   python launch/benchmark_engine.py --json=engine.json
 
-Each side is a process of its own with the same cores, one at work at a time, in
-turn. All start from the same weights and take the same batches; a side whose
-answer differs from ours is reported as wrong and not timed. A side whose
-package is missing is named and skipped. On a CPU `plain_vmap` and `vmap_steps`
-play 10 clients of the round and are charged in proportion. --sides=ours_packed
-is ours without the entropy code: what it costs to count a code's bytes;
---sides=ours_core is ours on one CPU core; --sides=ours_spare gives XLA one
-thread more than there are cores (NPROC): slower, but queued work, and the
-memory that it holds, does not pile up. A share of the matmul peak counts
-convolutions as plain sums, so that fewer products (`hns.networks.winograd`) may
-pass 1. --tasks=lenet_1000:fedavg has ten times the clients, lenet_long:fedavg
-ten times the pictures of each, lenet_split:fedavg ten times the clients for the
-same pictures: memory grows with pictures, not with clients. On a GPU products
-are rounded to 10 bits unless JAX_DEFAULT_MATMUL_PRECISION is highest; memory is
-that of one GPU, the most since a side began, and so is the peak of matrix
-products.
+Each side is a process of its own on the same cores, and they run in turn. All
+start from the same weights and take the same batches. A side whose answer
+differs from ours is reported as wrong and not timed, and one whose package is
+missing is skipped. On a CPU `plain_vmap` and `vmap_steps` run 10 clients of the
+round, and their time is scaled. Memory is the peak of a process, on a GPU of
+one device.
+
+Other sides: ours_packed is ours without counting the bytes of the entropy code;
+ours_core is ours on one CPU core; ours_spare gives XLA one thread more than
+there are cores (NPROC), which is slower but queues less work and so needs less
+memory. Other tasks: lenet_1000:fedavg has ten times the clients,
+lenet_long:fedavg ten times the pictures of each, lenet_split:fedavg ten times
+the clients for the same pictures.
+
+The share of the matmul peak counts convolutions as direct ones, so it may
+exceed 1 with fewer products (`hns.networks.winograd`). On a GPU products are
+rounded to 10 bits unless JAX_DEFAULT_MATMUL_PRECISION is highest.
 """
 
 import contextlib
@@ -54,8 +55,8 @@ TASKS = {
   'mlp': ('fedavg', 'hidenseek'),
   'pfl_cifar10': ('fedavg',),
 }
-# Of what a round changes. Rounding grows in training: on a CPU up to 0.007 was
-# seen, on a GPU 0.026; a step left out of five is about 0.2.
+# Largest difference relative to the change of a round. Rounding causes up to
+# 0.007 on a CPU and 0.026 on a GPU; a missing step of five info 0.2.
 TOLERANCE = 0.05
 
 
@@ -65,20 +66,20 @@ def main(words):
     command.parse(words, values, __doc__)
   if values.worker:
     return work(values.worker, pathlib.Path(values.folder))
-  found = {}
+  tasks = {}
   for task in values.tasks:
-    found[task] = compare(task, values)
-    print(tables.table(task, found[task]), flush=True)
-  told = tables.summary(found, PEERS)
+    tasks[task] = compare(task, values)
+    print(tables.table(task, tasks[task]), flush=True)
+  summary = tables.summary(tasks, PEERS)
   if values.json:
-    pathlib.Path(values.json).write_text(json.dumps(told, indent=2))
+    pathlib.Path(values.json).write_text(json.dumps(summary, indent=2))
   if values.picture:
-    # Not in the sides' processes, whose memory counts.
-    from engine import drawing
+    # Imported here, because the memory of the sides' processes is measured.
+    from engine import chart
 
     from hns.report import axes
 
-    axes.save(drawing.draw(told), pathlib.Path(values.picture))
+    axes.save(chart.draw(summary), pathlib.Path(values.picture))
 
 
 def _flags():
@@ -90,7 +91,7 @@ def _flags():
   several('sides', list(PEERS), 'peers to time')
   several('widths', [], 'also time ours at these widths')
   flags.DEFINE_integer('repeats', 5, 'rounds a side', flag_values=values)
-  most = 'after so many a side stops at 2'
+  most = 'after so many seconds a side stops after 2 rounds'
   flags.DEFINE_float('seconds', 40, most, flag_values=values)
   text('json', '', 'where the ratios go')
   text('picture', '', 'where the picture goes')
@@ -100,18 +101,18 @@ def _flags():
 
 
 def work(name: str, folder: pathlib.Path) -> None:
-  """A side's process: prepares, then plays a round for every line it reads."""
+  """A side's process: prepares, then runs a round for every line it reads."""
   side, task = name.split('/')
   start = time.perf_counter()
-  play, about, device_bytes = prepare(side, task, folder)
+  play, info, device_bytes = prepare(side, task, folder)
   answer = play()
-  about['first'] = time.perf_counter() - start
-  if side == 'ours' and about['platform'] == 'gpu':
-    about['kernels'] = kernels.traced(play)
+  info['first'] = time.perf_counter() - start
+  if side == 'ours' and info['platform'] == 'gpu':
+    info['kernels'] = kernels.traced(play)
   if answer is not None:
     np.save(folder / f'{side}.npy', answer)
-  print(json.dumps(about), flush=True)
-  forget_peak()
+  print(json.dumps(info), flush=True)
+  reset_peak()
   for _ in sys.stdin:
     start = time.perf_counter()
     play()
@@ -120,8 +121,8 @@ def work(name: str, folder: pathlib.Path) -> None:
     print(json.dumps({'seconds': seconds, 'bytes': most}), flush=True)
 
 
-def forget_peak() -> None:
-  """Lets memory count from now, without what set-up has freed (Linux)."""
+def reset_peak() -> None:
+  """Resets the peak memory of this process (Linux)."""
   gc.collect()
   with contextlib.suppress(OSError, AttributeError):
     ctypes.CDLL(None).malloc_trim(0)
@@ -129,7 +130,7 @@ def forget_peak() -> None:
 
 
 def peak_bytes() -> int:
-  """The most memory this process had since `forget_peak`."""
+  """The peak memory of this process since `reset_peak`."""
   status = pathlib.Path('/proc/self/status')
   if not status.exists():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -138,7 +139,7 @@ def peak_bytes() -> int:
 
 
 def prepare(side: str, task: str, folder: pathlib.Path):
-  """What plays a round, what is known, what tells an accelerator's memory."""
+  """A function that runs a round, info on it, one that returns its memory."""
   workload, method = task.split(':')
   workload = workloads.WORKLOADS[workload]
   if side.startswith('torch'):
@@ -146,17 +147,17 @@ def prepare(side: str, task: str, folder: pathlib.Path):
   else:
     from engine import jax_sides as sides
   if side == 'peak':
-    play, about = sides.peak()
+    play, info = sides.peak()
   elif side.startswith('ours'):
-    play, about = prepare_ours(side, workload, method, folder)
+    play, info = prepare_ours(side, workload, method, folder)
   else:
     problem = dict(np.load(folder / 'problem.npz'))
-    play, about = sides.SIDES[side](problem, workload, method), {}
-  return play, about, sides.device_bytes
+    play, info = sides.SIDES[side](problem, workload, method), {}
+  return play, info, sides.device_bytes
 
 
 def prepare_ours(side, workload, method, folder):
-  """Ours; the first of them writes the problem and the answer of a few."""
+  """Our side; `ours` itself writes the problem and the answer of a few."""
   from engine import jax_sides
 
   if side == 'ours_core':
@@ -165,44 +166,44 @@ def prepare_ours(side, workload, method, folder):
     os.environ['NPROC'] = str(len(os.sched_getaffinity(0)) + 1)
   width = int(side.partition('@')[2] or 0)
   coded = side != 'ours_packed'
-  problem, play, about = jax_sides.ours(workload, method, width, coded)
+  problem, play, info = jax_sides.ours(workload, method, width, coded)
   if side == 'ours':
     np.savez(folder / 'problem.npz', **problem)
     np.save(folder / 'few.npy', play(some=True))
     net, params = workloads.plain(workload), workloads.tree_of(problem, 'start')
     each = workloads.step_flops(net, params, workload.image, workload.batch)
-    about |= {'steps': problem['batches'].shape[1], 'step_flops': each}
-  return play, about
+    info |= {'steps': problem['batches'].shape[1], 'step_flops': each}
+  return play, info
 
 
 def compare(task: str, values: flags.FlagValues) -> dict:
-  """Times all sides of one task in turn: {side: what is known about it}."""
+  """Times all sides of one task in turn: {side: info}."""
   sides = ['ours', 'peak', *(f'ours@{w}' for w in values.widths)]
   with tempfile.TemporaryDirectory() as folder:
-    running, found = {}, {}
+    running, infos = {}, {}
     try:
       for side in (*sides, *values.sides):
-        running[side], found[side] = launch(side, task, folder)
-      check(task, pathlib.Path(folder), found)
+        running[side], infos[side] = launch(side, task, folder)
+      check(task, pathlib.Path(folder), infos)
       for _ in range(values.repeats):
-        for side, about in found.items():
-          if wanted(about, values.seconds):
+        for side, info in infos.items():
+          if wanted(info, values.seconds):
             running[side].stdin.write('\n')
             running[side].stdin.flush()
-            told = json.loads(running[side].stdout.readline())
-            about['times'].append(told['seconds'])
-            about['bytes'] = told['bytes']
+            result = json.loads(running[side].stdout.readline())
+            info['times'].append(result['seconds'])
+            info['bytes'] = result['bytes']
     finally:
       for process in running.values():
         process.kill()
         process.wait()
-  return found
+  return infos
 
 
 def launch(side: str, task: str, folder: str):
-  """Starts a side and waits until it has played its first round."""
-  said = pathlib.Path(folder) / f'{side}.log'
-  with open(said, 'w') as log:
+  """Starts a side and waits until it has run its first round."""
+  log_path = pathlib.Path(folder) / f'{side}.log'
+  with open(log_path, 'w') as log:
     process = subprocess.Popen(
       [
         *(sys.executable, __file__),
@@ -212,19 +213,19 @@ def launch(side: str, task: str, folder: str):
       stdout=subprocess.PIPE,
       stderr=log,
       text=True,
-      # On a GPU all sides have their memory at once.
+      # On a GPU all sides hold memory at the same time.
       env={**os.environ, 'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'},
     )
   line = process.stdout.readline()
   if not line:
-    last = said.read_text().strip().split('\n')[-1]
+    last = log_path.read_text().strip().split('\n')[-1]
     if side in ('ours', 'peak'):
       raise RuntimeError(f'{side}: {last}')
     return process, {'skipped': last, 'times': []}
   return process, {**json.loads(line), 'times': []}
 
 
-def check(task: str, folder: pathlib.Path, found: dict) -> None:
+def check(task: str, folder: pathlib.Path, infos: dict) -> None:
   """Marks the sides whose answer is not ours."""
   problem = dict(np.load(folder / 'problem.npz'))
   names = sorted(k for k in problem if k.startswith('start/'))
@@ -232,22 +233,22 @@ def check(task: str, folder: pathlib.Path, found: dict) -> None:
   method = task.split(':')[1]
   if method == 'hidenseek':
     start = np.where(start < 0, -1.0, 1.0)
-  for side, about in found.items():
-    if 'skipped' in about or side == 'peak':
+  for side, info in infos.items():
+    if 'skipped' in info or side == 'peak':
       continue
     name = 'few' if 'vmap' in side else 'ours'
     truth = np.load(folder / f'{name}.npy')
     got = np.load(folder / f'{side}.npy')
     off = np.linalg.norm(got - truth) / np.linalg.norm(truth - start)
-    about['off'] = float(off)
+    info['off'] = float(off)
     if not off < TOLERANCE:
-      about['skipped'] = f'wrong: its answer is {off:.3f} of a round away'
+      info['skipped'] = f'wrong: its answer is {off:.3f} of a round away'
 
 
-def wanted(about: dict, seconds: float) -> bool:
-  """Whether a side is timed once more."""
-  times = about['times']
-  return 'skipped' not in about and (len(times) < 2 or sum(times) < seconds)
+def wanted(info: dict, seconds: float) -> bool:
+  """Whether a side is timed again."""
+  times = info['times']
+  return 'skipped' not in info and (len(times) < 2 or sum(times) < seconds)
 
 
 if __name__ == '__main__':

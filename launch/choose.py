@@ -1,9 +1,9 @@
-"""The best trial of every case, from a sweep's table to a config's values.
+"""Writes the best trial of every case of a sweep to a file of config values.
 
   python launch/choose.py launch/results/tuning.csv configs/tuned.json
 
-The best is that of the highest accuracy as held, on whatever examples the
-sweep evaluated; of equal ones the first. Prints all that was tried.
+The best trial has the highest accuracy as held, on the examples that the sweep
+evaluated; of equal ones it is the first. Prints all trials.
 """
 
 import csv
@@ -26,7 +26,7 @@ def main(words: list[str]) -> None:
 
 
 def choose(table: pathlib.Path, target: pathlib.Path) -> None:
-  """Puts the best of a table's trials among the values of `target`."""
+  """Adds the values of the best trials of a table to `target`."""
   cases = read(table)
   chosen = json.loads(target.read_text()) if target.exists() else {}
   chosen |= {case: values(best(trials)) for case, trials in cases.items()}
@@ -35,7 +35,7 @@ def choose(table: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def read(table: pathlib.Path) -> dict[str, list[Trial]]:
-  """The trials that are done, by case."""
+  """The finished trials by case."""
   cases = {}
   with table.open() as file:
     for row in csv.DictReader(file):
@@ -49,21 +49,21 @@ def best(trials: list[Trial]) -> Trial:
 
 
 def accuracy(trial: Trial) -> float:
-  """What a trial is judged by."""
+  """The accuracy by which trials are compared."""
   return float(trial['held_accuracy'])
 
 
 def values(trial: Trial) -> dict[str, float | str]:
-  """What the trial sets in the method's table: fields named METHOD.FIELD."""
-  found = {}
+  """The fields of the method's table that a trial sets, METHOD.FIELD."""
+  fields = {}
   for field, value in trial.items():
     _, dot, name = field.partition('.')
     if dot and value:
       try:
-        found[name] = float(value)
+        fields[name] = float(value)
       except ValueError:
-        found[name] = value
-  return found
+        fields[name] = value
+  return fields
 
 
 def tried(cases: dict[str, list[Trial]]) -> str:

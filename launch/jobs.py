@@ -1,4 +1,4 @@
-"""Processes on one machine: a share each, a log, and what they died of."""
+"""Runs processes on one machine, each on its share of it, with a log."""
 
 import contextlib
 import fcntl
@@ -13,21 +13,21 @@ from typing import NamedTuple
 
 
 class Job(NamedTuple):
-  """A command, and the folder that it writes and that gets its log."""
+  """A command and its output folder, which also gets its log."""
 
   folder: pathlib.Path
   command: list[str]
 
 
 class Slot(NamedTuple):
-  """A share of the machine: CPU cores, and variables of the environment."""
+  """A share of the machine: CPU cores and environment variables."""
 
   cores: tuple[int, ...]
   env: dict[str, str]
 
 
-class Going(NamedTuple):
-  """A job at work, its share, and where in its log it began."""
+class Running(NamedTuple):
+  """A running job, its slot, and the position in its log where it began."""
 
   job: Job
   process: subprocess.Popen
@@ -54,11 +54,11 @@ def gpus() -> list[str]:
 def share(
   count: int, most: int, cores: list[int], gpus: list[str]
 ) -> list[Slot]:
-  """The machine in shares.
+  """Divides the machine into slots.
 
   Args:
-    count: how many; 0 for one a GPU, or else one a core.
-    most: there are no more than these.
+    count: number of slots; 0 for one per GPU, or else one per core.
+    most: the largest number of slots.
     cores: numbers of the CPU cores.
     gpus: names of the GPUs.
   """
@@ -67,9 +67,9 @@ def share(
   size = 1 << (max(1, len(cores) // count).bit_length() - 1)
   slots = []
   for i in range(count):
-    mine = {cores[j % len(cores)] for j in range(i * size, (i + 1) * size)}
+    chosen = {cores[j % len(cores)] for j in range(i * size, (i + 1) * size)}
     env = {'CUDA_VISIBLE_DEVICES': gpus[i % len(gpus)]} if gpus else {}
-    slots.append(Slot(tuple(sorted(mine)), env))
+    slots.append(Slot(tuple(sorted(chosen)), env))
   return slots
 
 
@@ -77,60 +77,67 @@ def run_all(
   jobs: list[Job],
   complete: Callable[[Job], bool],
   slots: list[Slot],
-  stopping: list,
+  stopping: list[int],
 ) -> Iterator[list[tuple[Job, str]]]:
-  """Runs all jobs, one in each slot; yields, now and then, those that ended.
+  """Runs all jobs, one in each slot; yields jobs that ended, at intervals.
 
-  A job that another process is at work on is waited for.
+  A job that another process runs is waited for.
 
   Args:
     jobs: what to run.
-    complete: whether a job has done all it should.
+    complete: whether a job has done all its work.
     slots: shares of the machine.
-    stopping: once there is something in it, jobs are told to end and waited
-      for.
+    stopping: signals received; once there is one, all jobs are terminated.
 
   Yields:
-    Pairs of a job and what it died of, '' where it is complete.
+    Pairs of a job and its error, '' if it is complete.
   """
-  waiting, free, going = list(jobs), list(slots), []
+  waiting, free, running = list(jobs), list(slots), []
   try:
-    while (waiting or going) and not stopping:
-      ended = []
-      for job in waiting if free else ():
-        if complete(job):
-          ended.append((job, ''))
-        elif free:
-          one, error = attempt(job, free[-1])
-          if error:
-            ended.append((job, error))
-          if one:
-            going.append(one)
-            free.pop()
-      begun = [job for job, _ in ended] + [one.job for one in going]
+    while (waiting or running) and not stopping:
+      ended, started = start_waiting(waiting, complete, free)
+      running += started
+      begun = [job for job, _ in ended] + [one.job for one in running]
       waiting = [job for job in waiting if job not in begun]
       time.sleep(0.2)
-      over = [one for one in going if one.process.poll() is not None]
-      going = [one for one in going if one not in over]
+      over = [one for one in running if one.process.poll() is not None]
+      running = [one for one in running if one not in over]
       free += [one.slot for one in over]
       yield ended + [(one.job, failure(one, complete)) for one in over]
   finally:
-    stop(going)
+    stop(running)
 
 
-def attempt(job: Job, slot: Slot) -> tuple[Going | None, str]:
-  """`start`, and what the system said if it could not, '' for nothing."""
-  try:
-    return start(job, slot), ''
-  except OSError as error:
-    return None, f'not begun: {error}'
+def start_waiting(
+  waiting: list[Job], complete: Callable[[Job], bool], free: list[Slot]
+) -> tuple[list[tuple[Job, str]], list[Running]]:
+  """Starts jobs while slots are free, which are removed from `free`.
+
+  Returns:
+    Jobs that are complete or could not be started, with their error, and the
+    jobs that were started.
+  """
+  ended, started = [], []
+  for job in waiting if free else ():
+    if complete(job):
+      ended.append((job, ''))
+    elif free:
+      try:
+        one = start(job, free[-1])
+      except OSError as error:
+        ended.append((job, f'not begun: {error}'))
+        continue
+      if one:
+        started.append(one)
+        free.pop()
+  return ended, started
 
 
-def start(job: Job, slot: Slot) -> Going | None:
-  """Begins a job; None if another process is at work on it.
+def start(job: Job, slot: Slot) -> Running | None:
+  """Starts a job; None if another process runs it.
 
-  Its log stays locked for as long as the job's own process lives, even when
-  the one that began it was killed.
+  Its log is locked while the job's own process runs, even if the process that
+  started it was killed.
   """
   job.folder.mkdir(parents=True, exist_ok=True)
   with open(job.folder / 'log.txt', 'ab') as log:
@@ -140,7 +147,7 @@ def start(job: Job, slot: Slot) -> Going | None:
       return None
     except OSError:
       pass  # a file system without locks
-    # Jobs may share a GPU, so none takes its memory in advance.
+    # Jobs may share a GPU, so none preallocates its memory.
     env = {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false', **os.environ, **slot.env}
     with pinned(slot.cores):
       process = subprocess.Popen(
@@ -149,15 +156,15 @@ def start(job: Job, slot: Slot) -> Going | None:
         stdout=log,
         stderr=subprocess.STDOUT,
         env=env,
-        # Else ctrl-C would reach it too, and `stop` be its second signal.
+        # Otherwise ctrl-C would reach it before the signal of `stop`.
         process_group=0,
       )
-    return Going(job, process, slot, log.tell())
+    return Running(job, process, slot, log.tell())
 
 
 @contextlib.contextmanager
 def pinned(cores: tuple[int, ...]) -> Iterator[None]:
-  """Processes that begin here stay on these cores, where Linux allows it."""
+  """Processes started in this context run on these cores (Linux)."""
   if not hasattr(os, 'sched_setaffinity'):
     yield
     return
@@ -169,25 +176,25 @@ def pinned(cores: tuple[int, ...]) -> Iterator[None]:
     os.sched_setaffinity(0, before)
 
 
-def failure(one: Going, complete: Callable[[Job], bool]) -> str:
-  """What a job that ended died of: the last it said; '' if it is complete."""
+def failure(one: Running, complete: Callable[[Job], bool]) -> str:
+  """The error of a job that ended: its last line; '' if it is complete."""
   code = one.process.returncode
   if code == 0:
     return '' if complete(one.job) else 'it ended before its last round'
   try:
-    said = (one.job.folder / 'log.txt').read_bytes()[one.begin :]
+    log = (one.job.folder / 'log.txt').read_bytes()[one.begin :]
   except OSError as error:
-    said = f'its log cannot be read: {error}'.encode()
-  lines = said.decode(errors='replace').strip().splitlines()
+    log = f'its log cannot be read: {error}'.encode()
+  lines = log.decode(errors='replace').strip().splitlines()
   how = f'{signal.Signals(-code).name}: ' if code < 0 else ''
   return how + (lines[-1] if lines else f'exit code {code}')
 
 
-def stop(going: list[Going]) -> None:
-  """Tells jobs to end and waits until they have."""
-  if going:
-    print(f'hns: stopping {len(going)} runs', file=sys.stderr, flush=True)
-  for one in going:
+def stop(running: list[Running]) -> None:
+  """Terminates jobs and waits until they have ended."""
+  if running:
+    print(f'hns: stopping {len(running)} runs', file=sys.stderr, flush=True)
+  for one in running:
     one.process.terminate()
-  for one in going:
+  for one in running:
     one.process.wait()

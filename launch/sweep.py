@@ -1,11 +1,12 @@
-"""Runs a config file's sweep, each run a process, so many at a time.
+"""Runs the sweep of a config file, each run in its own process.
 
   python launch/sweep.py --config=configs/mnist.py --workdir=runs/mnist
 
-A run's folder in the work folder is named by what the run varies and holds all
-that it said, log.txt. The same command goes on after failures or when it was
-interrupted: complete runs are left alone. At the end there are table.csv, a
-line a run, and table.md, a line for runs that differ in their seed alone.
+Each run has a folder in the work folder, named after the fields that it
+changes, with its output in log.txt. After a failure or an interruption the same
+command continues; complete runs are skipped. At the end it writes table.csv,
+with a line for each run, and table.md, with a line for runs that differ only in
+their seed.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TextIO
 
 import jobs
 import tqdm
@@ -31,26 +32,28 @@ from hns.errors import invalid
 from hns.report import files, groups
 from hns.runs import commandline, sweeps
 from hns.runs.sweeps import Run
+from hns.values import ConfigDict
 
 
 def main(words: list[str]) -> None:
   with command.one_line():
     values = _flags()
-    given = commandline.parse(words, values, __doc__)
-    stem = pathlib.Path(configs.case_of(given.file)[0]).stem
+    parsed = commandline.parse(words, values, __doc__)
+    stem = pathlib.Path(configs.case_of(parsed.file)[0]).stem
     name = '-'.join(filter(None, [stem, values.sweep]))
     folder = pathlib.Path(values.workdir or f'runs/{name}')
     planned = sweeps.plan(
-      functools.partial(config_of, given.file, given.changed),
-      sweeps.read(given.file, given.changed, values.sweep),
+      functools.partial(config_of, parsed.file, parsed.changed),
+      sweeps.read(parsed.file, parsed.changed, values.sweep),
       folder,
     )
     chosen = sweeps.choose(planned, values.filter, values.index)
-    # Not by what is left: a run goes on only with the devices it began with.
+    # Complete runs count too: a run can only continue on as many devices as it
+    # began with.
     slots = jobs.share(values.jobs, len(chosen), jobs.cores(), jobs.gpus())
     print(describe(chosen, len(slots)), flush=True)
     if not values.dry_run:
-      run = functools.partial(command_of, given.file, given.changed)
+      run = functools.partial(command_of, parsed.file, parsed.changed)
       with command.one_line(OSError):
         sys.exit(carry_out(planned, chosen, run, slots))
 
@@ -61,7 +64,7 @@ def _flags() -> flags.FlagValues:
   number = functools.partial(flags.DEFINE_integer, flag_values=values)
   text('workdir', '', 'the folder of all runs; default runs/CONFIG-SWEEP')
   text('sweep', '', "one of the file's SWEEPS; default its sweep()")
-  text('filter', '', 'only runs in whose name this regular expression is found')
+  text('filter', '', 'only runs whose name matches this regular expression')
   one = 'only this one of them, from 0: for arrays of jobs; -1: all'
   number('index', -1, one, lower_bound=-1)
   slots = 'processes at a time; 0: one a GPU, or else one a CPU core'
@@ -71,26 +74,26 @@ def _flags() -> flags.FlagValues:
 
 
 @functools.cache
-def _read(file: str) -> Any:
+def _read(file: str) -> ConfigDict:
   return commandline.read(file)
 
 
-def config_of(file: str, given: dict[str, Any], case: str) -> Any:
+def config_of(file: str, fixed: dict[str, Any], case: str) -> ConfigDict:
   """The config of a case of a file, with the fields that the user set.
 
-  Raises `InputError` for an algorithm that is not that of the case.
+  Raises `InputError` for another algorithm than that of the case.
   """
-  whole = f'{configs.case_of(file)[0]}:{case}' if case else file
-  config = sweeps.change(_read(whole), given)
-  if case and config.algorithm != _read(whole).algorithm:
+  path = f'{configs.case_of(file)[0]}:{case}' if case else file
+  config = sweeps.change(_read(path), fixed)
+  if case and config.algorithm != _read(path).algorithm:
     remedy = f'the case {case} has its own: leave this out'
     raise invalid('config.algorithm', config.algorithm, remedy)
   return config
 
 
-def command_of(file: str, given: dict[str, Any], run: Run) -> list[str]:
+def command_of(file: str, fixed: dict[str, Any], run: Run) -> list[str]:
   """The command of one run."""
-  fields = {**given, **run.point}
+  fields = {**fixed, **run.point}
   case = fields.pop('config', '')
   file = f'{configs.case_of(file)[0]}:{case}' if case else file
   return [
@@ -101,7 +104,7 @@ def command_of(file: str, given: dict[str, Any], run: Run) -> list[str]:
 
 
 def describe(chosen: list[Run], at_once: int) -> str:
-  """The plan: what is done, what is left, and how long that takes."""
+  """The plan as text: the state of each run, and the time that is left."""
   states = [state_of(run) for run in chosen]
   lines = [f'{word}  {run.folder.name}' for word, run in zip(states, chosen)]
   count = {word: states.count(word) for word in ('done', 'left', 'damaged')}
@@ -112,7 +115,7 @@ def describe(chosen: list[Run], at_once: int) -> str:
     + f', {damaged} damaged and left out'
     * bool(damaged)
   )
-  lines += [f'hns: {said}' for said in map(sweeps.damage, chosen) if said]
+  lines += [f'hns: {text}' for text in map(sweeps.damage, chosen) if text]
   done = [run for word, run in zip(states, chosen) if word == 'done']
   times = [x for x in map(seconds_of, done) if x is not None]
   if todo and times:
@@ -131,22 +134,19 @@ def state_of(run: Run) -> str:
   """Done, left, or damaged."""
   if sweeps.damage(run):
     return 'damaged'
-  return 'done' if sweeps.complete(run) else 'left'
+  return 'done' if sweeps.is_complete(run) else 'left'
 
 
 def seconds_of(run: Run) -> float | None:
-  """How long a complete run took by its metrics: its start is not counted.
-
-  None where a row does not tell.
-  """
+  """How long a complete run took, without its start; None if unknown."""
   rows = files.read(run.folder)
   names = 'seconds', 'eval_seconds', 'compile_seconds'
   times = [[row.get(name) for name in names] for row in rows]
   if any(None in row for row in times):
     return None
-  rounds, looks, compiling = zip(*times)
+  rounds, evals, compiling = zip(*times)
   return (
-    statistics.mean(rounds) * rows[-1]['round'] + sum(looks) + compiling[-1]
+    statistics.mean(rounds) * rows[-1]['round'] + sum(evals) + compiling[-1]
   )
 
 
@@ -156,7 +156,13 @@ def carry_out(
   command: Callable[[Run], list[str]],
   slots: list[jobs.Slot],
 ) -> int:
-  """Runs what is left of `chosen`; writes tables of `planned`; names failures.
+  """Runs the incomplete runs and writes the tables.
+
+  Args:
+    planned: all runs, for the tables.
+    chosen: those to run.
+    command: the command of a run.
+    slots: shares of the machine.
 
   Returns:
     The exit code: 0 if all of `chosen` is complete.
@@ -167,11 +173,11 @@ def carry_out(
   failed = run_left(chosen, command, slots, stopping)
   folder = chosen[0].folder.parent
   print(write_tables(planned, failed, folder))
-  for place, error in failed.items():
-    print(f'hns: {place.name} failed: {error} ({place}/log.txt)')
-  for said in filter(None, map(sweeps.damage, chosen)):
-    print(f'hns: left out: {said}')
-  missing = sum(not sweeps.complete(run) for run in chosen)
+  for path, error in failed.items():
+    print(f'hns: {path.name} failed: {error} ({path}/log.txt)')
+  for damage in filter(None, map(sweeps.damage, chosen)):
+    print(f'hns: left out: {damage}')
+  missing = sum(not sweeps.is_complete(run) for run in chosen)
   done = f'{len(chosen) - missing} of {len(chosen)} runs done'
   print(f'{done}: {folder}/table.csv, table.md')
   if missing and stopping:
@@ -180,18 +186,23 @@ def carry_out(
   return int(bool(failed or missing))
 
 
-def run_left(chosen, command, slots, stopping) -> dict[pathlib.Path, str]:
-  """Runs with a bar; what each run that failed died of, by folder."""
-  todo = {run.folder: run for run in sweeps.left(chosen)}
+def run_left(
+  chosen: list[Run],
+  command: Callable[[Run], list[str]],
+  slots: list[jobs.Slot],
+  stopping: list[int],
+) -> dict[pathlib.Path, str]:
+  """Runs the incomplete runs; returns the errors of failed ones by folder."""
+  todo = {run.folder: run for run in sweeps.incomplete(chosen)}
   work = [jobs.Job(folder, command(run)) for folder, run in todo.items()]
-  complete = lambda job: sweeps.complete(todo[job.folder])
-  looks = jobs.run_all(work, complete, slots, stopping)
+  complete = lambda job: sweeps.is_complete(todo[job.folder])
+  updates = jobs.run_all(work, complete, slots, stopping)
   bar = tqdm.tqdm(
     total=len(work), unit='run', dynamic_ncols=True, disable=None, smoothing=0
   )
   failed = {}
-  with bar, contextlib.closing(looks):
-    for ended in looks:
+  with bar, contextlib.closing(updates):
+    for ended in updates:
       failed |= {job.folder: error for job, error in ended if error}
       bar.set_postfix_str(f'{len(failed)} failed', refresh=False)
       bar.update(len(ended))
@@ -200,7 +211,7 @@ def run_left(chosen, command, slots, stopping) -> dict[pathlib.Path, str]:
 
 
 def write_tables(planned: list[Run], failed: dict, folder: pathlib.Path) -> str:
-  """Writes table.csv and table.md; returns what the second says."""
+  """Writes table.csv and table.md; returns the text of the second."""
   folder.mkdir(parents=True, exist_ok=True)
   fields = list(dict.fromkeys(field for run in planned for field in run.point))
   lines = [record(run, fields, run.folder in failed) for run in planned]
@@ -209,32 +220,33 @@ def write_tables(planned: list[Run], failed: dict, folder: pathlib.Path) -> str:
     writer = csv.DictWriter(file, names)
     writer.writeheader()
     writer.writerows(lines)
-  done = [run.folder for run in planned if sweeps.complete(run)]
-  found, left_out = groups.load(done)
-  alike = groups.group(found)
-  text = '\n\n'.join([report.compare(alike), report.notes(alike, left_out)])
+  done = [run.folder for run in planned if sweeps.is_complete(run)]
+  saved, left_out = groups.load(done)
+  grouped = groups.group(saved)
+  notes = report.notes(grouped, left_out)
+  text = '\n\n'.join([report.compare(grouped), notes])
   with replaced(folder / 'table.md') as file:
     file.write(text.strip() + '\n')
   return text.strip()
 
 
 def record(run: Run, fields: list[str], failed: bool) -> dict[str, Any]:
-  """A run's fields, how it stands, and the numbers of its last row."""
+  """A run's fields, its state, and the numbers of its last row."""
   fields = configs.leaves(run.config) | run.point
-  mine = lambda field: '.' not in field or field in run.point
+  shown = lambda field: '.' not in field or field in run.point
   state = state_of(run)
   rows = [] if state == 'damaged' else files.read(run.folder)
   return {
     'run': run.folder.name,
-    **{f: fields.get(f, '') if mine(f) else '' for f in fields},
+    **{f: fields.get(f, '') if shown(f) else '' for f in fields},
     'status': 'failed' if failed else state,
     **(report.scalars(rows[-1]) if rows else {}),
   }
 
 
 @contextlib.contextmanager
-def replaced(path: pathlib.Path) -> Iterator[Any]:
-  """A file to write that takes the place of `path` once it is whole."""
+def replaced(path: pathlib.Path) -> Iterator[TextIO]:
+  """Yields a file that replaces `path` once it is complete."""
   part = tempfile.NamedTemporaryFile(
     'w', dir=path.parent, newline='', delete=False
   )

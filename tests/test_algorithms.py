@@ -12,7 +12,7 @@ from hns import tree
 from hns.engine import client_store, metrics, parallel, rounds
 from hns.methods import wrappers
 from hns.methods.recipes import RECIPES
-from hns.runs import checkpoint
+from hns.runs.progress import PendingRound, Progress, fetch_metrics
 
 PER_CLIENT = 'uplink downlink uploaded steps scored num_correct'.split()
 
@@ -330,11 +330,12 @@ def test_what_a_row_and_the_held_models_are_told_of_rejected_clients():
     diverged=np.array([True, True, False, False]),
     num_correct=np.array([5, 6, 7, 8]),
   )
-  told = np.array([3, 0, 1, parallel.ABSENT]), report, 1.0
-  progress = checkpoint.Progress(
-    None, None, metrics.Tally(), np.full(5, -1), (told, told)
+  ids = np.array([3, 0, 1, parallel.ABSENT])
+  pending = PendingRound(ids, report, 1.0)
+  progress = Progress(
+    None, None, metrics.Tally(), np.full(5, -1), (pending, pending)
   )
-  progress = checkpoint.read(progress)
+  progress = fetch_metrics(progress)
   assert progress.num_correct.tolist() == [
     -1,
     7,

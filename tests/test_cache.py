@@ -70,7 +70,9 @@ def test_a_damaged_file_is_said_once_and_written_again(path, damage, capsys):
   path.write_bytes(damage(whole))
   assert same(cache.cached(path, lambda: ARRAYS))
   said = capsys.readouterr().err
-  assert said.count('\n') == 1 and f'hns: {path} is of no use (damaged' in said
+  assert (
+    said.count('\n') == 1 and f'hns: {path} cannot be used (damaged' in said
+  )
   assert same(cache.cached(path, never)) and capsys.readouterr().err == ''
 
 

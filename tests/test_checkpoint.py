@@ -15,8 +15,8 @@ from hns.engine import client_store
 from hns.engine.context import State
 from hns.engine.metrics import Tally
 from hns.errors import InputError
-from hns.runs import checkpoint, identity
-from hns.runs.checkpoint import Progress
+from hns.runs import checkpoint, identity, record
+from hns.runs.progress import Progress, snapshot
 
 ABOUT = {'config': {'seed': 1}}
 
@@ -77,7 +77,7 @@ def test_leaves_of_every_kind_are_read_as_they_were(tmp_path):
   like, given = progress(6)
   like = like._replace(state=state(0, {}))
   given = given._replace(state=state(6, drawn))
-  checkpoint.write(tmp_path, ABOUT, checkpoint.snapshot(given))
+  checkpoint.write(tmp_path, ABOUT, snapshot(given))
   got = checkpoint.restore(tmp_path, like).state
   assert jax.tree.structure(got) == jax.tree.structure(given.state)
   for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(given.state)):
@@ -117,7 +117,9 @@ def test_what_reads_otherwise_does_not_replace_what_was(
     return digest(path)
 
   monkeypatch.setattr(durable, 'digest', damaged)
-  with pytest.raises(InputError, match='what was written reads otherwise'):
+  with pytest.raises(
+    InputError, match='the files read differently from what was written'
+  ):
     checkpoint.write(tmp_path, ABOUT, progress(3)[1])
   assert sorted(p.name for p in tmp_path.iterdir()) == ['1', '2']
 
@@ -126,10 +128,10 @@ def test_what_it_says_of_its_run_is_read_unless_damaged(tmp_path):
   for number in (1, 2):
     checkpoint.write(tmp_path, ABOUT | {'at': number}, progress(number)[1])
   (tmp_path / '1' / 'about.json').write_text('{}')
-  assert checkpoint.abouts(tmp_path) == {tmp_path / '2': ABOUT | {'at': 2}}
+  assert checkpoint.run_infos(tmp_path) == {tmp_path / '2': ABOUT | {'at': 2}}
 
 
-@pytest.mark.parametrize('read', [checkpoint.abouts, checkpoint.restore])
+@pytest.mark.parametrize('read', [checkpoint.run_infos, checkpoint.restore])
 def test_checkpoints_of_older_versions_are_refused(tmp_path, read):
   (tmp_path / '4').mkdir()
   (tmp_path / '4' / 'data').write_bytes(b'x')
@@ -146,17 +148,17 @@ def test_damaged_digests_are_a_damaged_checkpoint(tmp_path, text):
   (tmp_path / '4' / 'digests.json').write_text(text)
   with pytest.raises(InputError, match='all are damaged'):
     checkpoint.restore(tmp_path, progress(4)[0])
-  assert checkpoint.abouts(tmp_path) == {}
+  assert checkpoint.run_infos(tmp_path) == {}
 
 
 def test_checkpoints_are_as_seldom_as_asked_and_of_their_moment(tmp_path):
-  with checkpoint.writer(tmp_path, ABOUT, 1e9) as save:
+  with record.checkpoint_writer(tmp_path, ABOUT, 1e9) as save:
     save(progress(1)[1], False)
     assert checkpoint.numbers(tmp_path) == []
     save(progress(2)[1], True)
     assert checkpoint.numbers(tmp_path) == [2]
   like, given = progress(3)
-  taken = checkpoint.snapshot(given)
+  taken = snapshot(given)
   given.state.server_state['w'][:] = 0
   given.num_correct[:] = 0
   client_store.keep(
@@ -183,7 +185,7 @@ def test_a_full_disk_leaves_the_checkpoints_that_were(tmp_path, capfd):
 def test_a_field_that_an_older_version_did_not_know_had_its_default():
   here = json.loads(configs.base().to_json())
   older = {name: value for name, value in here.items() if name != 'head'}
-  assert identity.differing(older, here) == []
-  assert identity.differing(older, here | {'head': 'x'}) == [
+  assert identity.config_differences(older, here) == []
+  assert identity.config_differences(older, here | {'head': 'x'}) == [
     "head is '' there and 'x' here"
   ]

@@ -92,13 +92,13 @@ def test_the_head_is_the_layer_of_the_classes(net, head):
 @pytest.mark.parametrize(
   'net,chosen,said',
   [
-    (Body(kind='two'), '', 'it is head_0, head_1; name the one .* head_0, hea'),
-    (Body(classes=16), '', 'it is a, last; name'),
-    (models.mlp(200), '', 'it is Dense_0, Dense_1, Dense_2; name'),
+    (Body(kind='two'), '', 'not head_0, head_1; name the layer .* head_0, hea'),
+    (Body(classes=16), '', 'not a, last; name'),
+    (models.mlp(200), '', 'not Dense_0, Dense_1, Dense_2; name'),
     (Body(), 'first', "head='first': there is no such layer; .* a, last"),
     (Body(), 'las', "head='las': there is no such layer"),
-    (Wrapper(Body()), 'net', 'net is the whole network, of which nothing'),
-    (models.Network(10), '', 'Dense_0 is the whole network, of which nothing'),
+    (Wrapper(Body()), 'net', 'net is the whole network, so nothing'),
+    (models.Network(10), '', 'Dense_0 is the whole network, so nothing'),
   ],
 )
 def test_a_head_that_cannot_be_told_is_an_error(net, chosen, said):
@@ -116,7 +116,7 @@ def test_only_methods_with_a_personal_head_ask_for_it(monkeypatch):
   )
   assert build(algorithm='fedavg').head is None
   for algorithm in ('fedper', 'hermes', 'fedmask', 'hidenseek_personal'):
-    with pytest.raises(InputError, match="head='': of the layers"):
+    with pytest.raises(InputError, match="head='': exactly one layer"):
       build(algorithm=algorithm)
   with pytest.raises(InputError, match="head='x': there is no such layer"):
     build(algorithm='fedavg', head='x')
@@ -225,7 +225,7 @@ class Block(nn.Module):
 def test_saliency_that_would_be_wrong_is_refused_by_name(kind, layer):
   """Alone, and inside a trace; other scores prune all the same."""
   net = Block(kind)
-  said = f"pruning='synflow': {layer} is in no plain chain"
+  said = f"pruning='synflow': {layer} is not in a plain chain"
   with pytest.raises(InputError, match=said):
     pruning.check_chain(net, INPUTS)
   variables = to_masked(net.init(jax.random.key(0), INPUTS)['params'])
@@ -253,7 +253,7 @@ def test_norms_of_flax_are_no_hindrance(kind):
     (Block('batchnorm'), 'BatchNorm_0 has batch_stats, and only params'),
     (
       Block('dropout'),
-      'Dropout_0 needs PRNG for "dropout": a model that draws',
+      'Dropout_0 needs PRNG for "dropout": dropout and other',
     ),
     (Block('noise'), 'Block needs PRNG for "noise"|needs PRNG'),
     (Twins(nnx.Rngs(0)), 'is a Twins, not a Linen module; wrap a Flax NNX'),

@@ -226,7 +226,7 @@ def test_a_damaged_cache_is_made_again(home, capsys):
   for said in (1, 0):
     for a, b in zip(first, data.load('tiny', 'writer')):
       np.testing.assert_array_equal(a, b)
-    assert capsys.readouterr().err.count(f'hns: {path} is of no use') == said
+    assert capsys.readouterr().err.count(f'hns: {path} cannot be used') == said
 
 
 @pytest.mark.parametrize(

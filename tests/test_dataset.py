@@ -267,11 +267,11 @@ def odd_scales():
   )
   yield (
     digits._replace(train_images=train, test_images=test / 255),
-    ('test_images: the deviation of their pixels is 0.3'),
+    ('test_images: the standard deviation of their pixels is 0.3'),
   )
   yield (
     digits._replace(test_images=digits.test_images // 255),
-    ('test_images: the deviation of their pixels is 0.2'),
+    ('test_images: the standard deviation of their pixels is 0.2'),
   )
 
 

@@ -114,7 +114,10 @@ FILES = {
     ('--config', 'Missing value for flag --config'),
     ('--config=.', "config='.': no such file"),
     ('--config=' + 'x' * 300, "config='xxx.*': no such file"),
-    ('--config=nine', "config='nine': no such file; .*digits.py.* names will"),
+    (
+      '--config=nine',
+      "config='nine': no such file; write a path, or a name from .*digits.py",
+    ),
     ('--config=mnist --config=none.py', "config='none.py': needs a get"),
     ('--config=none.py', "config='none.py': needs a get_config()"),
     ('--config=empty.py', "config='empty.py': needs a get_config()"),

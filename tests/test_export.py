@@ -126,7 +126,8 @@ def test_nothing_to_do_is_said(run, monkeypatch):
   said = told(monkeypatch, run, '--client=1')
   assert said == 'hns: give --file, --evaluate or both'
   said = told(monkeypatch, '--file=model.hns')
-  assert said == 'hns: a file or a folder is missing: --help says which'
+  missing = 'an argument is missing, a file or a folder: see --help'
+  assert said == f'hns: {missing}'
   said = told(monkeypatch, run, 'more', '--file=model.hns')
   assert said == "hns: 'more' is not a flag: write --FLAG=VALUE"
 
@@ -189,7 +190,7 @@ def correct(net, arrays, run, client=None):
   arrays = dict(arrays)
   mean, deviation = arrays.pop('scale')
   params = unflatten_dict(arrays, sep='/')
-  built = experiment.build(configs.base(**files.about(run)['config']))
+  built = experiment.build(configs.base(**files.read_run_info(run)['config']))
   images = np.asarray(built.federation.examples.images)
   rows = jax.tree.map(np.asarray, built.federation.test)
   chosen = range(len(rows.size)) if client is None else [client]

@@ -86,7 +86,7 @@ def test_the_split_is_the_writers_own(leaf, tmp_path):
     alone = data.load('femnist', 'writer')
   bob = both.test_labels[both.test_groups == 1]
   np.testing.assert_array_equal(np.sort(bob), np.sort(alone.test_labels))
-  assert femnist.deal('bob', 11)[0].tolist() != list(range(11))
+  assert femnist.split_order('bob', 11)[0].tolist() != list(range(11))
 
 
 def test_prepared_twice_leaves_the_first_alone(leaf):

@@ -13,7 +13,7 @@ import pytest
 
 from hns.errors import InputError
 from hns.networks import models
-from hns.runs import drawing, model_file
+from hns.runs import initialization, model_file
 
 SPEC = model_file.Spec(
   model='tiny',
@@ -60,7 +60,7 @@ def drawn_once(monkeypatch):
 def undrawn(monkeypatch):
   """Fails a test in which weights are drawn."""
   draw = lambda *_: pytest.fail('weights were drawn')
-  monkeypatch.setattr(drawing, 'initialize', draw)
+  monkeypatch.setattr(initialization, 'initialize', draw)
 
 
 def taken_apart(content):
@@ -157,10 +157,10 @@ def test_a_text_that_is_no_table_is_refused(undrawn, text):
 def test_lengths_that_cannot_be_are_refused(content, undrawn):
   about, code = taken_apart(content)
   text = json.dumps(about).encode()
-  refused(whole(text + b' ' * 4096, code), 'cannot be')
+  refused(whole(text + b' ' * 4096, code), 'too many')
   for length in (len(text + code) + 1, 2**32 - 1):
     body = struct.pack('<4sBI', b'HNSM', 3, length) + text + code
-    refused(body + struct.pack('<I', zlib.crc32(body)), 'cannot be')
+    refused(body + struct.pack('<I', zlib.crc32(body)), 'too many')
   refused(whole(text, code, version=4), 'model format 4')
   refused(whole(text, bytes(2**22)), 'not a model')
 

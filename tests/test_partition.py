@@ -104,7 +104,7 @@ def test_test_labels_follow_even_where_a_class_is_scarce():
   rng = np.random.RandomState(0)
   labels = np.repeat([0, 1], 100)
   pools = [np.concatenate([np.arange(75), np.arange(100, 125)])]
-  tests = partition.deal_test(
+  tests = partition.matching_test_examples(
     rng, pools, labels, np.array([0] * 30 + [1] * 90), 80
   )
   assert np.bincount(np.array([0] * 30 + [1] * 90)[tests[0]]).tolist() == [
@@ -178,10 +178,10 @@ def test_one_example_is_too_few_where_validation_is_asked_for():
     'eval_split'
   )
   with pytest.raises(InputError) as error:
-    client_state(OWN, asking='eval_split=validation')
+    client_state(OWN, needed_by='eval_split=validation')
   assert str(error.value) == said
   assert (
-    len(client_state(OWN[:4], clients=4, asking='lotteryfl.threshold').train)
+    len(client_state(OWN[:4], clients=4, needed_by='lotteryfl.threshold').train)
     == 4
   )
 
@@ -192,7 +192,7 @@ def test_a_writer_of_one_picture_is_a_client():
   shares = partition.divide(0, 'natural', train, train, scheme)
   assert sorted(map(len, shares.train)) == [1, 1]
   assert sorted(map(len, shares.validation)) == [0, 1]
-  scheme = scheme._replace(asking='lotteryfl.threshold')
+  scheme = scheme._replace(needed_by='lotteryfl.threshold')
   with pytest.raises(InputError, match='validation_fraction.*change lotteryfl'):
     partition.divide(0, 'natural', train, train, scheme)
 
@@ -206,7 +206,7 @@ def test_a_writer_of_one_picture_is_a_client():
     ([[-1], *OWN[1:]], 'client 0: index 0 is -1: must be in 0..2999'),
     ([*OWN[:5], [2**40]], 'client 5: index 0 is 1099511627776: must be'),
     ([[1, 2.5], *OWN[1:]], r'client 0: .* not float64 .*index 1 is 2.5'),
-    ([*OWN[:5], [4, 5, 4]], 'client 5: index 2 is 4, which is there before'),
+    ([*OWN[:5], [4, 5, 4]], 'client 5: index 2 is 4, which is repeated'),
     ([*OWN[:5], np.ones(3000, bool)], 'client 5: .*np.flatnonzero of a mask'),
     ([*OWN[:5], [[1, 2], [3]]], 'client 5: .*not of lists'),
     ([*OWN[:5], [[1, 2]]], r'client 5: .*not int64 \[1, 2\]'),
@@ -234,7 +234,7 @@ def test_scarce_test_examples_are_dealt_again():
   rng = np.random.RandomState(0)
   labels = np.repeat([0, 1], 50)
   pools = [np.arange(10), np.arange(10), np.arange(50, 60)]
-  tests = partition.deal_test(
+  tests = partition.matching_test_examples(
     rng, pools, labels, np.array([0] * 6 + [1] * 9), 5
   )
   assert [len(t) for t in tests] == [5, 5, 5]

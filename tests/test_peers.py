@@ -85,11 +85,14 @@ def test_all_there_go_on():
 @pytest.mark.parametrize(
   'asked,said',
   [
-    ([(2, 0)], '1 did not come within 1 seconds, those with the index 1:'),
-    ([(2, 1)], '1 did not come within 1 seconds, those with the index 0:'),
+    ([(2, 0)], '1 did not connect within 1 seconds, those with the index 1:'),
+    ([(2, 1)], '1 did not connect within 1 seconds, those with the index 0:'),
     ([(5, 3), (5, 0)], 'of 5 processes 3 did not .* the index 1, 2, 4:'),
     ([(3, 1), (3, 1), (3, 0)], 'two processes have the index 1'),
-    ([(2, 0), (3, 1)], 'process 1 was told of 3 processes, process 0 of 2'),
+    (
+      [(2, 0), (3, 1)],
+      'process 1 was started as one of 3 processes, process 0 as one of 2',
+    ),
   ],
 )
 def test_who_is_missing_or_does_not_fit_is_said_to_all(asked, said):
@@ -136,7 +139,9 @@ with devices._ended_after(1, 'auto'):
     [sys.executable, '-c', code], capture_output=True, text=True
   )
   assert done.returncode == 1
-  said = "hns: distributed='auto': not all processes came within 1 seconds: "
+  said = (
+    "hns: distributed='auto': not all processes connected within 1 seconds: "
+  )
   assert done.stderr.startswith(said) and done.stderr.count('\n') == 1
 
 
@@ -148,24 +153,24 @@ def test_differences_of_processes_are_named(monkeypatch):
     '{"a": {"b": 1, "c": 2}, "e": "x"}',
   ]
   monkeypatch.setattr(devices, 'gather_texts', lambda text: texts[:1] * 2)
-  identity.agree({})
+  identity.check_same_in_all({})
   monkeypatch.setattr(devices, 'gather_texts', lambda text: texts)
   with pytest.raises(InputError) as error:
-    identity.agree({})
+    identity.check_same_in_all({})
   assert 'a.c is 2 in process 0 and 3 in process 1; e is None in' in str(error)
 
 
 def test_what_ends_one_process_ends_all(monkeypatch):
   monkeypatch.setattr(devices.jax, 'process_count', lambda: 2)
   monkeypatch.setattr(devices, 'gather_texts', lambda said: ['', said])
-  with devices.together():
+  with devices.fail_together():
     pass
   with pytest.raises(InputError, match='^process 1: disk full$'):
-    with devices.together():
+    with devices.fail_together():
       raise InputError('disk full')
   monkeypatch.setattr(devices, 'gather_texts', lambda said: ['it', said])
   with pytest.raises(InputError, match='^process 0: it$'):
-    with devices.together():
+    with devices.fail_together():
       pass
 
 
@@ -174,10 +179,10 @@ def test_what_ends_one_process_ends_all(monkeypatch):
   [
     (
       ['--config.hidenseek.learning_rate=0.1', '--config.rounds=9'],
-      'hns: distributed: processes of one run must be told the same '
-      '(config.hidenseek.learning_rate is 0.03 in process 0 and 0.1 in process '
-      '1; config.rounds is 2 in process 0 and 9 in process 1): start them all '
-      'alike',
+      'hns: distributed: all processes of a run must have the same config and '
+      'environment (config.hidenseek.learning_rate is 0.03 in process 0 and '
+      '0.1 in process 1; config.rounds is 2 in process 0 and 9 in process 1): '
+      'start them all alike',
     ),
     (
       ['--workdir=other'],

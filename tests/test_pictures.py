@@ -161,11 +161,11 @@ def test_labels_of_dots_in_one_place_stand_around_it():
 
 def test_the_bars_of_a_benchmark_are_its_ratios(monkeypatch):
   monkeypatch.syspath_prepend(ROOT / 'launch')
-  from engine import drawing
+  from engine import chart
 
   path = ROOT / 'launch' / 'results' / 'benchmark_engine.json'
   told = json.loads(path.read_text())
-  panels = drawing.draw(told).axes
+  panels = chart.draw(told).axes
   found = {
     axes.get_title(): [bar.get_width() for bar in axes.containers[0]]
     for axes in panels

@@ -15,7 +15,8 @@ from hns import report
 from hns.engine import metrics
 from hns.report import pictures, versus
 from hns.report.files import read
-from hns.report.groups import group, label, load, pack
+from hns.report.groups import group, load, pack
+from hns.report.labels import label
 from hns.runs import experiment
 
 
@@ -55,9 +56,9 @@ def test_seeds_share_a_line_and_what_holds_no_run_is_named(runs):
 
 def test_groups_of_one_label_say_how_they_differ(runs):
   (saved,) = load([str(runs / 's0')])[0]
-  about = json.loads(json.dumps(saved.about))
+  about = json.loads(json.dumps(saved.run_info))
   about['config']['hidenseek']['learning_rate'] = 0.5
-  pair = group([saved, saved._replace(about=about)])
+  pair = group([saved, saved._replace(run_info=about)])
   assert [g.label.split(', hidenseek.')[1] for g in pair] == [
     *('learning_rate=0.03', 'learning_rate=0.5'),
   ]
@@ -310,9 +311,9 @@ def test_what_cannot_be_written_is_named(runs, tmp_path, flag):
 
 def test_a_name_cannot_break_a_table(runs):
   (saved,) = load([str(runs / 's0')])[0]
-  held = json.loads(json.dumps(saved.about))
+  held = json.loads(json.dumps(saved.run_info))
   held['config']['dataset'] = 'a\nb|c'
-  lines = report.compare(group([saved._replace(about=held)])).splitlines()
+  lines = report.compare(group([saved._replace(run_info=held)])).splitlines()
   assert len(lines) == 3 and lines[2].startswith('| a b\\|c | 6 |')
 
 

@@ -20,6 +20,7 @@ from conftest import ROOT, small_config
 
 from hns import durable, main
 from hns.errors import InputError
+from hns.report import files
 from hns.runs import checkpoint, devices, experiment, loop, record, workdir
 from hns.runs.interrupt import Interrupted
 
@@ -83,7 +84,7 @@ def play(name, folders, seed):
   config, draw = config_of(name), random.Random(seed)
   built = experiment.build(config)
   share(pytest.MonkeyPatch(), built, loop.programs(built))
-  checkpoint._SHARE = 0  # as many checkpoints as the disk takes
+  record._SHARE = 0  # as many checkpoints as the disk takes
   threading.excepthook = lambda failed: os._exit(1)  # rather than never end
   for folder in folders:
     run = threading.Thread(target=experiment.run, args=(config, folder))
@@ -119,7 +120,7 @@ def test_runs_killed_at_random_moments_end_the_same(whole, tmp_path):
   """Killed twice: what went on goes on."""
   name, draw = whole.config.algorithm, random.Random(whole.config.algorithm)
   folders = [tmp_path / str(n) for n in range(RUNS)]
-  rows = lambda: sum(len(workdir.rows(folder)) for folder in folders)
+  rows = lambda: sum(len(files.read(folder)) for folder in folders)
   for life in range(LIVES):
     process = in_a_process(play, name, folders, life)
     enough = draw.randrange(10 * life, 10 * life + 10)
@@ -151,7 +152,7 @@ def stopped(local, tmp_path, monkeypatch):
   config, folder = config_of('local'), tmp_path / 'run'
   config.update(rounds=8, eval_every=3)
   share(monkeypatch, *local)
-  monkeypatch.setattr(checkpoint, '_SHARE', 0)
+  monkeypatch.setattr(record, '_SHARE', 0)
   interrupt_after(monkeypatch, 5, signal.SIGTERM)
   with pytest.raises(Interrupted) as stop:
     experiment.run(config, folder)
@@ -180,7 +181,7 @@ def test_a_signal_saves_and_says_how_to_go_on(stopped, tmp_path):
   said = f'{folder}: stopped and saved after round 5 of 8; the same command'
   assert str(stop).startswith(said) and '\n' not in str(stop)
   assert checkpoint.numbers(folder / 'checkpoints')[-1] == 5
-  assert [row['round'] for row in workdir.rows(folder)] == [3]
+  assert [row['round'] for row in files.read(folder)] == [3]
   experiment.run(config, folder)
   experiment.run(config, tmp_path / 'whole')
   assert lines(folder) == lines(tmp_path / 'whole')
@@ -191,8 +192,8 @@ def test_a_damaged_checkpoint_is_left_out(stopped, tmp_path, capsys):
   whole = tmp_path / 'whole'
   shutil.copytree(folder, whole)
   experiment.run(config, whole)
-  files = [p for p in (folder / 'checkpoints' / '5').rglob('*') if p.is_file()]
-  largest = max(files, key=lambda p: p.stat().st_size)
+  paths = [p for p in (folder / 'checkpoints' / '5').rglob('*') if p.is_file()]
+  largest = max(paths, key=lambda p: p.stat().st_size)
   content = bytearray(largest.read_bytes())
   content[len(content) // 2] ^= 1
   largest.write_bytes(content)
@@ -443,8 +444,8 @@ def test_numbers_that_are_not_finite_are_null(tmp_path):
     record._write(record._finite(row), tmp_path, file)
   text = (tmp_path / 'metrics.jsonl').read_text()
   assert text == '{"round": 1, "a": null, "b": [1.0, null], "c": 2}\n'
-  row = dict(uplink_bytes=1, downlink_bytes=2, global_accuracy=0.5)
-  said = record._progress_text(row | {'personal_accuracy': None})
+  news = dict(uplink_bytes=1, downlink_bytes=2, global_accuracy=0.5)
+  said = record._progress_text(news | {'personal_accuracy': None})
   assert said == 'personalised ?, global 0.500, 3 B'
 
 
@@ -472,7 +473,7 @@ def test_a_full_disk_leaves_what_was_there(local, tmp_path, monkeypatch, name):
   assert '\n' not in str(error.value)
   assert (folder / name).read_bytes() == before
   assert not list(folder.glob('*.part'))
-  done = [row['round'] for row in workdir.rows(folder)][-1]
+  done = [row['round'] for row in files.read(folder)][-1]
   assert done == (3 if name == 'accuracy.png' else 2)
 
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import small_config
 
 from hns.errors import InputError
-from hns.report.files import about, read
+from hns.report.files import read, read_run_info
 from hns.report.groups import group, load, pack
 
 
@@ -140,7 +140,7 @@ def test_a_damaged_file_is_named_and_the_other_runs_are_shown(
   (line,) = left_out
   assert re.match(f'{path}(, line .)?: cannot be read \\({said}', line), line
   assert '\n' not in line
-  reader = {'metrics.jsonl': read, 'config.json': about}[name]
+  reader = {'metrics.jsonl': read, 'config.json': read_run_info}[name]
   with pytest.raises(InputError) as error:
     reader(tmp_path / 'run')
   assert str(error.value) == line
@@ -171,10 +171,10 @@ def test_what_may_not_be_read_is_named(runs, monkeypatch, name):
   ],
 )
 def test_what_an_editor_adds_is_read(runs, tmp_path, change):
-  expected = read(runs / 's0'), about(runs / 's0')
+  expected = read(runs / 's0'), read_run_info(runs / 's0')
   damaged(runs, tmp_path / 'a', 'metrics.jsonl', change)
   damaged(runs, tmp_path / 'b', 'config.json', change)
-  assert (read(tmp_path / 'a'), about(tmp_path / 'b')) == expected
+  assert (read(tmp_path / 'a'), read_run_info(tmp_path / 'b')) == expected
 
 
 @pytest.mark.parametrize('value', ['NaN', '-Infinity', '1e999', 'null'])
@@ -189,7 +189,7 @@ def test_a_number_that_is_not_finite_is_none(runs, tmp_path, value):
 def test_a_half_last_line_is_left_out(runs, tmp_path):
   damaged(runs, tmp_path / 'a', 'metrics.jsonl', lambda c: c[:-3])
   assert read(tmp_path / 'a') == read(runs / 's0')[:1]
-  assert read(tmp_path) == [] and about(tmp_path) is None
+  assert read(tmp_path) == [] and read_run_info(tmp_path) is None
 
 
 def test_a_run_given_twice_is_one_seed(runs, tmp_path, monkeypatch):

@@ -199,7 +199,7 @@ def test_a_damaged_folder_is_left_out_and_said(
   points = sweeps.grid({'seed': [0, 1, 2]})
   runs = sweeps.plan(lambda case: small_config(), points, tmp_path)
   assert [run.config['seed'] for run in runs] == [0, 1, 2]
-  assert sweeps.left(runs) == [runs[0], runs[2]]
+  assert sweeps.incomplete(runs) == [runs[0], runs[2]]
   path = tmp_path / 'seed=1' / name
   text = sweep.describe(runs, 1)
   assert text.startswith('left  seed=0\ndamaged  seed=1\nleft  seed=2\n')

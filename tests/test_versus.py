@@ -31,7 +31,7 @@ def group(name, held, each, **table):
   config |= {'model': 'cnn', name: table}
   folders = pathlib.Path('a'), pathlib.Path('b')
   about = config, (0, 1), folders, (1, 1), ({}, {})
-  return versus.judged(Group(name, name, (), *about, tuple(rows)))
+  return versus.with_accuracy(Group(name, name, (), *about, tuple(rows)))
 
 
 OURS = group('hidenseek', [0.5, 0.7, 0.8], 10, gate='sign')

@@ -1,14 +1,14 @@
 """Image classification datasets as arrays in memory.
 
 `digits` comes with scikit-learn. Any other name is a TFDS dataset prepared as
-array_record, read without TensorFlow, decoded once into a cache
-($HNS_CACHE_DIR, else ~/.cache/hns). A dataset of your own is a function that
-returns a `Dataset`; put it in `SOURCES`. Its columns may be arrays or lists:
+array_record. It is read without TensorFlow and decoded once into a cache
+($HNS_CACHE_DIR, else ~/.cache/hns). For a dataset of your own, put a function
+that returns a `Dataset` in `SOURCES`. Its fields may be arrays or lists:
 
-  pictures  [n, h, w, c] or grey [n, h, w], of any real dtype; both splits on
-            one scale, which is then standardised: (x - mean) / deviation
-  labels    [n], whole numbers from 0 to classes - 1
-  groups    [n], who made each example, for partition=natural; or []
+  images  [n, h, w, c] or grey [n, h, w], of any real dtype; both splits on the
+          same scale; they are standardised: (x - mean) / deviation
+  labels  [n], whole numbers from 0 to classes - 1
+  groups  [n], who made each example, for partition=natural; or []
 """
 
 import os
@@ -25,30 +25,31 @@ from hns.errors import invalid
 
 
 def load(name: str, group: str = '') -> Dataset:
-  """The dataset of that name, checked as `hns.data.dataset.checked` says.
+  """The dataset of that name, checked by `hns.data.dataset.checked`.
 
   Args:
     name: one of `SOURCES`, or a TFDS name such as `mnist` or `emnist/balanced`.
-    group: the feature that says who made an example; '' for none.
+    group: the feature that names who made an example; '' for none.
 
   Raises:
-    InputError: not prepared (it says how to), not image classification, or
-      with an example that cannot be used, which is named.
+    InputError: it is not prepared (the message says how to), not image
+      classification, or has an example that cannot be used.
   """
   if name in SOURCES:
-    return _complete(name, checked(name, SOURCES[name]()))
-  home = prepared.newest(data_dir(), name)
-  key = zlib.crc32(f'{home.resolve()} {_stamp(home)} {group}'.encode())
+    return _report_absent(name, checked(name, SOURCES[name]()))
+  folder = prepared.newest(data_dir(), name)
+  stamp = (folder / 'dataset_info.json').stat().st_mtime_ns
+  key = zlib.crc32(f'{folder.resolve()} {stamp} {group}'.encode())
   path = cache_dir() / f'{name.replace("/", "-")}-{key:08x}.npz'
 
   def decode():
-    return checked(name, prepared.decode(name, home, group))._asdict()
+    return checked(name, prepared.decode(name, folder, group))._asdict()
 
-  return _complete(name, checked(name, Dataset(**cached(path, decode))))
+  return _report_absent(name, checked(name, Dataset(**cached(path, decode))))
 
 
-def _complete(name: str, dataset: Dataset) -> Dataset:
-  """The dataset; says on stderr if it has no training example of a class."""
+def _report_absent(name: str, dataset: Dataset) -> Dataset:
+  """The dataset; reports classes without training examples on stderr."""
   absent = np.setdiff1d(np.arange(dataset.classes), dataset.train_labels)
   if len(absent):
     some = ', '.join(map(str, absent[:10])) + ', ...' * (len(absent) > 10)
@@ -61,29 +62,29 @@ def _complete(name: str, dataset: Dataset) -> Dataset:
 
 
 def version(name: str) -> str:
-  """Which version of a dataset `load` reads."""
+  """The version of a dataset that `load` reads."""
   if name in SOURCES:
     return 'built in'
   return prepared.newest(data_dir(), name).name
 
 
 def data_dir() -> pathlib.Path:
-  """Where TFDS datasets are: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+  """The folder of TFDS: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
   return _folder('TFDS_DATA_DIR', '~/tensorflow_datasets')
 
 
 def cache_dir() -> pathlib.Path:
-  """Where decoded arrays are kept: $HNS_CACHE_DIR, else ~/.cache/hns."""
+  """The folder of cached arrays: $HNS_CACHE_DIR, else ~/.cache/hns."""
   return _folder('HNS_CACHE_DIR', '~/.cache/hns')
 
 
 def _folder(variable: str, default: str) -> pathlib.Path:
-  """What an environment variable says; `InputError` if ~ is nobody's."""
-  said = os.environ.get(variable) or default
+  """The folder that a variable names; `InputError` if ~ cannot be expanded."""
+  value = os.environ.get(variable) or default
   try:
-    return pathlib.Path(said).expanduser()
+    return pathlib.Path(value).expanduser()
   except RuntimeError as error:
-    raise invalid(variable, said, f'{error} set it to a folder') from None
+    raise invalid(variable, value, f'{error} set it to a folder') from None
 
 
 def digits() -> Dataset:
@@ -94,9 +95,9 @@ def digits() -> Dataset:
   # 0..16 to 0..255; float rounding is exact here.
   images = np.rint(digits.images * 255 / 16).astype(np.uint8)[..., None]
   labels = digits.target.astype(np.int32)
-  place = np.zeros(len(labels), int)
-  for name in range(10):
-    place[labels == name] = np.arange((labels == name).sum())
+  place = np.zeros(len(labels), int)  # within its class
+  for label in range(10):
+    place[labels == label] = np.arange((labels == label).sum())
   test, none = place % 4 == 3, np.zeros(0, np.int32)
   train = ~test
   return Dataset(
@@ -105,7 +106,3 @@ def digits() -> Dataset:
 
 
 SOURCES = {'digits': digits}
-
-
-def _stamp(home: pathlib.Path) -> int:
-  return (home / 'dataset_info.json').stat().st_mtime_ns

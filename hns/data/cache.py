@@ -1,4 +1,4 @@
-"""Arrays that are made once and kept in a file, where one can be written."""
+"""Arrays that are computed once and cached in a file."""
 
 import contextlib
 import hashlib
@@ -18,10 +18,14 @@ _PART = re.compile(r'\.npz\.([0-9]{1,9})\.[0-9a-f]{8}\.part$')
 
 
 def cached(path: pathlib.Path, make: Callable[[], Arrays]) -> Arrays:
-  """The arrays of a file, or `make()`, which is kept there.
+  """The arrays of a file, or those of `make()`, which are then written to it.
 
-  A damaged file is written again, and one that cannot be written is done
-  without: both are said on stderr. The file is an .npz with its SHA-256 behind.
+  A damaged file is replaced. That, and a file that cannot be written, is
+  reported on stderr. The file is an .npz followed by its SHA-256.
+
+  Args:
+    path: the file.
+    make: computes the arrays.
   """
   trouble = ''
   try:
@@ -29,14 +33,14 @@ def cached(path: pathlib.Path, make: Callable[[], Arrays]) -> Arrays:
   except (FileNotFoundError, NotADirectoryError):
     pass
   except (OSError, _Damaged) as error:
-    trouble = f'{path} is of no use ({error}): it is made again'
+    trouble = f'{path} cannot be used ({error}): it is made again'
   arrays = make()
   try:
     _write(path, arrays)
   except OSError as error:
     trouble = (
-      f'{path} cannot be written ({error.strerror or error}): what it would '
-      'hold is not kept; set HNS_CACHE_DIR to another folder'
+      f'{path} cannot be written ({error.strerror or error}): the dataset is '
+      'not cached; set HNS_CACHE_DIR to another folder'
     )
   if trouble:
     print(f'hns: {trouble}', file=sys.stderr)
@@ -44,7 +48,7 @@ def cached(path: pathlib.Path, make: Callable[[], Arrays]) -> Arrays:
 
 
 class _Damaged(Exception):
-  """A file is not what was written."""
+  """A file does not hold what was written."""
 
 
 def _read(path: pathlib.Path) -> Arrays:
@@ -58,14 +62,14 @@ def _read(path: pathlib.Path) -> Arrays:
 
 
 def _write(path: pathlib.Path, arrays: Arrays) -> None:
-  """Writes beside `path` first, so that a reader never sees half a file."""
+  """Writes to another name first, so that a reader never sees half a file."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  _clear(path.parent)
+  _remove_stale(path.parent)
   part = path.with_name(
     f'{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part'
   )
   try:
-    with open(part, 'xb+') as file:  # with the rights that the umask leaves
+    with open(part, 'xb+') as file:  # not tempfile, which ignores the umask
       np.savez(file, **arrays)
       file.write(_digest(file, file.seek(0, os.SEEK_END)))
     os.replace(part, path)
@@ -75,7 +79,7 @@ def _write(path: pathlib.Path, arrays: Arrays) -> None:
 
 
 def _digest(file: BinaryIO, size: int) -> bytes:
-  """SHA-256 of the first `size` bytes; the file is left behind them."""
+  """SHA-256 of the first `size` bytes; moves the file's position after them."""
   file.seek(0)
   total = hashlib.sha256()
   while size and (part := file.read(min(size, 1 << 20))):
@@ -84,17 +88,17 @@ def _digest(file: BinaryIO, size: int) -> bytes:
   return total.digest()
 
 
-def _clear(folder: pathlib.Path) -> None:
-  """Removes what processes left that were killed while they wrote."""
+def _remove_stale(folder: pathlib.Path) -> None:
+  """Removes partly written files of processes that no longer run."""
   for part in folder.glob('*.part'):
-    named = _PART.search(part.name)
-    if named and not _lives(int(named[1])):
+    match = _PART.search(part.name)
+    if match and not _is_running(int(match[1])):
       with contextlib.suppress(OSError):
         part.unlink()
 
 
-def _lives(process: int) -> bool:
-  """Whether another process of that number runs here."""
+def _is_running(process: int) -> bool:
+  """Whether another process of that number runs on this machine."""
   try:
     os.kill(process, 0)
   except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""What a dataset is, and what is wrong with one that cannot be used."""
+"""The type of datasets, and checks of a dataset that a user gives."""
 
 import operator
 import reprlib
@@ -12,16 +12,16 @@ _LARGEST = 1e30  # of a pixel, so that differences are finite in float32
 
 
 class Dataset(NamedTuple):
-  """Two splits of the same kind of picture.
+  """Two splits of labelled images, as `checked` returns them.
 
-  This is what `checked` returns. It takes lists too, pictures [n, h, w] and of
-  any real dtype, and labels and groups of any integer dtype.
+  `checked` also accepts lists, images [n, h, w], images of any real dtype, and
+  labels and groups of any integer dtype.
 
   Attributes:
-    train_images, test_images: uint8 or float32 [n, h, w, c], both the same.
+    train_images, test_images: uint8 or float32 [n, h, w, c], of one dtype.
     train_labels, test_labels: int32 [n], in 0..classes-1.
-    train_groups, test_groups: int32 [n], who made the example (a writer), the
-      same numbers in both; empty without such a feature.
+    train_groups, test_groups: int32 [n], who made the example (a writer), with
+      the same numbers in both splits; empty if that is not known.
     classes: number of classes, at least 2.
   """
 
@@ -35,45 +35,45 @@ class Dataset(NamedTuple):
 
 
 def checked(name: str, dataset: Any) -> Dataset:
-  """The dataset in its own types.
+  """Checks a dataset and converts it to the dtypes of `Dataset`.
 
-  Whole pixels that are all in 0..255 become uint8, others float32.
+  Integer pixels that are all in 0..255 become uint8, others float32.
 
   Args:
     name: of the dataset, for errors.
-    dataset: a `Dataset`, as a user may give it.
+    dataset: what a user's function returned, a `Dataset` if it is right.
 
   Raises:
     InputError: names the field, and the first example that cannot be used.
   """
   if not isinstance(dataset, Dataset):
-    found = type(dataset).__name__
-    raise invalid('dataset', name, f'must be a hns.data.Dataset, not a {found}')
+    kind = type(dataset).__name__
+    raise invalid('dataset', name, f'must be a hns.data.Dataset, not a {kind}')
   try:
     return _checked(dataset)
   except InputError as error:
     raise InputError(f'{error} (dataset {name!r})') from None
 
 
-def _checked(given: Dataset) -> Dataset:
-  classes = _classes(given.classes)
-  train, test = _images(given.train_images, given.test_images)
-  labels = [
-    _labels('train_labels', given.train_labels, len(train), classes),
-    _labels('test_labels', given.test_labels, len(test), classes),
-  ]
-  groups = [
-    _groups('train_groups', given.train_groups, len(train)),
-    _groups('test_groups', given.test_groups, len(test)),
-  ]
-  if len(groups[0]) and not len(groups[1]):
+def _checked(dataset: Dataset) -> Dataset:
+  classes = _classes(dataset.classes)
+  train, test = _images(dataset.train_images, dataset.test_images)
+  train_groups = _groups('train_groups', dataset.train_groups, len(train))
+  test_groups = _groups('test_groups', dataset.test_groups, len(test))
+  if len(train_groups) and not len(test_groups):
     remedy = f'must be [{len(test)}], as there are train_groups'
     raise invalid('test_groups.shape', [0], remedy)
-  if len(groups[1]) and not len(groups[0]):
+  if len(test_groups) and not len(train_groups):
     remedy = f'must be [{len(train)}], as there are test_groups'
     raise invalid('train_groups.shape', [0], remedy)
   return Dataset(
-    *(train, labels[0], groups[0]), *(test, labels[1], groups[1]), classes
+    train,
+    _labels('train_labels', dataset.train_labels, len(train), classes),
+    train_groups,
+    test,
+    _labels('test_labels', dataset.test_labels, len(test), classes),
+    test_groups,
+    classes,
   )
 
 
@@ -88,50 +88,47 @@ def _classes(value: Any) -> int:
   return classes
 
 
-def _images(train: Any, test: Any) -> list[np.ndarray]:
-  """The pictures of both splits, of one shape and one dtype."""
-  given = train, test = [
-    _pictures('train_images', train),
-    _pictures('test_images', test),
-  ]
+def _images(train: Any, test: Any) -> tuple[np.ndarray, np.ndarray]:
+  """The images of both splits, uint8 or float32 [n, h, w, c]."""
+  train, test = _pictures('train_images', train), _pictures('test_images', test)
   if train.shape[1:] != test.shape[1:]:
     wanted = ', '.join(map(str, train.shape[1:]))
     remedy = f'must be [n, {wanted}], as train_images are'
     raise invalid('test_images.shape', list(test.shape), remedy)
-  kinds = [array.dtype.kind.replace('i', 'u') for array in given]
+  kinds = [array.dtype.kind.replace('i', 'u') for array in (train, test)]
   if kinds[0] != kinds[1]:
     remedy = f'train_images are {train.dtype}: both must be on one scale'
     raise invalid('test_images.dtype', str(test.dtype), remedy)
-  bytes_do = kinds[0] != 'f' and all(
-    0 <= array.min() and array.max() <= 255 for array in given
+  fits_uint8 = kinds[0] != 'f' and all(
+    0 <= array.min() and array.max() <= 255 for array in (train, test)
   )
-  dtype = np.uint8 if bytes_do else np.float32
+  dtype = np.uint8 if fits_uint8 else np.float32
   with np.errstate(over='ignore'):
-    images = [array.astype(dtype, copy=False) for array in given]
-  for field, array, source in zip(
-    ('train_images', 'test_images'), images, given
-  ):
-    _check_pixels(field, array, source)
+    images = train.astype(dtype, copy=False), test.astype(dtype, copy=False)
+  _check_pixels('train_images', images[0], train)
+  _check_pixels('test_images', images[1], test)
   _check_scales(*images)
   return images
 
 
 def _check_scales(train: np.ndarray, test: np.ndarray) -> None:
-  """Raises if a few pixels drown all others, or the splits differ in scale."""
+  """Raises `InputError` for a few huge pixels, or splits of other scales."""
   ranges = np.ptp(train.reshape(len(train), -1).astype(np.float32), 1)
   spread = float(np.std(train, dtype=np.float64))
   if 0 < np.median(ranges) < 1e-5 * spread:
     place = int(np.argmax(ranges))
-    remedy = 'has pixels so large that all other pictures become alike'
-    raise InputError(f'train_images[{place}]: {remedy}: mend or drop it')
+    problem = 'has pixels so large that all other pictures become alike'
+    raise InputError(f'train_images[{place}]: {problem}: correct or remove it')
   other = float(np.std(test, dtype=np.float64))
   if len(test) > 1 and not 1e-2 < other / spread < 1e2:
-    remedy = f'is {other:g}, that of train_images {spread:g}: scale both alike'
-    raise InputError(f'test_images: the deviation of their pixels {remedy}')
+    raise InputError(
+      f'test_images: the standard deviation of their pixels is {other:g}, that '
+      f'of train_images is {spread:g}: scale both alike'
+    )
 
 
 def _pictures(field: str, value: Any) -> np.ndarray:
-  """Real numbers [n, h, w, c]; a grey picture may lack c."""
+  """Real numbers [n, h, w, c], from [n, h, w] for grey pictures."""
   images = _numbers(field, value)
   if 0 in images.shape or images.ndim not in (3, 4):
     remedy = 'must be [n, h, w] or [n, h, w, c], each at least 1'
@@ -139,13 +136,13 @@ def _pictures(field: str, value: Any) -> np.ndarray:
   return images if images.ndim == 4 else images[..., None]
 
 
-def _check_pixels(field: str, images: np.ndarray, given: np.ndarray) -> None:
-  """Raises for pixels that no standardisation brings to order.
+def _check_pixels(field: str, images: np.ndarray, source: np.ndarray) -> None:
+  """Raises `InputError` for pixels that cannot be standardised.
 
   Args:
     field: train_images or test_images.
     images: uint8 or float32 [n, h, w, c].
-    given: the same before it was converted, for errors.
+    source: the images before conversion, for messages.
   """
   low, high = float(images.min()), float(images.max())  # NaN if any pixel is
   size = max(abs(low), abs(high))
@@ -153,7 +150,7 @@ def _check_pixels(field: str, images: np.ndarray, given: np.ndarray) -> None:
     flat = np.argmin(np.abs(images) <= _LARGEST)
     place = tuple(int(i) for i in np.unravel_index(flat, images.shape))
     remedy = f'must be a finite number of size {_LARGEST:.0e} at most'
-    raise _wrong(f'{field}{list(place)}', given[place], remedy)
+    raise _wrong(f'{field}{list(place)}', source[place], remedy)
   if len(images) == 1 and field == 'test_images':
     return
   if low == high:
@@ -168,9 +165,9 @@ def _check_pixels(field: str, images: np.ndarray, given: np.ndarray) -> None:
 
 def _labels(field: str, value: Any, count: int, classes: int) -> np.ndarray:
   labels = _whole(field, value, count)
-  strange = np.flatnonzero((labels < 0) | (labels >= classes))
-  if len(strange):
-    place = strange[0]
+  wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+  if len(wrong):
+    place = wrong[0]
     remedy = (
       f'must be in 0..{classes - 1}, as classes={classes}: count from 0, or '
       'raise classes'
@@ -184,16 +181,16 @@ def _groups(field: str, value: Any, count: int) -> np.ndarray:
     return np.zeros(0, np.int32)
   groups = _whole(field, value, count)
   limits = np.iinfo(np.int32)
-  strange = np.flatnonzero((groups < limits.min) | (groups > limits.max))
-  if len(strange):
-    place = strange[0]
+  wrong = np.flatnonzero((groups < limits.min) | (groups > limits.max))
+  if len(wrong):
+    place = wrong[0]
     remedy = 'must fit int32: number groups with np.unique, return_inverse=True'
     raise _wrong(f'{field}[{place}]', groups[place], remedy)
   return groups.astype(np.int32, copy=False)
 
 
 def _whole(field: str, value: Any, count: int) -> np.ndarray:
-  """Whole numbers of any integer dtype, [count]."""
+  """An array [count] of any integer dtype."""
   array = _numbers(field, value)
   if array.shape != (count,):
     remedy = f'must be [{count}], one a picture'
@@ -212,7 +209,7 @@ def _whole(field: str, value: Any, count: int) -> np.ndarray:
 
 
 def _numbers(field: str, value: Any) -> np.ndarray:
-  """An array of real numbers, made from an array or from lists of such."""
+  """An array of real numbers from an array or nested lists."""
   try:
     array = np.asarray(value)
   except ValueError:  # rows of several shapes
@@ -220,8 +217,8 @@ def _numbers(field: str, value: Any) -> np.ndarray:
     remedy = 'all rows must have one shape, that of row 0'
     raise InputError(f'{field}[{place}].shape={shape}: {remedy}') from None
   if not array.ndim:
-    found = type(value).__name__
-    raise InputError(f'{field}: must be an array or a list, not a {found}')
+    kind = type(value).__name__
+    raise InputError(f'{field}: must be an array or a list, not a {kind}')
   if array.dtype.kind in 'biuf':
     return array
   if array.dtype == object or isinstance(value, list | tuple):
@@ -242,7 +239,7 @@ def _is_real(row: Any) -> bool:
 
 
 def _odd_row(rows: Any) -> tuple[int, str]:
-  """The first row whose shape is not that of row 0, and what it is."""
+  """The first row whose shape is not that of row 0, and its shape."""
   first = None
   for place, row in enumerate(rows):
     try:
@@ -256,7 +253,7 @@ def _odd_row(rows: Any) -> tuple[int, str]:
 
 
 def _wrong(field: str, value: Any, remedy: str) -> InputError:
-  """The error for a value of any kind, which is shown shortened."""
+  """The error for a value of any type, which the message shortens."""
   plain = value.item() if isinstance(value, np.generic) else value
   shown = ' '.join(reprlib.repr(plain).split())
   return InputError(f'{field}={shown}: {remedy}')

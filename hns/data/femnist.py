@@ -7,11 +7,12 @@ FOLDER is LEAF's data/femnist/data/all_data: all_data_0.json and so on, in each
   {"users": [name, ...], "num_samples": [n, ...],
    "user_data": {name: {"x": n lists of 784 numbers, "y": n labels}, ...}}
 
-with labels 0 to 61 (digits, capitals, small letters) and pixels 0 (ink) to 1
-(paper): dark on bright, unlike MNIST. They are kept as round(255 x). Each
-writer's pictures are shuffled, always alike, and the first 90 % are for
+with labels 0 to 61 (digits, capitals, small letters) and pixels from 0 (ink) to
+1 (paper): dark on bright, unlike MNIST. They are stored as round(255 x). Each
+writer's pictures are shuffled with a fixed seed, and the first 90 % are for
 training. One file at a time is in memory, at about five times its size.
-TensorFlow is not needed, but for TFDS's own command, which makes the same:
+TensorFlow is not needed, except for the command of TFDS, which prepares the
+same:
 
   tfds build hns/data/femnist.py --manual_dir=FOLDER --file_format=array_record
 """
@@ -39,7 +40,7 @@ _SIDE, _CLASSES = 28, 62
 
 
 class Writer(NamedTuple):
-  """All that one person wrote.
+  """The pictures of one writer.
 
   Attributes:
     name: as in the file.
@@ -73,8 +74,8 @@ class Femnist(tfds.core.GeneratorBasedBuilder):
     )
 
   def _split_generators(self, dl_manager):
-    # TFDS takes train first: test pictures, a tenth, wait in `test`, so that
-    # every file is read once.
+    # TFDS generates train first. Test pictures, a tenth of all, are collected
+    # meanwhile, so that every file is read once.
     test = []
     return {
       'train': self._generate_examples(files(dl_manager.manual_dir), test),
@@ -83,7 +84,7 @@ class Femnist(tfds.core.GeneratorBasedBuilder):
 
   def _generate_examples(self, paths, test):
     for writer in read(paths):
-      order, cut = deal(writer.name, len(writer.labels))
+      order, cut = split_order(writer.name, len(writer.labels))
       test += [_example(writer, i) for i in order[cut:]]
       yield from (_example(writer, i) for i in order[:cut])
     if not test:
@@ -91,64 +92,65 @@ class Femnist(tfds.core.GeneratorBasedBuilder):
 
 
 def prepare(folder: pathlib.Path, data_dir: pathlib.Path) -> pathlib.Path:
-  """Prepares `femnist`, all of it or nothing; returns where it is.
-
-  What is there already is left alone.
+  """Prepares `femnist`, completely or not at all, unless it is prepared.
 
   Args:
-    folder: holds LEAF's JSON files.
+    folder: of LEAF's JSON files.
     data_dir: of all TFDS datasets.
 
+  Returns:
+    The folder of the dataset.
+
   Raises:
-    InputError: no files, or a broken one: names the file and the writer.
+    InputError: no files, or a damaged one; names the file and the writer.
   """
   builder = Femnist(data_dir=data_dir, file_format='array_record')
-  home = pathlib.Path(builder.data_dir)
-  if not home.exists():
+  target = pathlib.Path(builder.data_dir)
+  if not target.exists():
     files(folder)
-    given = tfds.download.DownloadConfig(manual_dir=folder)
-    builder.download_and_prepare(download_config=given)
-  return home
+    config = tfds.download.DownloadConfig(manual_dir=folder)
+    builder.download_and_prepare(download_config=config)
+  return target
 
 
-def files(folder: Any) -> list[pathlib.Path]:
-  """The JSON files of a folder, by name."""
-  found = sorted(pathlib.Path(folder).glob('*.json'))
-  if not found:
+def files(folder: str | pathlib.Path) -> list[pathlib.Path]:
+  """The JSON files of a folder, sorted by name."""
+  paths = sorted(pathlib.Path(folder).glob('*.json'))
+  if not paths:
     raise invalid(
       'json', str(folder), 'holds no *.json: give the folder of all_data_0.json'
     )
-  return found
+  return paths
 
 
-def deal(name: str, count: int) -> tuple[np.ndarray, int]:
-  """An order of a writer's pictures, and how many of the first are train's."""
+def split_order(name: str, count: int) -> tuple[np.ndarray, int]:
+  """An order of a writer's pictures, and how many of them are for training."""
   order = np.random.default_rng(zlib.crc32(name.encode())).permutation(count)
   return order, max(1, min(count * 9 // 10, count - 1))
 
 
 def read(paths: list[pathlib.Path]) -> Iterator[Writer]:
-  """All writers; one file at a time is in memory.
+  """Yields all writers, with one file at a time in memory.
 
   Raises:
-    InputError: a broken file, or a writer that is in two.
+    InputError: a damaged file, or a writer that is in two files.
   """
-  home = {}
-  hidden = None if sys.stderr else True  # None: unless stderr is a terminal
+  file_of = {}
+  hidden = None if sys.stderr else True  # None: only on a terminal
   for path in tqdm.tqdm(
     paths, 'preparing femnist', unit='file', disable=hidden
   ):
     content = _content(path)
     for name, count in zip(map(str, content['users']), content['num_samples']):
-      if name in home:
-        raise _broken(path, name, f'is in {home[name]} already')
-      home[name] = path.name
-      # Popped, so that a file's memory is free before the next is read.
+      if name in file_of:
+        raise _damaged(path, name, f'is in {file_of[name]} already')
+      file_of[name] = path.name
+      # Popped, so that the memory is free before the next file is read.
       yield _writer(path, name, count, content['user_data'].pop(name, None))
 
 
 def _content(path: pathlib.Path) -> dict[str, Any]:
-  """A file's JSON, its three tables looked at."""
+  """The JSON of a file, with its three tables checked."""
   try:
     content = json.loads(path.read_text(encoding='utf-8'))
   except (ValueError, RecursionError) as error:
@@ -161,58 +163,60 @@ def _content(path: pathlib.Path) -> dict[str, Any]:
   kinds = {'users': list, 'num_samples': list, 'user_data': dict}
   for key, kind in kinds.items():
     if not isinstance(content, dict) or not isinstance(content.get(key), kind):
-      raise _broken(path, None, f'has no {kind.__name__} {key}')
+      raise _damaged(path, None, f'has no {kind.__name__} {key}')
   users, counts, examples = (content[key] for key in kinds)
   if len(users) != len(counts):
-    raise _broken(
+    raise _damaged(
       path, None, f'has {len(users)} users but {len(counts)} num_samples'
     )
   for name in examples.keys() - set(map(str, users)):
-    raise _broken(path, name, 'is in user_data but not in users')
+    raise _damaged(path, name, 'is in user_data but not in users')
   return content
 
 
 def _writer(path: pathlib.Path, name: Any, count: Any, examples: Any) -> Writer:
-  """A writer of a file, looked at: see the module's text."""
+  """A writer of a file, checked against the module's docstring."""
   if not isinstance(examples, dict):
-    raise _broken(path, name, 'is in users but not in user_data')
+    raise _damaged(path, name, 'is in users but not in user_data')
   for key in ('x', 'y'):
     if not isinstance(examples.get(key), list):
-      raise _broken(path, name, f'has no list {key}')
+      raise _damaged(path, name, f'has no list {key}')
     if len(examples[key]) != count:
-      raise _broken(
+      raise _damaged(
         path,
         name,
         f'num_samples says {count}, {key} holds {len(examples[key])}',
       )
   for i, label in enumerate(examples['y']):
     if type(label) is not int or not 0 <= label < _CLASSES:
-      raise _broken(path, name, f'y[{i}] is {label!r}, not 0 to {_CLASSES - 1}')
+      raise _damaged(
+        path, name, f'y[{i}] is {label!r}, not 0 to {_CLASSES - 1}'
+      )
   images = [_image(path, name, i, row) for i, row in enumerate(examples['x'])]
   return Writer(name, np.array(images, np.uint8), np.array(examples['y'], int))
 
 
 def _image(path: pathlib.Path, name: str, i: int, row: Any) -> np.ndarray:
-  """Numbers 0..1 as uint8 [28, 28]."""
+  """A row of numbers in 0..1 as uint8 [28, 28]."""
   if not isinstance(row, list) or len(row) != _SIDE**2:
     size = len(row) if isinstance(row, list) else 'no'
-    raise _broken(path, name, f'x[{i}] has {size} numbers, not {_SIDE**2}')
+    raise _damaged(path, name, f'x[{i}] has {size} numbers, not {_SIDE**2}')
   try:
     pixels = np.array(row, float)
   except (TypeError, ValueError, OverflowError):
     pixels = np.array(np.nan)
   if not np.all((pixels >= 0) & (pixels <= 1)):
-    raise _broken(path, name, f'x[{i}] holds something else than numbers 0..1')
+    raise _damaged(path, name, f'x[{i}] holds something else than numbers 0..1')
   return np.rint(255 * pixels).astype(np.uint8).reshape(_SIDE, _SIDE)
 
 
-def _broken(path: pathlib.Path, name: Any, what: str) -> InputError:
+def _damaged(path: pathlib.Path, name: Any, what: str) -> InputError:
   writer = '' if name is None else f'writer {name} '
   return invalid('json', str(path), f'{writer}{what}')
 
 
 def _example(writer: Writer, i: int) -> tuple[str, dict[str, Any]]:
-  """A key and a picture as PNG, which TFDS stores without TensorFlow."""
+  """A key and an example, with a PNG, which TFDS stores without TensorFlow."""
   file = io.BytesIO()
   Image.fromarray(writer.images[i]).save(file, 'png')
   file.seek(0)

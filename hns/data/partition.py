@@ -1,15 +1,15 @@
-"""Who holds which examples: labels or writers to clients. NumPy only.
+"""Partitions of a dataset over clients. NumPy only.
 
-`RandomState` is NumPy's one generator whose stream is promised never to
+`RandomState` is the only generator of NumPy whose stream is guaranteed not to
 change, so a seed gives the same partition on any machine.
 
-A partition of your own is a function in `PARTITIONS` that returns the clients'
-examples, a list of indices into the train split for each:
+For a partition of your own, put a function in `PARTITIONS` that returns, for
+each client, a list of indices into the train split:
 
   PARTITIONS['mine'] = lambda rng, train, each, scheme, test: lists
 
-`validation_fraction` of a list is then kept for validation, and the client's
-test examples are dealt to it by the labels that it holds.
+A `validation_fraction` of each list is then held out for validation, and the
+client gets test examples in the proportions of its labels.
 """
 
 import math
@@ -17,13 +17,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hns.data.dealing import deal_test
-from hns.data.pools import checked_pools
+from hns.data.matching import Rng, matching_test_examples
+from hns.data.share_checks import checked_shares
 from hns.errors import invalid
 
 
 class Labelled(NamedTuple):
-  """What a partition may look at.
+  """The part of a split that a partition depends on.
 
   Attributes:
     labels: int [n].
@@ -35,19 +35,19 @@ class Labelled(NamedTuple):
 
 
 class Scheme(NamedTuple):
-  """How examples are shared out.
+  """The parameters of a partition.
 
   Attributes:
-    clients: how many.
-    examples: training examples a client (for `dirichlet` the mean, for
+    clients: number of clients.
+    examples: training examples per client (for `dirichlet` the mean, for
       `natural` the most); 0 for all there are.
-    classes: classes a client, for `shards`.
+    classes: classes per client, for `shards`.
     alpha: concentration, for `dirichlet`; smaller is more uneven.
-    validation: share of a client's examples kept for validation, on top of
-      `examples`.
-    test: test examples a client, at most.
-    asking: what asks for validation examples, such as eval_split=validation;
-      '' if nothing does, so that a client may be without.
+    validation: fraction of a client's examples held out for validation, in
+      addition to `examples`.
+    test: the most test examples per client.
+    needed_by: the field that needs validation examples, such as
+      eval_split=validation; '' if none does, so that a client may have none.
   """
 
   clients: int
@@ -56,7 +56,7 @@ class Scheme(NamedTuple):
   alpha: float
   validation: float
   test: int
-  asking: str = ''
+  needed_by: str = ''
 
 
 class Shares(NamedTuple):
@@ -70,12 +70,18 @@ class Shares(NamedTuple):
 def divide(
   seed: int, name: str, train: Labelled, test: Labelled, scheme: Scheme
 ) -> Shares:
-  """Shares out a dataset; `name` is one of `PARTITIONS`.
+  """Partitions a dataset.
+
+  Args:
+    seed: of all random choices.
+    name: one of `PARTITIONS`.
+    train, test: the splits.
+    scheme: the parameters.
 
   Raises:
-    InputError: a client would be left without examples that it needs, the
-      scheme asks for more than there is, or a partition of the user's own
-      returned something else than lists of examples.
+    InputError: a client would lack examples that it needs, the scheme needs
+      more examples than there are, or a user's partition did not return lists
+      of indices.
   """
   rng = np.random.RandomState(seed)
   each = math.ceil(round(scheme.examples / (1 - scheme.validation), 9))
@@ -87,74 +93,75 @@ def divide(
       scheme.examples,
       f'{error}, validation included: lower it, or num_clients',
     ) from None
-  pools = checked_pools(name, pools, scheme.clients, len(train.labels))
+  pools = checked_shares(name, pools, scheme.clients, len(train.labels))
   halves = [hold_out(rng, pool, each, scheme) for pool in pools]
   if name == 'natural':
-    tests = [
-      rng.permutation(np.flatnonzero(test.groups == train.groups[pool[0]]))
-      for pool in pools
-    ]
-    tests = [client_state[: scheme.test] for client_state in tests]
+    groups = [train.groups[pool[0]] for pool in pools]
+    orders = [rng.permutation(np.flatnonzero(test.groups == g)) for g in groups]
+    tests = [order[: scheme.test] for order in orders]
   else:
-    tests = deal_test(rng, pools, train.labels, test.labels, scheme.test)
+    tests = matching_test_examples(
+      rng, pools, train.labels, test.labels, scheme.test
+    )
   shares = Shares(*map(list, zip(*halves)), tests)
   check(shares, scheme)
   return shares
 
 
-def iid(rng, labels, clients: int, each: int) -> list[np.ndarray]:
-  """`each` examples a client drawn from all alike; 0 shares out everything."""
-  _one_each(clients, len(labels))
-  _enough(clients * each, len(labels), 'the dataset')
+def iid(
+  rng: Rng, labels: np.ndarray, clients: int, each: int
+) -> list[np.ndarray]:
+  """`each` random examples per client; 0 for all examples in equal parts."""
+  _check_clients(clients, len(labels))
+  _check_available(clients * each, len(labels), 'the dataset')
   order = rng.permutation(len(labels))
   return np.array_split(order[: clients * each] if each else order, clients)
 
 
 def shards(
-  rng, labels, clients: int, each: int, classes: int
+  rng: Rng, labels: np.ndarray, clients: int, each: int, classes: int
 ) -> list[np.ndarray]:
-  """`classes` classes a client, `each` examples in all, equally of each class.
+  """`classes` classes per client, with `each` examples in equal parts.
 
-  Every class goes to nearly the same number of clients. With `each` 0 a class
-  is shared out whole among its clients. McMahan et al. 2017's "pathological"
-  partition, with classes that are distinct.
+  Every class goes to nearly the same number of clients. With `each` 0 all
+  examples of a class are divided among its clients. This is the "pathological"
+  partition of McMahan et al. 2017, with distinct classes.
   """
   names = np.unique(labels)
   if not 1 <= classes <= len(names):
     raise invalid(
       'classes_per_client', classes, f'the data has {len(names)} classes'
     )
-  _one_each(clients, len(labels))
-  chosen = _deal_classes(rng, clients, classes, len(names))
+  _check_clients(clients, len(labels))
+  chosen = _choose_classes(rng, clients, classes, len(names))
   pools = [[] for _ in range(clients)]
   for number, name in enumerate(names):
-    holders = [k for k in range(clients) if number in chosen[k]]
-    if not holders:
+    members = [k for k in range(clients) if number in chosen[k]]
+    if not members:
       continue
     order = rng.permutation(np.flatnonzero(labels == name))
     counts = [
       each // classes + (chosen[k].index(number) < each % classes)
-      for k in holders
+      for k in members
     ]
-    _enough(sum(counts), len(order), f'class {name}')
-    cuts = np.cumsum(counts)
-    parts = (
-      np.split(order[: cuts[-1]], cuts[:-1])
-      if each
-      else (np.array_split(order, len(holders)))
-    )
-    for holder, part in zip(holders, parts):
-      pools[holder].append(part)
+    _check_available(sum(counts), len(order), f'class {name}')
+    if each:
+      cuts = np.cumsum(counts)
+      parts = np.split(order[: cuts[-1]], cuts[:-1])
+    else:
+      parts = np.array_split(order, len(members))
+    for client, part in zip(members, parts):
+      pools[client].append(part)
   return [np.concatenate(parts) for parts in pools]
 
 
 def dirichlet(
-  rng, labels, clients: int, each: int, alpha: float
+  rng: Rng, labels: np.ndarray, clients: int, each: int, alpha: float
 ) -> list[np.ndarray]:
-  """Each class shared out in Dirichlet(alpha) proportions: sizes differ.
+  """Each class divided in Dirichlet(alpha) proportions, so that sizes differ.
 
   Yurochkin et al. 2019 (arXiv 1905.12022). `each` is the mean number of
-  examples a client; 0 shares out everything.
+  examples per client; 0 for all examples.
   """
   if not alpha > 0:
     raise invalid('alpha', alpha, 'must be above 0')
@@ -169,15 +176,22 @@ def dirichlet(
   return [np.concatenate(parts) for parts in pools]
 
 
-def natural(rng, train, test, clients: int, each: int) -> list[np.ndarray]:
-  """One writer (or another group) a client, at most `each` examples of his.
+def natural(
+  rng: Rng, train: np.ndarray, test: np.ndarray, clients: int, each: int
+) -> list[np.ndarray]:
+  """One writer (or other group) per client, with at most `each` examples.
 
-  Writers without test examples are passed over; `train` and `test` are int
-  [n], who made each example.
+  Groups without test examples are not used.
+
+  Args:
+    rng: chooses groups and examples.
+    train, test: int [n], the group of each example.
+    clients: number of clients.
+    each: the most training examples of a client; 0 for all.
   """
   if not len(train):
     raise invalid(
-      'partition', 'natural', 'this dataset does not say who made an example'
+      'partition', 'natural', 'this dataset has no groups, such as writers'
     )
   names = np.intersect1d(train, test)
   if clients > len(names):
@@ -187,10 +201,12 @@ def natural(rng, train, test, clients: int, each: int) -> list[np.ndarray]:
   return [order[: each or None] for order in orders]
 
 
-def hold_out(rng, pool, each, scheme) -> tuple[np.ndarray, np.ndarray]:
-  """Splits a client's pool into train and validation, at random.
+def hold_out(
+  rng: Rng, pool: np.ndarray, each: int, scheme: Scheme
+) -> tuple[np.ndarray, np.ndarray]:
+  """Splits a client's examples at random into train and validation.
 
-  A pool of the full size `each` keeps exactly `scheme.examples` for training.
+  Of the full size `each`, exactly `scheme.examples` remain for training.
   """
   pool = rng.permutation(pool)
   if scheme.examples and len(pool) == each:
@@ -211,7 +227,7 @@ def pad(pools: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check(shares: Shares, scheme: Scheme) -> None:
-  """Raises `InputError` if a client lacks examples in a split that it needs."""
+  """Raises `InputError` if a client lacks examples that it needs."""
   clients = len(shares.train)
   for client, (train, validation, test) in enumerate(zip(*shares)):
     without = f'client {client} is left without'
@@ -219,55 +235,57 @@ def check(shares: Shares, scheme: Scheme) -> None:
       remedy = 'take fewer clients, more examples_per_client, or a larger alpha'
       raise invalid('num_clients', clients, f'{without} examples: {remedy}')
     if not len(test):
-      remedy = 'the test split has none of its classes'
+      cause = 'the test split has none of its classes'
+      raise invalid('num_clients', clients, f'{without} test examples: {cause}')
+    if scheme.needed_by and not len(validation):
       raise invalid(
-        'num_clients', clients, f'{without} test examples: {remedy}'
+        'validation_fraction',
+        scheme.validation,
+        f'{without} validation examples, which {scheme.needed_by} needs: give '
+        f'every client two, or change {scheme.needed_by.split("=")[0]}',
       )
-    if scheme.asking and not len(validation):
-      remedy = (
-        f'{without} validation examples, which {scheme.asking} needs: give '
-        f'every client two, or change {scheme.asking.split("=")[0]}'
-      )
-      raise invalid('validation_fraction', scheme.validation, remedy)
 
 
-# (rng, train, pool size, scheme, test) -> one list of indices a client.
+# (rng, train, examples per client with validation, scheme, test) -> for each
+# client indices into the train split.
 PARTITIONS = {
-  'iid': lambda rng, data, each, s, test: iid(
-    rng, data.labels, s.clients, each
+  'iid': lambda rng, train, each, s, test: iid(
+    rng, train.labels, s.clients, each
   ),
-  'shards': lambda rng, data, each, s, test: shards(
-    rng, data.labels, s.clients, each, s.classes
+  'shards': lambda rng, train, each, s, test: shards(
+    rng, train.labels, s.clients, each, s.classes
   ),
-  'dirichlet': lambda rng, data, each, s, test: dirichlet(
-    rng, data.labels, s.clients, each, s.alpha
+  'dirichlet': lambda rng, train, each, s, test: dirichlet(
+    rng, train.labels, s.clients, each, s.alpha
   ),
-  'natural': lambda rng, data, each, s, test: natural(
-    rng, data.groups, test.groups, s.clients, each
+  'natural': lambda rng, train, each, s, test: natural(
+    rng, train.groups, test.groups, s.clients, each
   ),
 }
 
 
-def _deal_classes(rng, clients, classes, total) -> list[list[int]]:
+def _choose_classes(
+  rng: Rng, clients: int, classes: int, total: int
+) -> list[list[int]]:
   """Distinct classes for each client, all classes used about equally often."""
-  used, dealt = np.zeros(total, int), []
+  used, chosen = np.zeros(total, int), []
   for _ in range(clients):
     order = np.lexsort((rng.permutation(total), used))[:classes]
     used[order] += 1
-    dealt.append([int(c) for c in order])
-  return dealt
+    chosen.append(order.tolist())
+  return chosen
 
 
 class _TooFew(Exception):
-  """A partition asks for more examples than there are."""
+  """A partition needs more examples than there are."""
 
 
-def _enough(wanted: int, available: int, where: str) -> None:
-  if wanted > available:
-    raise _TooFew(f'{where} has {available} examples, {wanted} are asked for')
+def _check_available(needed: int, available: int, where: str) -> None:
+  if needed > available:
+    raise _TooFew(f'{where} has {available} examples, {needed} are needed')
 
 
-def _one_each(clients: int, examples: int) -> None:
+def _check_clients(clients: int, examples: int) -> None:
   if clients > examples:
     remedy = f'clients are left without examples: there are {examples}'
     raise invalid('num_clients', clients, remedy)

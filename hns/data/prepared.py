@@ -4,7 +4,8 @@ import json
 import pathlib
 import re
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tqdm
@@ -12,15 +13,18 @@ import tqdm
 from hns.data.dataset import Dataset
 from hns.errors import InputError, invalid, shown
 
+if TYPE_CHECKING:
+  import tensorflow_datasets as tfds
+
 _NAME = re.compile(r'\w[\w+-]*(\.[\w+-]+)*(/\w[\w+-]*(\.[\w+-]+)*)?', re.ASCII)
 _VERSION = re.compile(r'\d+\.\d+\.\d+', re.ASCII)
 
 
 def newest(root: pathlib.Path, name: str) -> pathlib.Path:
-  """The folder of a dataset's newest version that is array_record.
+  """The folder of a dataset's newest version in the array_record format.
 
   Args:
-    root: holds all datasets.
+    root: the folder of all datasets.
     name: such as mnist or emnist/balanced.
 
   Raises:
@@ -29,19 +33,27 @@ def newest(root: pathlib.Path, name: str) -> pathlib.Path:
   if not _NAME.fullmatch(name) or len(name) > 100:
     remedy = 'must be a name such as digits, mnist or emnist/balanced'
     raise invalid('dataset', name, remedy)
-  found = [
+  versions = [
     path
     for path in (root / name).glob('*/dataset_info.json')
     if _VERSION.fullmatch(path.parent.name)
   ]
   others = []
-  for path in sorted(found, key=_version, reverse=True):
+  for path in sorted(versions, key=_version, reverse=True):
     formats = _formats(path)
     if 'array_record' in formats:
       return path.parent
     others.append(f'{path.parent.name} is {" and ".join(formats)}')
-  why = f'nothing prepared as array_record in {root / name}'
-  raise _missing(root, name, f'{why} ({", ".join(others)})' if others else why)
+  problem = f'nothing prepared as array_record in {root / name}'
+  if others:
+    problem += f' ({", ".join(others)})'
+  raise invalid(
+    'dataset',
+    name,
+    f'{problem}; set TFDS_DATA_DIR to the folder that holds {name} as '
+    'array_record, or prepare it in a folder without it: '
+    f'{_instructions(root, name)}',
+  )
 
 
 def _version(path: pathlib.Path) -> list[int]:
@@ -51,31 +63,23 @@ def _version(path: pathlib.Path) -> list[int]:
 def _formats(path: pathlib.Path) -> list[str]:
   """The formats of a prepared version, from its dataset_info.json."""
   try:
-    about = json.loads(path.read_text(encoding='utf-8'))
-    about['name'], about['splits']
-    main = about.get('fileFormat', 'tfrecord')  # older files do not say it
-    return [str(f) for f in (main, *about.get('alternativeFileFormats', ()))]
+    info = json.loads(path.read_text(encoding='utf-8'))
+    info['name'], info['splits']  # else a KeyError: the file is damaged
+    main = info.get('fileFormat', 'tfrecord')  # missing in older files
+    return [str(f) for f in (main, *info.get('alternativeFileFormats', ()))]
   except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
     raise _damaged(path, error) from error
 
 
 def _damaged(path: pathlib.Path, error: Exception) -> InputError:
-  why = ' '.join(f'{type(error).__name__} {error}'.split())[:200]
-  remedy = 'prepare the dataset again'
-  return InputError(f'{shown(path)}: is damaged ({why}): {remedy}')
-
-
-def _missing(root: pathlib.Path, name: str, why: str) -> InputError:
-  return invalid(
-    'dataset',
-    name,
-    f'{why}; set TFDS_DATA_DIR to the folder that holds {name} as '
-    f'array_record, or prepare it in a folder without it: {_how(root, name)}',
+  cause = ' '.join(f'{type(error).__name__} {error}'.split())[:200]
+  return InputError(
+    f'{shown(path)}: is damaged ({cause}): prepare the dataset again'
   )
 
 
-def _how(root: pathlib.Path, name: str) -> str:
-  """How to prepare a dataset."""
+def _instructions(root: pathlib.Path, name: str) -> str:
+  """The command that prepares a dataset."""
   import tensorflow_datasets as tfds
 
   if name == 'femnist':
@@ -98,16 +102,16 @@ def _how(root: pathlib.Path, name: str) -> str:
       "file_format='array_record'"
     )
   except ValueError:
-    return 'no name of TFDS: write one such as mnist or emnist/balanced'
+    return 'TFDS has no such name: write one such as mnist or emnist/balanced'
 
 
-def decode(name: str, home: pathlib.Path, group: str) -> Dataset:
+def decode(name: str, folder: pathlib.Path, group: str) -> Dataset:
   """Reads and decodes a prepared dataset, which is slow.
 
   Args:
     name: of the dataset.
-    home: the folder of a version.
-    group: the feature that says who made an example; '' for none.
+    folder: of one of its versions.
+    group: the feature that names who made an example; '' for none.
 
   Raises:
     InputError: it is damaged, or not image classification.
@@ -115,9 +119,9 @@ def decode(name: str, home: pathlib.Path, group: str) -> Dataset:
   import tensorflow_datasets as tfds
 
   try:
-    builder = tfds.builder_from_directory(home)
-  except Exception as error:  # each format raises errors of its own
-    raise _damaged(home / 'dataset_info.json', error) from error
+    builder = tfds.builder_from_directory(folder)
+  except Exception as error:  # each format has its own errors
+    raise _damaged(folder / 'dataset_info.json', error) from error
   _check_features(name, builder.info, group)
   try:
     splits = [
@@ -126,23 +130,23 @@ def decode(name: str, home: pathlib.Path, group: str) -> Dataset:
     ]
   except MemoryError:
     raise
-  except Exception as error:  # likewise, and so does each decoder of pictures
-    raise _damaged(home, error) from error
+  except Exception as error:  # and so has each image decoder
+    raise _damaged(folder, error) from error
   (train, train_labels, train_groups), (test, test_labels, test_groups) = splits
   _, groups = np.unique(
     np.concatenate([train_groups, test_groups]), return_inverse=True
   )
-  groups = groups.astype(np.int32)
-  cut = len(train_groups)
   classes = builder.info.features['label'].num_classes
+  split = np.split(groups.astype(np.int32), [len(train_groups)])
   return Dataset(
-    *(train, train_labels, groups[:cut]),
-    *(test, test_labels, groups[cut:]),
-    classes,
+    train, train_labels, split[0], test, test_labels, split[1], classes
   )
 
 
-def _check_features(name: str, info: Any, group: str) -> None:
+def _check_features(
+  name: str, info: 'tfds.core.DatasetInfo', group: str
+) -> None:
+  """Raises `InputError` for a dataset that is not image classification."""
   features = info.features
   wanted = ['image', 'label'] + ([group] if group else [])
   absent = [f for f in wanted if f not in features]
@@ -163,8 +167,9 @@ def _check_features(name: str, info: Any, group: str) -> None:
 
 
 def _read(
-  source: Any, title: str, group: str
+  source: Sequence[dict[str, Any]], title: str, group: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Images, labels and groups of a split; `title` is shown with a bar."""
   images, labels, groups = [], [], []
   for example in tqdm.tqdm(
     source,

@@ -1,20 +1,20 @@
 """Convolution that stays fast when every client has its own kernel.
 
-Two things make `jax.vmap` or `lax.scan` over clients slow on XLA:CPU. The
-gradients that autodiff derives for a convolution run many times slower inside a
-loop body than outside, so both are written here by hand. And a vmapped kernel
-turns the convolution into a grouped one, so under `vmap` the forward pass and
-the kernel's gradient become batched matrix products over patches. On a CPU a
-convolution of stride 1 goes to `hns.networks.winograd` instead, where that
-takes fewer products and no precision is asked for (the argument of `nn.Conv`,
-or JAX's own `jax_default_matmul_precision`). `launch/benchmark_conv.py`
-measures it.
+On XLA:CPU, `jax.vmap` and `lax.scan` over clients are slow for two reasons. The
+derived gradients of a convolution are many times slower inside a loop body than
+outside, so both gradients are written here by hand. And a vmapped kernel makes
+the convolution a grouped one, so under `vmap` the forward pass and the kernel's
+gradient are batched matrix products over patches. On a CPU, a convolution of
+stride 1 uses `hns.networks.winograd` if that takes fewer products and no
+precision is set (by the argument of `nn.Conv` or by JAX's
+`jax_default_matmul_precision`). `launch/benchmark_conv.py` measures the speed.
 
 Shapes: images [n, h, w, c], kernels [kh, kw, c, o] (NHWC, HWIO).
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,17 +28,23 @@ _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
 
 class Window(NamedTuple):
-  """How a kernel slides: (h, w), ((low, high), ...), and lax's precision."""
+  """Strides (h, w), padding ((low, high), ...), and precision of `lax`."""
 
   strides: tuple[int, int]
   padding: winograd.Padding
-  precision: object = None
+  precision: lax.PrecisionLike = None
 
 
-def conv(lhs, rhs, window_strides, padding, **options) -> jax.Array:
-  """Drop-in for `lax.conv_general_dilated` in `nn.Conv`, for plain 2-D kernels.
+def conv(
+  lhs: jax.Array,
+  rhs: jax.Array,
+  window_strides: Sequence[int],
+  padding: str | Sequence[tuple[int, int]],
+  **options: Any,
+) -> jax.Array:
+  """Replaces `lax.conv_general_dilated` in `nn.Conv` for plain 2-D kernels.
 
-  Dilated and grouped convolutions are handed to `lax` as they are.
+  Dilated and grouped convolutions are passed on to `lax`.
   """
   plain = (
     lhs.ndim == 4
@@ -64,11 +70,11 @@ def conv(lhs, rhs, window_strides, padding, **options) -> jax.Array:
   return _conv(window, lhs, rhs)
 
 
-def _fewer_products(window: Window, x, kernel) -> bool:
-  """Whether `winograd` takes over; accelerators round products too much."""
-  asked = window.precision or jax.config.jax_default_matmul_precision
+def _fewer_products(window: Window, x: jax.Array, kernel: jax.Array) -> bool:
+  """Whether to use `winograd`; accelerators round products too much for it."""
+  precision = window.precision or jax.config.jax_default_matmul_precision
   return (
-    not asked
+    not precision
     and jax.default_backend() == 'cpu'
     and x.dtype in (jnp.float32, jnp.float64)
     and window.strides == (1, 1)
@@ -94,8 +100,8 @@ def _conv_bwd(window, saved, grad):
 _conv.defvjp(_conv_fwd, _conv_bwd)
 
 
-def _batched_rule(function):
-  """A vmap rule: `function` on arguments that all have a leading axis."""
+def _batched_rule(function: Callable[..., jax.Array]) -> Callable:
+  """A vmap rule that gives all arguments of `function` a leading axis."""
 
   def rule(axis_size, is_batched, *args):
     full = [
@@ -107,7 +113,7 @@ def _batched_rule(function):
   return rule
 
 
-def _forward(window: Window):
+def _forward(window: Window) -> Callable[..., jax.Array]:
   """x [n, h, w, c], kernel -> y [n, h', w', o]."""
 
   @custom_vmap
@@ -140,20 +146,20 @@ def _forward(window: Window):
   return forward
 
 
-def _kernel_gradient(window: Window, shape: tuple[int, ...]):
+def _kernel_gradient(
+  window: Window, shape: tuple[int, ...]
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
   """x [n, h, w, c], dy [n, h', w', o] -> dw [kh, kw, c, o].
 
-  The convolution of x with dy, examples taking the place of channels and the
-  strides that of dilation; for few channels (pictures), which that wastes, a
-  matrix product.
+  A convolution of x with dy in which examples are the channels and the strides
+  are the dilation. For few channels (pictures) a matrix product is faster.
   """
 
   @custom_vmap
   def gradient(x, dy):
     if shape[2] < 4:
-      rows = jnp.stack(
-        [s.transpose(3, 0, 1, 2) for s in _shifts(window, x, shape[:2])]
-      )
+      shifts = _shifts(window, x, shape[:2])
+      rows = jnp.stack([shift.transpose(3, 0, 1, 2) for shift in shifts])
       rows = rows.reshape(-1, dy.size // shape[3])
       dw = jnp.matmul(
         rows, dy.reshape(-1, shape[3]), precision=window.precision
@@ -182,11 +188,14 @@ def _kernel_gradient(window: Window, shape: tuple[int, ...]):
   return gradient
 
 
-def _input_gradient(window, shape, kernel, dy):
-  """dy @ kernel^T, each column added back to the pixels it came from.
+def _input_gradient(
+  window: Window, shape: tuple[int, ...], kernel: jax.Array, dy: jax.Array
+) -> jax.Array:
+  """dy @ kernel^T, with each column added to the pixels that it came from.
 
-  On a CPU one row of the kernel at a time: its columns are still in the cache
-  when they are added. An H100 took half the time for all rows at once.
+  On a CPU this takes one row of the kernel at a time, so that its columns are
+  still in the cache when they are added. An H100 is twice as fast with all rows
+  at once.
   """
   kh, kw, c, o = kernel.shape
   size = tuple(n + sum(pads) for n, pads in zip(shape[1:3], window.padding))
@@ -205,7 +214,12 @@ def _input_gradient(window, shape, kernel, dy):
   return total[:, top : top + shape[1], left : left + shape[2]]
 
 
-def _spread(window, size, place, column):
+def _spread(
+  window: Window,
+  size: tuple[int, ...],
+  place: tuple[int, int],
+  column: jax.Array,
+) -> jax.Array:
   """A column on the pixels under that place of the kernel; 0 elsewhere."""
   pads = [
     (first, whole - first - (count - 1) * stride - 1, stride - 1)
@@ -217,10 +231,12 @@ def _spread(window, size, place, column):
   return lax.pad(column, zero, ((0, 0, 0), *pads, (0, 0, 0)))
 
 
-def _patches(window: Window, x: jax.Array, kernel: tuple[int, int]):
-  """Every pixel's neighbourhood, [n, h', w', kh * kw * c].
+def _patches(
+  window: Window, x: jax.Array, kernel: tuple[int, int]
+) -> jax.Array:
+  """The patch under the kernel at every position, [n, h', w', kh * kw * c].
 
-  One gather: faster than slices side by side, on an H100 up to four times.
+  One gather is faster than concatenated slices, on an H100 up to four times.
   """
   x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)))
   rows, cols = (
@@ -231,7 +247,9 @@ def _patches(window: Window, x: jax.Array, kernel: tuple[int, int]):
   return patches.reshape(x.shape[0], len(rows), len(cols), -1)
 
 
-def _shifts(window: Window, x: jax.Array, kernel: tuple[int, int]):
+def _shifts(
+  window: Window, x: jax.Array, kernel: tuple[int, int]
+) -> list[jax.Array]:
   """The pixels under each place of the kernel, [n, h', w', c]."""
   x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)))
   (sh, sw), (kh, kw) = window.strides, kernel

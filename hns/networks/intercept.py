@@ -1,4 +1,4 @@
-"""Calls of a network's modules, watched or replaced."""
+"""Intercepts the method calls of a network's modules."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -11,18 +11,18 @@ import flax.linen as nn
 def intercepted(function: Callable[..., Any]) -> Iterator[None]:
   """Calls `function(call, args, kwargs, context)` in place of modules' methods.
 
-  As `nn.intercept_methods`, which takes an interceptor off inside an `assert`:
-  `python -O` leaves that out, so this one stops acting by itself.
+  `nn.intercept_methods` removes an interceptor inside an `assert`, which
+  `python -O` skips, so this one disables itself.
   """
-  acting = True
+  is_active = True
 
-  def act(call, args, kwargs, context):
-    if not acting:
+  def intercept(call, args, kwargs, context):
+    if not is_active:
       return call(*args, **kwargs)
     return function(call, args, kwargs, context)
 
-  with nn.intercept_methods(act):
+  with nn.intercept_methods(intercept):
     try:
       yield
     finally:
-      acting = False
+      is_active = False

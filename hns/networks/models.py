@@ -1,8 +1,8 @@
-"""Linen networks, without biases, whose masked layers stay fast per client.
+"""Linen networks without biases.
 
-A new model is a function of the number of classes that returns a Linen module
-called with images, float [n, h, w, c], and giving logits [n, classes], whose
-only collection is `params`; put it in `MODELS`.
+For a new model, put a function of the number of classes in `MODELS`. It returns
+a Linen module that maps images, float [n, h, w, c], to logits, float
+[n, classes], and whose only collection is `params`.
 """
 
 import functools
@@ -28,8 +28,8 @@ class Norm(nn.Module):
   Zhang and Sennrich 2019 (arXiv 1910.07467), without the gain.
 
   Attributes:
-    width: channels that the mean is over, if not all are in x; the others
-      are 0.
+    width: number of channels of the mean; 0 for those of x. It is larger than
+      that where channels that are always 0 were removed.
   """
 
   width: int = 0
@@ -46,9 +46,9 @@ class Norm(nn.Module):
 def max_pool(x: jax.Array) -> jax.Array:
   """2x2 max pooling by reshape, which XLA:CPU runs faster than a window.
 
-  Odd rows and columns at the end are dropped, as with 'VALID' padding. Of equal
-  maxima the first has the gradient, as Linen's; it is written out because that
-  takes a third off the time.
+  An odd last row or column is dropped, as with 'VALID' padding. Of equal maxima
+  the first gets the gradient, as in Linen. The gradient is written by hand
+  because that is a third faster.
   """
   return jnp.max(_squares(x), (2, 4))
 
@@ -85,10 +85,11 @@ class Network(nn.Module):
 
   Attributes:
     classes: number of logits.
-    convs: one (features, kernel size, stride, pool) a convolution.
-    dense: one width a hidden dense layer.
+    convs: (features, kernel size, stride, pool) of each convolution.
+    dense: the width of each hidden dense layer.
     padding: of every convolution, 'SAME' or 'VALID'.
-    full: the widths before units were left out, see `hns.networks.compact`.
+    full: the widths before `hns.networks.compact` removed units; () if it did
+      not.
   """
 
   classes: int
@@ -120,7 +121,7 @@ def mlp(classes: int) -> nn.Module:
 
 
 def cnn(classes: int) -> nn.Module:
-  """Strided convolutions, about 100,000 weights: what a laptop can sweep."""
+  """Strided convolutions, about 100,000 weights: for sweeps on a laptop."""
   return Network(
     classes, ((32, 3, 2, False), (64, 3, 2, False), (96, 3, 2, False))
   )

@@ -1,7 +1,7 @@
-"""Pruning once, on the server, before training and without data.
+"""Pruning on the server, once, before training and without data.
 
-A new score is a function `(key, net, variables, inputs) -> scores`, the tree
-of the weights with a number >= 0 for each; put it in `SCORES`.
+For a new score, put a function `(key, net, variables, inputs) -> scores` in
+`SCORES`. It returns a number >= 0 for each weight.
 """
 
 import functools
@@ -18,38 +18,44 @@ from hns.errors import invalid
 from hns.networks.intercept import intercepted
 from hns.networks.models import Network, Norm
 from hns.networks.supermask import to_masked, to_params
+from hns.tree import Tree
 
 _NORMS = (
   *(Norm, nn.BatchNorm, nn.GroupNorm, nn.InstanceNorm, nn.LayerNorm),
   nn.RMSNorm,
 )
 
-Score = Callable[[jax.Array, nn.Module, dict, jax.Array], Any]
+Variables = dict[str, Tree]  # collections of `hns.networks.supermask.to_masked`
+Weights = Tree  # a tree like the collection `weights`
+Score = Callable[[jax.Array, nn.Module, Variables, jax.Array], Weights]
 
 
-def synflow(key, net, variables, inputs) -> Any:
+def synflow(
+  key: jax.Array, net: nn.Module, variables: Variables, inputs: jax.Array
+) -> Weights:
   """Synaptic saliency |w x dR/dw|, R the sum of outputs on an all-ones input.
 
-  Tanaka et al. 2020 (arXiv 2006.05467), eq. 2: all weights positive, norm
-  layers bypassed, so that the network is linear and R = sum of saliencies of
-  each layer (conservation). Each kernel is divided by its mean column sum
-  first: in a chain of layers that multiplies R, and so every score, by one
-  number, which changes no ranking and keeps R near 1 in float32 at any depth.
-  `prune` refuses other networks: see `check_chain`.
+  Tanaka et al. 2020 (arXiv 2006.05467), eq. 2: with positive weights and norm
+  layers bypassed, the network is linear and the saliencies of each layer add up
+  to R (conservation). Each kernel is first divided by its mean column sum. In a
+  chain of layers that multiplies every score by the same number, which does not
+  change the ranking and keeps R near 1 in float32 at any depth. `check_chain`
+  rejects other networks.
 
   Args:
     key: unused.
     net: the plain module.
-    variables: collections of `hns.networks.supermask.hide`; the mask counts,
-      the signs do not.
+    variables: the network's; the signs are not used.
     inputs: float [1, ...], only its shape and dtype are used.
   """
   del key
   return _flow(net, variables, inputs)[1]
 
 
-def _flow(net, variables, inputs) -> tuple[jax.Array, Any]:
-  """The sum of outputs R, and the saliency of each weight."""
+def _flow(
+  net: nn.Module, variables: Variables, inputs: jax.Array
+) -> tuple[jax.Array, Weights]:
+  """The sum of outputs R, float32 [], and the saliency of each weight."""
   positive = jax.tree.map(
     lambda w, m: _unit_gain(jnp.abs(w) * m),
     variables['weights'],
@@ -72,18 +78,18 @@ def _flow(net, variables, inputs) -> tuple[jax.Array, Any]:
 def check_chain(net: nn.Module, inputs: jax.Array) -> None:
   """Raises `InputError` for a network for which `synflow` would be wrong.
 
-  In a chain of layers each one's saliencies add up to the sum of outputs
-  (Tanaka et al. 2020, theorem 2). They do not where paths part, as with
-  shortcuts, where a kernel is used twice, and where a function is not
-  positively homogeneous: softmax, gates, GELU, biases that are not 0.
+  In a chain of layers the saliencies of each layer add up to the sum of outputs
+  (Tanaka et al. 2020, theorem 2). This fails with shortcuts, with a kernel that
+  is used twice, and with functions that are not positively homogeneous, such as
+  softmax, gates, GELU and non-zero biases.
 
   Args:
     net: the plain module.
-    inputs: float [1, ...]: the shape of one example.
+    inputs: float [1, ...], the shape of one example.
   """
   if isinstance(net, Network):  # a chain by construction
     return
-  with jax.ensure_compile_time_eval():  # so that a trace can ask, too
+  with jax.ensure_compile_time_eval():  # `prune` may be traced
     blank = jnp.zeros(inputs.shape, inputs.dtype)
     params = jax.jit(net.init)(jax.random.key(0), blank)['params']
     outputs, scores = jax.jit(functools.partial(_flow, net))(
@@ -91,28 +97,32 @@ def check_chain(net: nn.Module, inputs: jax.Array) -> None:
     )
     for path, leaf in jax.tree_util.tree_leaves_with_path(scores):
       share = float(jnp.sum(leaf) / outputs)
-      unread = leaf.ndim == 2 and not np.all(leaf)
+      is_unused = leaf.ndim == 2 and not np.all(leaf)
       rounding = 1e-3 if leaf.dtype.itemsize > 2 else 0.1
-      if unread or not abs(share - 1) < rounding:
+      if is_unused or not abs(share - 1) < rounding:
         raise invalid(
           'pruning',
           'synflow',
-          f'{tree.path_name(path)} is in no plain chain of layers with ReLU '
-          f'that reads all of its inputs (it carries {share:.3g} of the flow): '
-          'choose pruning=magnitude or random, or leave that module out',
+          f'{tree.path_name(path)} is not in a plain chain of layers with ReLU '
+          f'that uses all inputs (it carries {share:.3g} of the flow): choose '
+          'pruning=magnitude or random, or leave that module out',
         )
 
 
-def magnitude(key, net, variables, inputs) -> Any:
-  """|w|: a control (Han et al. 2015)."""
+def magnitude(
+  key: jax.Array, net: nn.Module, variables: Variables, inputs: jax.Array
+) -> Weights:
+  """|w|: a baseline (Han et al. 2015)."""
   del key, net, inputs
   return jax.tree.map(
     lambda w, m: jnp.abs(w) * m, variables['weights'], variables['mask']
   )
 
 
-def random(key, net, variables, inputs) -> Any:
-  """The same uniform draw whatever the weights: a control."""
+def random(
+  key: jax.Array, net: nn.Module, variables: Variables, inputs: jax.Array
+) -> Weights:
+  """Uniform numbers that do not depend on the weights: a baseline."""
   del net, inputs
   return tree.uniform(key, variables['weights'])
 
@@ -129,29 +139,25 @@ def prune(
   key: jax.Array,
   score: Score,
   net: nn.Module,
-  variables: dict[str, Any],
+  variables: Variables,
   inputs: jax.Array,
   keep: jax.Array,
-) -> Any:
-  """The mask left after scoring and cutting `len(keep)` times.
+) -> Weights:
+  """The mask after `len(keep)` steps of scoring and pruning.
 
-  One global ranking a step; equal scores are ordered by a draw from `key`, so
-  exactly `keep[-1]` weights survive.
+  All weights are ranked together, equal ones at random, so that exactly
+  `keep[-1]` survive.
 
   Args:
-    key: for ties, and for scores that draw.
+    key: for ties and random scores.
     score: one of `SCORES`.
     net: the plain module.
-    variables: collections of `hns.networks.supermask.hide`.
-    inputs: float [1, ...]: the shape of one example; never data.
-    keep: int32 [steps], weights to keep after each, not growing: see
-      `schedule`.
+    variables: the network's.
+    inputs: float [1, ...], of the shape of one example.
+    keep: int32 [steps], weights to keep after each step: see `schedule`.
 
   Returns:
     A tree of bool, like `variables['weights']`.
-
-  Raises:
-    InputError: see `check_chain`.
   """
   if score is synflow:
     check_chain(net, inputs)
@@ -160,13 +166,12 @@ def prune(
   order = jax.random.permutation(tie_key, size).astype(jnp.uint32)
 
   def step(i, mask):
-    left = variables | {'mask': mask}
-    scores = tree.flatten(score(score_key, net, left, inputs))
+    masked = variables | {'mask': mask}
+    scores = tree.flatten(score(score_key, net, masked, inputs))
     # A pruned weight must rank below a survivor whose score is 0.
-    ranked = jnp.where(tree.flatten(mask), scores, -1.0)
-    ranked = ranked.astype(jnp.float32)
-    (kept,) = top_k([ranked], [order], keep[i, None])
-    return tree.unflatten(kept, mask)
+    ranked = jnp.where(tree.flatten(mask), scores, -1.0).astype(jnp.float32)
+    (survives,) = top_k([ranked], [order], keep[i, None])
+    return tree.unflatten(survives, mask)
 
   return jax.lax.fori_loop(0, len(keep), step, variables['mask'])
 
@@ -174,7 +179,7 @@ def prune(
 def schedule(total: int, density: float, steps: int) -> jax.Array:
   """Weights to keep after each step: total x density^(k / steps), rounded.
 
-  int32 [steps]. Exponential, Tanaka et al. 2020, algorithm 1.
+  The exponential schedule of Tanaka et al. 2020, algorithm 1; int32 [steps].
   """
   exponents = np.arange(1, steps + 1) / steps
   return jnp.asarray(np.rint(total * density**exponents), jnp.int32)
@@ -183,9 +188,9 @@ def schedule(total: int, density: float, steps: int) -> jax.Array:
 def top_k(
   scores: list[jax.Array], order: list[jax.Array], k: jax.Array
 ) -> list[jax.Array]:
-  """Which are the k largest of each array; of equal ones the first in `order`.
+  """Marks the k largest values of each array; `order` decides between equals.
 
-  All arrays are searched at once: one loop compiles faster than one for each.
+  All arrays are searched in one loop, which compiles faster than one for each.
 
   Args:
     scores: float32 [n] each, not NaN; n may differ.
@@ -206,16 +211,16 @@ def top_k(
 
 
 def _rank(scores: jax.Array) -> jax.Array:
-  """uint32 in the order of float32."""
+  """Maps float32 to uint32 of the same order."""
   bits = jax.lax.bitcast_convert_type(scores, jnp.uint32)
   bits = jnp.where(bits == jnp.uint32(1 << 31), 0, bits)  # -0.0 is 0.0
-  # Makes unsigned order the order of floats: flip all bits of the negative.
+  # All bits of negative numbers are flipped, and the sign bit of others.
   negative = bits >> 31 == 1
   return jnp.where(negative, ~bits, bits | jnp.uint32(1 << 31))
 
 
-def check_layers(mask: Any, density: float) -> None:
-  """Raises `InputError` if a layer lost every weight."""
+def check_layers(mask: Weights, density: float) -> None:
+  """Raises `InputError` if a layer has no weight left."""
   for path, layer in jax.tree_util.tree_leaves_with_path(mask):
     if not np.any(layer):
       raise invalid(
@@ -227,26 +232,28 @@ def check_layers(mask: Any, density: float) -> None:
 
 
 def _kth_largest(values: list[jax.Array], k: jax.Array) -> jax.Array:
-  """The k-th largest of each array of uint32, by fixing bits from the top.
+  """The k-th largest of each array of uint32, bit by bit from the top.
 
-  32 counts: on a CPU about ten times faster than sorting a million values.
+  For a million values 32 counts are about ten times faster on a CPU than
+  sorting.
   """
 
-  def fix(i, found):
-    trial = found | (jnp.uint32(1) << (31 - i).astype(jnp.uint32))
+  def fix_bit(i, prefix):
+    trial = prefix | (jnp.uint32(1) << (31 - i).astype(jnp.uint32))
     counts = [tree.count(v >= t) for v, t in zip(values, trial)]
-    return jnp.where(jnp.array(counts, jnp.int32) >= k, trial, found)
+    return jnp.where(jnp.array(counts, jnp.int32) >= k, trial, prefix)
 
-  return jax.lax.fori_loop(0, 32, fix, jnp.zeros(len(values), jnp.uint32))
+  return jax.lax.fori_loop(0, 32, fix_bit, jnp.zeros(len(values), jnp.uint32))
 
 
 def _unit_gain(kernel: jax.Array) -> jax.Array:
+  """A kernel divided by its mean column sum."""
   total = jnp.sum(kernel) / kernel.shape[-1]
   return kernel / jnp.where(total > 0, total, 1)
 
 
 def _bypass_norms(call, args, kwargs, context) -> Any:
-  """A norm layer returns its input: it would undo all scale."""
+  """Makes norm layers return their input: they would undo all scale."""
   if isinstance(context.module, _NORMS) and context.method_name == '__call__':
     return args[0] if args else kwargs['x']
   return call(*args, **kwargs)

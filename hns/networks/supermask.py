@@ -1,11 +1,11 @@
-"""Sign supermasks: any Linen module with frozen weights and a sign on each."""
-
-from typing import Any
+"""Supermasks: Linen modules with frozen weights and a trained sign on each."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
+
+from hns.tree import Tree
 
 _UNMASKED = ('bias', 'scale')
 COLLECTIONS = ('weights', 'mask', 'signs', 'params')
@@ -13,10 +13,10 @@ COLLECTIONS = ('weights', 'mask', 'signs', 'params')
 
 @jax.custom_vjp
 def sign(scores: jax.Array) -> jax.Array:
-  """The gate: +1 where a score is >= 0, -1 below; never 0.
+  """+1 where a score is >= 0, else -1, in the dtype of `scores`.
 
-  Its gradient is straight-through (the identity: Bengio et al. 2013,
-  arXiv 1308.3432). Same shape and dtype as `scores`.
+  Its gradient is straight-through, the identity (Bengio et al. 2013,
+  arXiv 1308.3432).
   """
   return jnp.where(scores < 0, -1, 1).astype(scores.dtype)
 
@@ -26,7 +26,7 @@ sign.defvjp(lambda scores: (sign(scores), None), lambda _, grad: (grad,))
 
 @jax.custom_vjp
 def binary(scores: jax.Array) -> jax.Array:
-  """The gate of a {0, 1} mask: 1 where a score is >= 0; straight-through."""
+  """1 where a score is >= 0, else 0; its gradient is straight-through."""
   return jnp.where(scores < 0, 0, 1).astype(scores.dtype)
 
 
@@ -53,13 +53,13 @@ bernoulli.defvjp(
 )
 
 
-def signs_of(scores: Any) -> Any:
+def signs_of(scores: Tree) -> Tree:
   """`sign` of every leaf of a tree."""
   return jax.tree.map(sign, scores)
 
 
-def model_signs(variables: Any) -> jax.Array | None:
-  """A model's signs as one int32 [weights], 0 where pruned; None without."""
+def model_signs(variables: dict[str, Tree]) -> jax.Array | None:
+  """A model's signs, int32 [weights], 0 where pruned; None without signs."""
   if 'signs' not in variables:
     return None
   signs = jax.tree.map(jnp.multiply, variables['signs'], variables['mask'])
@@ -68,9 +68,9 @@ def model_signs(variables: Any) -> jax.Array | None:
 
 
 def to_masked(
-  params: Any, mask: Any = None, signs: Any = None
-) -> dict[str, Any]:
-  """Turns a module's params into the collections of its masked twin.
+  params: Tree, mask: Tree = None, signs: Tree = None
+) -> dict[str, Tree]:
+  """The variables of `Supermask(net)` for the params of `net`.
 
   Kernels and embeddings (two dimensions or more) go to `weights`, with a
   `mask` (bool, default all True) and `signs` (default +1) of the same tree;
@@ -89,10 +89,10 @@ def to_masked(
   return {'weights': weights, 'mask': mask, 'signs': signs, 'params': rest}
 
 
-def to_params(variables: dict[str, Any]) -> dict[str, Any]:
-  """The inverse of `hide`: {'params': weights x mask x signs and the rest}.
+def to_params(variables: dict[str, Tree]) -> dict[str, Tree]:
+  """The inverse of `to_masked`: weights x mask x signs, and other params.
 
-  Without `signs`, as with a {0, 1} mask, all are +1.
+  Without `signs`, as with a {0, 1} mask, all signs are +1.
   """
   weights, mask = variables.get('weights', {}), variables.get('mask', {})
   if variables.get('signs'):
@@ -103,12 +103,12 @@ def to_params(variables: dict[str, Any]) -> dict[str, Any]:
 
 
 class Supermask(nn.Module):
-  """Any Linen module, unchanged, computing with weights x mask x signs.
+  """A Linen module that computes with weights x mask x signs.
 
   Its variables have the collections `weights` (frozen), `mask` (bool: which
-  weights survived pruning), `signs` ({-1, +1}) and `params` (what has no
-  sign), under the module's own paths. Train real-valued scores by passing
-  `signs=signs_of(scores)`: the gradient goes straight through.
+  weights survived pruning), `signs` ({-1, +1}) and `params` (those without a
+  sign), under the module's own paths. To train real-valued scores, pass
+  `signs=signs_of(scores)`, whose gradient is straight-through.
 
   Attributes:
     net: the module to mask.

@@ -1,12 +1,13 @@
 """Convolution of stride 1 with fewer products, for CPUs.
 
 Winograd's minimal filtering (Lavin and Gray 2016, arXiv 1509.09308): pictures
-are cut into tiles of 4x4 outputs. Linear maps make of a tile, and of a kernel,
-as many numbers as the tile has inputs; of their products, summed over channels,
-another makes the outputs. A kernel of 5x5 takes 64 products for a tile that
-takes 400 as plain sums. All of it is matrix products, and so are the gradients
-that autodiff derives. Rounding errors are some ten times those of plain sums, a
-few 1e-6 of the largest output in float32, and too large at less precision.
+are cut into tiles of 4x4 outputs. A linear map transforms each tile and another
+the kernel to as many numbers as the tile has inputs. Their products are summed
+over channels, and a third linear map transforms the sums to the outputs. A 5x5
+kernel takes 64 products per tile instead of 400. All steps are matrix products,
+and so are the derived gradients. Rounding errors are about ten times those of a
+direct convolution: a few 1e-6 of the largest output in float32, and too large
+at lower precision.
 """
 
 import functools
@@ -17,18 +18,21 @@ import numpy as np
 from jax import lax
 
 _SIDE = 4  # outputs of a tile, each way
-# Where the maps look at polynomials, infinity aside: small numbers round well.
+# Where the maps evaluate polynomials, besides infinity. Small numbers round
+# well.
 _POINTS = np.array([0, 1, -1, 2, -2, 1 / 2, -1 / 2])
-_WORTH = 0.8  # of the products; the rest is lost to moving tiles about
+_WORTH = 0.8  # a larger share of the products is not faster: tiles are copied
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
-def pays(image: tuple[int, ...], kernel: tuple[int, ...], padding: Padding):
-  """Whether it takes at most `_WORTH` of the products that plain sums take.
+def pays(
+  image: tuple[int, ...], kernel: tuple[int, ...], padding: Padding
+) -> bool:
+  """Whether it takes at most `_WORTH` of the products of a direct convolution.
 
-  Never for one picture: its plain sums are exact enough for a saliency, which
-  must not depend on how it is computed.
+  Never for one picture: saliencies, which use one, need the smaller rounding
+  errors of a direct convolution.
 
   Args:
     image: (n, h, w, c).
@@ -70,13 +74,13 @@ def conv(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
   )
   y = mapped(outputs, products, _SIDE, _SIDE, *tiles.shape[2:5], o)
   y = y.transpose(2, 3, 0, 4, 1, 5)
-  n, down, _, across, *_ = y.shape
+  n, down, across = y.shape[0], y.shape[1], y.shape[3]
   return y.reshape(n, down * _SIDE, across * _SIDE, o)[:, :rows, :cols]
 
 
 @functools.cache
 def _matrices(taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Of outputs, taps and inputs, for a row of `_SIDE` outputs.
+  """The maps of outputs, taps and inputs for a row of `_SIDE` outputs.
 
   Polynomials of `_SIDE` and of `taps` coefficients are multiplied by their
   values at as many points as the product has coefficients (Toom and Cook);
@@ -96,8 +100,8 @@ def _matrices(taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _tiles(x: jax.Array, height: int, width: int) -> jax.Array:
   """Tiles of height x width, one every `_SIDE` pixels, that overlap.
 
-  [n, h, w, c] -> [height, width, n, tiles down, tiles across, c]. Of blocks of
-  `_SIDE`, so that the gradient has few terms to add.
+  [n, h, w, c] -> [height, width, n, tiles down, tiles across, c]. They are made
+  of blocks of `_SIDE`, so that the gradient adds few terms.
   """
   sizes, pads, blocks = (height, width), [], []
   for extent, size in zip(x.shape[1:3], sizes):

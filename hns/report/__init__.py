@@ -2,13 +2,14 @@
 
   python -m hns.report RUN... [--out=FOLDER] [--tensorboard=FOLDER]
 
-prints a line for every group of runs that differ in their seed alone, methods
-by settings, and ours against each rival (`hns.report.versus`), by the accuracy
-that `--accuracy` names, of methods in whose label `--filter` is found. The
-first folder gets it as `report.md`, with pictures (`hns.report.pictures`), and
-`table.csv`, a line for every run; the second, event files of every run. RUN is
-a run's folder, a folder of such, or a file of runs that `--pack=FILE` has
-written, without what each client did.
+prints three tables of the methods whose label matches `--filter`: a line for
+each group of runs that differ only in their seed, methods by settings, and
+HideNseek relative to each other method (`hns.report.versus`), by the accuracy
+that `--accuracy` names. `--out` gets them as `report.md`, with pictures
+(`hns.report.pictures`), and `table.csv` with a line for each run.
+`--tensorboard` gets event files of each run. RUN is a run's folder, a folder of
+runs, or a file of runs that `--pack=FILE` wrote (without the numbers of each
+client).
 """
 
 import collections
@@ -48,20 +49,19 @@ _COLUMNS = {
 
 
 def table(rows: list[Row], most: int = 8) -> str:
-  """A text table of at most `most` rows, evenly chosen, the last included.
+  """A text table of at most `most` rows, evenly spaced, including the last.
 
-  Its columns are those that a row tells; `-` stands for a number that is not
-  finite.
+  It has the columns that occur in any row; `-` is a number that is not finite.
   """
   step = max(1, -(-len(rows) // most))
   chosen = rows[::-1][::step][::-1]
-  told = {
+  columns = {
     name: column
     for name, column in _COLUMNS.items()
     if any(name in row for row in rows)
   }
-  cells = [[title for title, _ in told.values()]] + [
-    [_cell(row, name, form) for name, (_, form) in told.items()]
+  cells = [[title for title, _ in columns.values()]] + [
+    [_cell(row, name, form) for name, (_, form) in columns.items()]
     for row in chosen
   ]
   widths = [max(map(len, column)) for column in zip(*cells)]
@@ -72,7 +72,7 @@ def table(rows: list[Row], most: int = 8) -> str:
 
 
 def _cell(row: Row, name: str, form: str | None) -> str:
-  """A number of a row, as bytes without a format; '' where it is not told."""
+  """A number of a row, in bytes if `form` is None; '' if it is missing."""
   value = row.get(name)
   if value is None or not math.isfinite(value):
     return '-' if name in row else ''
@@ -80,9 +80,9 @@ def _cell(row: Row, name: str, form: str | None) -> str:
 
 
 def compare(groups: list[Group]) -> str:
-  """A Markdown table: the last round's metrics, mean and sd over seeds.
+  """A Markdown table of the last round's metrics, mean and sd over seeds.
 
-  `-` stands for a number that not all seeds have.
+  `-` is a number that not all seeds have.
   """
   titles = (
     'dataset | clients | method | weights sent down | round | seeds '
@@ -130,7 +130,7 @@ def write(groups: list[Group], text: str, folder: pathlib.Path) -> None:
 
 
 def records(groups: list[Group]) -> list[dict[str, Any]]:
-  """What each run is and the numbers of its last row, one dict a run."""
+  """For each run its name, method and seed, and numbers of its last row."""
   return [
     {
       'run': str(folder),
@@ -146,17 +146,17 @@ def records(groups: list[Group]) -> list[dict[str, Any]]:
 
 
 def over_rounds(rows: list[Row]) -> dict[str, float]:
-  """Of each accuracy, the mean of the last five rows, and the best ever.
+  """The mean of the last five rows, and the best, of each accuracy.
 
-  Of those alone that are finite in every row that tells them.
+  Accuracies that are not finite in some row are left out.
   """
-  found = {}
+  summary = {}
   for name in ('held_accuracy', 'personal_accuracy', 'global_accuracy'):
     values = [row[name] for row in rows if name in row]
     if values and None not in values:
-      found[f'{name}_last_five'] = statistics.mean(values[-5:])
-      found[f'{name}_best_ever'] = max(values)
-  return found
+      summary[f'{name}_last_five'] = statistics.mean(values[-5:])
+      summary[f'{name}_best_ever'] = max(values)
+  return summary
 
 
 def scalars(row: Row) -> dict[str, float]:
@@ -167,8 +167,8 @@ def scalars(row: Row) -> dict[str, float]:
 def tensorboard(groups: list[Group], folder: pathlib.Path) -> None:
   """Writes every run's metrics as TensorBoard's event files.
 
-  A run keeps its path below what all paths have in common; event files that
-  are there already are replaced.
+  The folder of a run is its path without the part common to all paths. Event
+  files in it are replaced.
 
   Raises:
     InputError: tensorboardX is not installed.
@@ -185,7 +185,7 @@ def tensorboard(groups: list[Group], folder: pathlib.Path) -> None:
   for path, rows in tqdm.tqdm(each, 'events', leave=False, disable=None):
     target = folder / path.resolve().relative_to(common)
     taken[target] += 1
-    if taken[target] > 1:  # of one file of --pack
+    if taken[target] > 1:  # runs of one --pack file may have equal names
       target = target.with_name(f'{target.name}-{taken[target]}')
     for old in target.glob('events.out.tfevents.*'):
       old.unlink()
@@ -213,9 +213,9 @@ def _flags() -> flags.FlagValues:
   values = flags.FlagValues()
   text = functools.partial(flags.DEFINE_string, flag_values=values)
   text('out', '', 'a folder for tables and pictures')
-  only = 'only methods in which this is found: a regular expression'
+  only = 'only methods whose label matches this regular expression'
   text('filter', '', only)
-  which = 'which ours and rivals are compared by'
+  which = 'the accuracy by which methods are compared'
   flags.DEFINE_enum('accuracy', 'held', versus.ACCURACIES, which, values)
   text('tensorboard', '', 'a folder for event files')
   text('pack', '', 'a file for all the numbers')
@@ -224,7 +224,7 @@ def _flags() -> flags.FlagValues:
 
 @contextlib.contextmanager
 def _writing(flag: str, path: str) -> Iterator[None]:
-  """Makes an `InputError` of what the disk says."""
+  """Turns an `OSError` into an `InputError`."""
   try:
     yield
   except OSError as error:
@@ -233,13 +233,13 @@ def _writing(flag: str, path: str) -> Iterator[None]:
 
 
 def notes(groups: list[Group], left_out: list[str]) -> str:
-  """What a reader of the tables must know, a line each.
+  """Warnings for a reader of the tables, one per line.
 
   Args:
     groups: the runs shown.
-    left_out: what `hns.report.groups.load` said of others.
+    left_out: warnings of `hns.report.groups.load`.
   """
-  said = list(left_out)
+  lines = list(left_out)
   runs = [run for g in groups for run in zip(g.folders, g.rows)]
   for folder, rows in runs:
     names = dict.fromkeys(name for row in rows for name in row)
@@ -247,10 +247,10 @@ def notes(groups: list[Group], left_out: list[str]) -> str:
     if gaps:
       fields = ', '.join(dict.fromkeys(name for _, name in gaps))
       first = gaps[0][0]
-      said.append(f'{folder}: no finite number, from round {first}: {fields}')
+      lines.append(f'{folder}: no finite number, from round {first}: {fields}')
     if trouble(rows):
-      said.append(f'{folder}: {trouble(rows)}')
-  return '\n'.join(said)
+      lines.append(f'{folder}: {trouble(rows)}')
+  return '\n'.join(lines)
 
 
 def _gap(row: Row, name: str) -> bool:
@@ -260,18 +260,21 @@ def _gap(row: Row, name: str) -> bool:
 
 
 def _report(folders: list[str], values: flags.FlagValues) -> None:
-  found, left_out = load(folders)
-  groups = matching(values.filter, group(found), lambda g: g.label)
-  said = notes(groups, left_out)
+  runs, left_out = load(folders)
+  groups = matching(values.filter, group(runs), lambda g: g.label)
+  warnings = notes(groups, left_out)
   if not groups:
-    raise InputError(f'nothing to compare\n{said}')
-  tables = versus.overview, versus.claims
-  parts = [compare(groups), *(t(groups, values.accuracy) for t in tables), said]
-  text = '\n\n'.join(filter(None, parts))
+    raise InputError(f'nothing to compare\n{warnings}')
+  tables = [
+    compare(groups),
+    versus.overview(groups, values.accuracy),
+    versus.claims(groups, values.accuracy),
+  ]
+  text = '\n\n'.join(filter(None, [*tables, warnings]))
   streams.show(text)
   writers = {
     'out': lambda folder: write(groups, text, folder),
-    'pack': lambda file: pack(found, file),
+    'pack': lambda file: pack(runs, file),
     'tensorboard': lambda folder: tensorboard(groups, folder),
   }
   for flag, writer in writers.items():

@@ -1,12 +1,13 @@
-"""Axes of pictures: a row a dataset, a curve a method, sizes in bytes."""
+"""Axes of pictures: their style, curves, legends, and sizes in bytes."""
 
 import io
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
@@ -14,30 +15,30 @@ from PIL import Image
 from hns.engine.metrics import size
 from hns.report.styles import style
 
-WIDTH = 9  # inches; shown about as wide, so that letters are legible
-_LETTERS = 8  # points, of a legend
-_PAPER = dict(facecolor='white', edgecolor='none', alpha=0.8, pad=0.5)
-_MOST = 5  # labels of bytes side by side
-# On a logarithmic axis: first digits, and every how many powers of ten.
+WIDTH = 9  # inches, about as wide as shown, so that text is legible
+_FONT_SIZE = 8  # points, of a legend
+_BACKGROUND = dict(facecolor='white', edgecolor='none', alpha=0.8, pad=0.5)
+_MAX_LABELS = 5  # of bytes, side by side
+# Labels of a logarithmic axis: first digits, and the step in powers of ten.
 _GRIDS = ((1, 2, 5), 1), ((1, 3), 1), *(((1,), step) for step in range(1, 9))
 
 
 def figure_of(
-  datasets: list[Any], columns: int, sharey: Any
+  datasets: Sequence, columns: int, sharey: bool | str
 ) -> tuple[Figure, np.ndarray]:
-  """A figure with a row of axes a dataset."""
+  """A figure with a row of axes for each dataset."""
   shape = len(datasets), columns
   inches = WIDTH, 0.6 + 2.3 * len(datasets)
   figure = Figure(figsize=inches, layout='constrained')
   grid = figure.subplots(*shape, sharey=sharey, squeeze=False)
   for axes in grid.flat:
     plain(axes)
-    axes.xaxis.set_major_locator(MaxNLocator(_MOST, steps=(1, 2, 5, 10)))
+    axes.xaxis.set_major_locator(MaxNLocator(_MAX_LABELS, steps=(1, 2, 5, 10)))
   return figure, grid
 
 
-def plain(axes: Any) -> None:
-  """Thin lines around, no box; a light grid behind; small letters."""
+def plain(axes: Axes) -> None:
+  """Thin axes without a box, a light grid behind, small text."""
   axes.spines[['top', 'right']].set_visible(False)
   axes.spines[['left', 'bottom']].set(linewidth=0.6, color='0.4')
   axes.grid(color='0.9', linewidth=0.6)
@@ -47,48 +48,55 @@ def plain(axes: Any) -> None:
   axes.yaxis.label.set_size(9)
 
 
-def curve(axes: Any, x: Any, values: Any, name: str) -> None:
-  """Mean and range of values, float [seeds, rows]; level if x stays 0.
+def curve(axes: Axes, x: np.ndarray, values: np.ndarray, name: str) -> None:
+  """Draws mean and range over seeds; a horizontal line if x stays 0.
 
   The line has a gap where a seed has no finite value.
+
+  Args:
+    axes: what is drawn on.
+    x: float [rows].
+    values: float [seeds, rows].
+    name: of the method.
   """
-  look, mean = style(name), values.mean(0)
-  color = look['color']
+  options, mean = style(name), values.mean(0)
+  color = options['color']
   if not x[-1]:
     axes.axhline(mean[-1], linestyle=':', linewidth=1, color=color)
-    place = dict(xycoords=('axes fraction', 'data'), va='bottom', bbox=_PAPER)
+    place = dict(
+      xycoords=('axes fraction', 'data'), va='bottom', bbox=_BACKGROUND
+    )
     axes.annotate(f'{name}: 0 B', (0.01, mean[-1]), fontsize=8, **place)
     return
   every = max(1, len(x) // 4)
   size = dict(markersize=4.5, linewidth=1.2, markevery=every)
-  axes.plot(x, mean, **look, **size, label=name)
+  axes.plot(x, mean, **options, **size, label=name)
   low, high = values.min(0), values.max(0)
   axes.fill_between(x, low, high, color=color, alpha=0.07, linewidth=0)
 
 
 def legend(figure: Figure, order: Callable[[str], Any] | None = None) -> None:
-  """One legend of all axes below them: each name once, variants together.
-
-  With as many columns as fit, of letters about half as wide as they are high.
+  """One legend below all axes, with each name once.
 
   Args:
     figure: what is drawn on.
-    order: what names are sorted by, if not by their methods.
+    order: sort key of names; by default the variants of a method are together.
   """
-  found = {}
+  handles = {}
   for axes in figure.axes:
     for handle, name in zip(*axes.get_legend_handles_labels()):
-      found.setdefault(name, handle)
-  methods = [_method(name) for name in found]
-  names = sorted(found, key=order or (lambda n: methods.index(_method(n))))
+      handles.setdefault(name, handle)
+  methods = [_method(name) for name in handles]
+  names = sorted(handles, key=order or (lambda n: methods.index(_method(n))))
   if names:
-    each = _LETTERS * (0.55 * max(map(len, names)) + 5)
+    # Letters are about half as wide as high.
+    each = _FONT_SIZE * (0.55 * max(map(len, names)) + 5)
     columns = max(1, int(72 * figure.get_figwidth() / each))
     figure.legend(
-      *([found[name] for name in names], names),
+      *([handles[name] for name in names], names),
       loc='outside lower center',
       ncols=min(columns, len(names)),
-      fontsize=_LETTERS,
+      fontsize=_FONT_SIZE,
       frameon=False,
       handlelength=3,
     )
@@ -99,14 +107,14 @@ def _method(name: str) -> str:
 
 
 def save(figure: Figure, path: pathlib.Path) -> None:
-  """Writes a picture, sharp where it is shown half as wide, in few colours."""
+  """Writes a PNG of twice the resolution of a screen, in few colours."""
   drawn = io.BytesIO()
   figure.savefig(drawn, dpi=180, format='png')
   image = Image.open(drawn).convert('RGB')
   image.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
-def in_bytes(axes: Any, log_from: float = math.inf) -> None:
+def in_bytes(axes: Axes, log_from: float = math.inf) -> None:
   """Labels the x axis of a finished plot with sizes.
 
   Args:
@@ -123,7 +131,7 @@ def in_bytes(axes: Any, log_from: float = math.inf) -> None:
 
 
 def byte_ticks(low: float, high: float, log_from: float) -> list[float]:
-  """Whole bytes from `low` to `high` that are apart on the axis and as words.
+  """Round sizes from `low` to `high` with distinct places and labels.
 
   Args:
     low, high: bytes; they differ by a fifth or more.
@@ -136,7 +144,17 @@ def byte_ticks(low: float, high: float, log_from: float) -> list[float]:
   ]
   inside = [[x for x in grid if start <= x <= high] for grid in grids]
   if len(inside[0]) > 2:
-    ticks = next(ticks for ticks in inside if len(ticks) <= _MOST)
+    ticks = next(ticks for ticks in inside if len(ticks) <= _MAX_LABELS)
     return [0.0, *ticks] if low < 1 < log_from else ticks
-  found = MaxNLocator(_MOST - 1, steps=(1, 2, 5, 10)).tick_values(low, high)
-  return [x for x in found if low <= x <= high and x == round(x)]
+  locator = MaxNLocator(_MAX_LABELS - 1, steps=(1, 2, 5, 10))
+  ticks = locator.tick_values(low, high)
+  return [x for x in ticks if low <= x <= high and x == round(x)]
+
+
+def heat(axes: Axes, matrix: np.ndarray, names: list[str]) -> None:
+  """Draws a square matrix in greys, with named rows and columns and a scale."""
+  image = axes.imshow(matrix, 'gray')
+  axes.figure.colorbar(image, shrink=0.8)
+  places = range(len(names))
+  axes.set_xticks(places, names, rotation=90, fontsize=8)
+  axes.set_yticks(places, names, fontsize=8)

@@ -1,20 +1,23 @@
-"""The field of methods: accuracy as held against bytes, a point a method."""
+"""A picture of all methods: accuracy as held against bytes, as points."""
 
 import math
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from hns.report import versus
 from hns.report.axes import WIDTH, in_bytes, legend, plain
+from hns.report.groups import Group
 from hns.report.styles import style
 
-_LETTERS = 8  # points
-_DOT = 9, 9  # points, with some room around
-# Where a number may stand, in points from its dot: near it first, and there to
-# the right first.
+_FONT_SIZE = 8  # points
+_DOT = 9, 9  # points, with a margin
+# Positions of a number relative to its dot, in points: the nearest first, and
+# of equally near ones to the right first.
 _SHIFTS = np.array(
   [
     (radius * math.cos(turn), radius * math.sin(turn))
@@ -25,40 +28,43 @@ _SHIFTS = np.array(
 
 
 class Point(NamedTuple):
-  """A method in a panel: its number, its look, its name, bytes and accuracy."""
+  """A method in a panel; `place` is its bytes and its accuracy."""
 
   number: int
-  look: dict[str, Any]
+  options: dict[str, Any]
   name: str
   place: tuple[float, float]
 
 
-def front(groups: list[Any]) -> Figure | None:
-  """Accuracy as held against all bytes, a panel a setting.
+def front(groups: list[Group]) -> Figure | None:
+  """Accuracy as held against all bytes, a panel for each setting.
 
-  Methods have numbers, the same in all panels, bold where no other is both
-  cheaper and better; a line goes through these.
+  A method has the same number in all panels. It is bold, and on the line, where
+  no other method is both cheaper and better.
   """
-  found = versus.settings(groups)
-  if not found:
+  settings = versus.settings(groups)
+  if not settings:
     return None
-  ranked = versus.ranked(found)
-  shape = WIDTH, 2.7 * len(found) + 0.08 * len(ranked)
+  ranked = versus.ranked(settings)
+  shape = WIDTH, 2.7 * len(settings) + 0.08 * len(ranked)
   figure = Figure(figsize=shape, layout='constrained')
-  panels = figure.subplots(len(found), squeeze=False)[:, 0]
-  shown = [_points(setting, ranked) for setting in found]
-  for axes, setting, points in zip(panels, found, shown):
+  panels = figure.subplots(len(settings), squeeze=False)[:, 0]
+  shown = [_points(setting, ranked) for setting in settings]
+  for axes, setting, points in zip(panels, settings, shown):
     _draw(axes, points)
     axes.set_ylabel(f'{setting}\naccuracy as held')
   panels[-1].set_xlabel('bytes sent, both directions, all rounds and clients')
   legend(figure, lambda name: int(name.split()[0]))
-  figure.draw_without_rendering()  # numbers stand on axes that are laid out
+  figure.draw_without_rendering()  # numbers need the final size of the axes
   for axes, points in zip(panels, shown):
     _number(axes, points)
   return figure
 
 
-def _points(setting: str, ranked: list[Any]) -> list[Point]:
+def _points(
+  setting: str, ranked: list[tuple[str, dict[str, Group]]]
+) -> list[Point]:
+  """The methods of a setting, numbered by their rank over all settings."""
   return [
     Point(
       *(number, style(name), f'{number:\u2007>2}  {name}'),
@@ -69,11 +75,11 @@ def _points(setting: str, ranked: list[Any]) -> list[Point]:
   ]
 
 
-def _draw(axes: Any, points: list[Point]) -> None:
-  """A dot a method, and a line through the best."""
+def _draw(axes: Axes, points: list[Point]) -> None:
+  """Draws a dot for each method and a line through the best."""
   for point in points:
-    look = point.look | dict(linestyle='', markersize=6, label=point.name)
-    axes.plot(*point.place, **look, zorder=3)
+    options = point.options | dict(linestyle='', markersize=6, label=point.name)
+    axes.plot(*point.place, **options, zorder=3)
   best = zip(*pareto([point.place for point in points]))
   axes.step(*best, where='post', color='0.6', linewidth=0.8, zorder=1)
   costs = [point.place[0] for point in points if point.place[0] > 1]
@@ -84,14 +90,14 @@ def _draw(axes: Any, points: list[Point]) -> None:
   plain(axes)
 
 
-def _number(axes: Any, points: list[Point]) -> None:
-  """Writes numbers beside dots, a shade darker; a line leads to one afar."""
+def _number(axes: Axes, points: list[Point]) -> None:
+  """Writes numbers beside dots, with a line to those that are far away."""
   scale = 72 / axes.figure.dpi
   placed = lambda xy: axes.transData.transform(xy) * scale
   best = pareto([point.place for point in points])
   chosen = shifts(
     placed([point.place for point in points]),
-    [(1 + 6 * len(str(point.number)), _LETTERS + 1) for point in points],
+    [(1 + 6 * len(str(point.number)), _FONT_SIZE + 1) for point in points],
     axes.bbox.extents * scale,
     steps(placed(best)),
   )
@@ -102,15 +108,15 @@ def _number(axes: Any, points: list[Point]) -> None:
       textcoords='offset points',
       ha='center',
       va='center_baseline',
-      fontsize=_LETTERS,
+      fontsize=_FONT_SIZE,
       fontweight='bold' if point.place in best else 'normal',
-      color=np.multiply(to_rgb(point.look['color']), 0.7),
+      color=np.multiply(to_rgb(point.options['color']), 0.7),
       arrowprops=leader if math.hypot(*shift) > 14 else None,
     ).set_in_layout(False)
 
 
-def steps(corners: Any) -> list[np.ndarray]:
-  """Boxes of a line's steps, first to the right and then up."""
+def steps(corners: np.ndarray) -> list[np.ndarray]:
+  """Boxes around a line that goes from each corner to the right, then up."""
   return [
     np.array(box)
     for (x, y), (right, up) in zip(corners, corners[1:])
@@ -119,49 +125,57 @@ def steps(corners: Any) -> list[np.ndarray]:
 
 
 def shifts(
-  dots: Any, sizes: Any, room: Any, line: Any = ()
+  dots: ArrayLike, sizes: ArrayLike, room: ArrayLike, line: ArrayLike = ()
 ) -> list[tuple[float, float]]:
-  """How far from its dot each label stands to cover nothing.
-
-  Each takes the first free place, or else that which covers least.
+  """Positions of labels relative to their dots that cover little else.
 
   Args:
     dots: centres [n, 2].
     sizes: widths and heights of labels [n, 2].
-    room: x0, y0, x1, y1, which labels do not leave.
-    line: boxes x0, y0, x1, y1 to keep free too.
+    room: x0, y0, x1, y1 of the box that labels must not leave.
+    line: boxes x0, y0, x1, y1 that labels must not cover.
   """
-  taken, found = [*_boxes(dots, _DOT), *line], []
+  taken, chosen = [*_boxes(dots, _DOT), *line], []
   for dot, size in zip(dots, sizes):
     costs = _costs(dot, size, dots, taken, room)
-    found.append(tuple(map(float, _SHIFTS[costs.argmin()])))
-    taken.append(_boxes(dot + found[-1], size))
-  return found
+    chosen.append(tuple(map(float, _SHIFTS[costs.argmin()])))
+    taken.append(_boxes(dot + chosen[-1], size))
+  return chosen
 
 
-def _costs(dot, size, dots, taken, room) -> np.ndarray:
-  """What a label in each place covers, how far it is, how near another dot."""
+def _costs(
+  dot: np.ndarray,
+  size: ArrayLike,
+  dots: np.ndarray,
+  taken: list[np.ndarray],
+  room: ArrayLike,
+) -> np.ndarray:
+  """The cost of each position of a label, float [positions].
+
+  It grows with the area covered, with the distance from the dot, and if another
+  dot is nearer.
+  """
   places, far = dot + _SHIFTS, np.hypot(*_SHIFTS.T)
-  astray = far - np.hypot(*(dots[:, None] - places).T).min(1)
+  nearer = far - np.hypot(*(dots[:, None] - places).T).min(1)
   boxes = _boxes(places, size)
   outside = np.prod(size) - _common(boxes, [room])
-  return np.round(10 * (_common(boxes, taken) + outside) + far / 10 + astray, 6)
+  return np.round(10 * (_common(boxes, taken) + outside) + far / 10 + nearer, 6)
 
 
-def _boxes(centres: Any, size: Any) -> np.ndarray:
+def _boxes(centres: ArrayLike, size: ArrayLike) -> np.ndarray:
   half = np.divide(size, 2)
   return np.concatenate([centres - half, centres + half], -1)
 
 
-def _common(boxes: np.ndarray, others: Any) -> np.ndarray:
-  """The area of each box that others cover."""
+def _common(boxes: np.ndarray, others: ArrayLike) -> np.ndarray:
+  """The area of each box that the others cover."""
   low = np.maximum(boxes[:, None, :2], np.array(others)[:, :2])
   high = np.minimum(boxes[:, None, 2:], np.array(others)[:, 2:])
   return np.maximum(high - low, 0).prod(-1).sum(-1)
 
 
 def pareto(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-  """The points that no other has both cheaper and better, by rising cost."""
+  """The points for which no other is cheaper and better, by rising cost."""
   best = []
   for cost, value in sorted(points, key=lambda p: (p[0], -p[1])):
     if not best or value > best[-1][1]:

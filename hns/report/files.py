@@ -1,7 +1,6 @@
-"""What a run's folder tells, read and checked.
+"""Reads and checks `config.json` and `metrics.jsonl` of a run's folder.
 
-Its `config.json` and `metrics.jsonl` may have been edited or damaged: what
-cannot be used is one `InputError` that names the file.
+The files may have been edited or damaged; errors name the file.
 """
 
 import json
@@ -12,10 +11,11 @@ from typing import Any
 
 from hns.errors import InputError
 
-Row = dict[str, Any]
+Row = dict[str, Any]  # a row of metrics.jsonl: numbers by name, None if NaN
+RunInfo = dict[str, Any]  # the content of a config.json
 
-# What those who read runs rely on.
-_ABOUT = {'config': dict, 'versions': dict, 'weights_downloaded': int}
+# Fields that must be there, and their types.
+_RUN_INFO = {'config': dict, 'versions': dict, 'weights_downloaded': int}
 _CONFIG = {
   **dict.fromkeys(('algorithm', 'dataset', 'model', 'pruning'), str),
   **dict.fromkeys(('seed', 'num_clients', 'rounds', 'pruning_steps'), int),
@@ -34,8 +34,8 @@ _KINDS = {
 def read(workdir: str | pathlib.Path) -> list[Row]:
   """The rows of a run's `metrics.jsonl`; [] where there is none.
 
-  A last line without its end, cut short, is left out. A number that is not
-  finite is None.
+  A last line without a newline was cut short and is left out. A number that is
+  not finite is None.
 
   Raises:
     InputError: the file cannot be read or is damaged; names file and line.
@@ -44,17 +44,17 @@ def read(workdir: str | pathlib.Path) -> list[Row]:
   lines = (_content(path) or b'').split(b'\n')[:-1]
   while lines and not lines[-1].strip():
     lines.pop()
-  told = lambda number: f'{path}, line {number}'
+  where = lambda number: f'{path}, line {number}'
   return checked_rows(
-    (parsed(line, told(n), finite) for n, line in enumerate(lines, 1)), told
+    (parsed(line, where(n), finite) for n, line in enumerate(lines, 1)), where
   )
 
 
-def about(workdir: str | pathlib.Path) -> dict[str, Any] | None:
-  """What a run's `config.json` says; None where there is none.
+def read_run_info(workdir: str | pathlib.Path) -> RunInfo | None:
+  """The content of a run's `config.json`; None where there is none.
 
-  Checked are `config`, `versions`, `weights_downloaded`, `layers`, and those
-  fields of the config by which runs are compared.
+  Its `config`, `versions`, `weights_downloaded` and `layers` are checked, and
+  of the config those fields by which runs are compared.
 
   Raises:
     InputError: the file cannot be read or is damaged; names it.
@@ -63,7 +63,7 @@ def about(workdir: str | pathlib.Path) -> dict[str, Any] | None:
   content = _content(path)
   if content is None:
     return None
-  return checked_about(parsed(content, path, _strict), path)
+  return checked_run_info(parsed(content, path, _strict), path)
 
 
 def _content(path: pathlib.Path) -> bytes | None:
@@ -108,74 +108,79 @@ def parsed(
 
   Args:
     content: its bytes.
-    where: what an error names.
-    number: what a float is, by its text, NaN and Infinity included.
+    where: the place that an error names.
+    number: converts the text of a float, which may be NaN or Infinity.
   """
   if not content.strip():
     raise _damaged(where, 'empty')
   try:
     text = content.decode('utf-8-sig')
-    found = json.loads(
+    value = json.loads(
       text, parse_float=number, parse_constant=number, parse_int=_whole
     )
-    # An escaped half of a character could not be printed later.
-    json.dumps(found, ensure_ascii=False).encode()
+    # An escaped half of a surrogate pair could not be printed later.
+    json.dumps(value, ensure_ascii=False).encode()
   except UnicodeError as error:
     raise _damaged(where, 'not UTF-8') from error
   except (ValueError, RecursionError) as error:
     raise _damaged(where, f'not JSON: {error}') from error
-  return found
+  return value
 
 
-def checked_about(found: Any, where: object) -> dict[str, Any]:
-  """What a config.json holds, checked."""
-  _check(found, _ABOUT, where)
-  config = found['config']
+def checked_run_info(run_info: Any, where: object) -> RunInfo:
+  """The content of a config.json; `InputError` if it is damaged."""
+  _check(run_info, _RUN_INFO, where)
+  config = run_info['config']
   _check(config, _CONFIG, where)
   for name in {config['algorithm'], 'hidenseek'} & config.keys():
     _check(config, {name: dict}, where)
     if config[name].get('target') is not None:
       _check(config[name], {'target': float}, where)
-  layers = found.get('layers', {})
+  layers = run_info.get('layers', {})
   _check({'layers': layers}, {'layers': dict}, where)
   for name, pair in layers.items():
     whole = type(pair) is list and [type(x) for x in pair] == [int, int]
     if not whole or pair[1] < 1:
       raise _damaged(where, f'layers.{name!r:.40} is not two whole numbers')
-  return found
+  return run_info
 
 
-def checked_rows(rows: Iterable[Any], told: Callable[[int], str]) -> list[Row]:
-  """What a metrics.jsonl holds, checked; `told`: the place of a row, from 1."""
-  found, last = [], 0
+def checked_rows(rows: Iterable[Any], where: Callable[[int], str]) -> list[Row]:
+  """The rows of a metrics.jsonl; `InputError` if one is damaged.
+
+  Args:
+    rows: what the lines hold.
+    where: the place that an error names, for the number of a row, from 1.
+  """
+  checked, last = [], 0
   for number, row in enumerate(rows, 1):
-    _check(row, _ROW, told(number))
+    _check(row, _ROW, where(number))
     for name, value in row.items():
-      listed = name == 'client_accuracies' and type(value) is list
-      numbers = value if listed else [value]
+      is_list = name == 'client_accuracies' and type(value) is list
+      numbers = value if is_list else [value]
       if any(type(x) not in (int, float, type(None)) for x in numbers):
         what = f'{name!r:.40} is {_brief(value)}, not a number'
-        raise _damaged(told(number), what)
+        raise _damaged(where(number), what)
     if row['round'] <= last:
-      raise _damaged(told(number), f'round {row["round"]} follows {last}')
+      raise _damaged(where(number), f'round {row["round"]} follows {last}')
     last = row['round']
-    found.append(row)
-  return found
+    checked.append(row)
+  return checked
 
 
-def _check(found: Any, kinds: dict[str, type], where: object) -> None:
+def _check(table: Any, kinds: dict[str, type | None], where: object) -> None:
   """Raises `InputError` unless a table has these fields of these types.
 
   None stands for any type.
   """
-  if type(found) is not dict:
-    raise _damaged(where, f'{_brief(found)} is not a table')
+  if type(table) is not dict:
+    raise _damaged(where, f'{_brief(table)} is not a table')
   for name, kind in kinds.items():
-    if name not in found:
+    if name not in table:
       raise _damaged(where, f'{name} is missing')
     allowed = (int, float) if kind is float else (kind,)
-    if kind and type(found[name]) not in allowed:
-      what = f'{name} is {_brief(found[name])}, not {_KINDS[kind]}'
+    if kind and type(table[name]) not in allowed:
+      what = f'{name} is {_brief(table[name])}, not {_KINDS[kind]}'
       raise _damaged(where, what)
 
 

@@ -1,7 +1,4 @@
-"""Runs from several places, each once, and those that differ in their seed.
-
-A file from `pack` holds many runs.
-"""
+"""Loads runs and groups those that differ only in their seed."""
 
 import collections
 import functools
@@ -13,35 +10,40 @@ import pathlib
 import re
 import zlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from hns import durable
 from hns.errors import InputError, invalid
-from hns.fields import Field, fields_of
-from hns.methods.recipes import RECIPES
 from hns.report import files
-from hns.report.files import Row
+from hns.report.files import Row, RunInfo
+from hns.report.labels import label, label_words
 from hns.values import leaves
 
-# Fields of a config that change no number of a run.
+# Fields of a config that do not affect the numbers of a run.
 _FREE = ('checkpoint_seconds',)
+
+
+T = TypeVar('T')
 
 
 class Saved(NamedTuple):
   """A run on disk: its folder, its config.json and its metrics."""
 
   folder: pathlib.Path
-  about: dict[str, Any]
+  run_info: RunInfo
   rows: list[Row]
 
 
 def load(paths: list[str]) -> tuple[list[Saved], list[str]]:
-  """Runs, each once, and what of the paths was left out, said.
+  """The runs of all paths without repetitions.
 
   Args:
-    paths: folders of runs, folders that hold such, or files from `pack`.
+    paths: folders of runs, parents of such folders, or files from `pack`.
+
+  Returns:
+    The runs, and a warning for each run or path that was left out.
   """
-  found, left_out = [], []
+  runs, left_out = [], []
   for path in map(pathlib.Path, paths):
     try:
       readers = _packed(path) if path.is_file() else _folders(path)
@@ -49,15 +51,15 @@ def load(paths: list[str]) -> tuple[list[Saved], list[str]]:
       readers, left_out = [], [*left_out, str(error)]
     for read in readers:
       try:
-        found.append(read())
+        runs.append(read())
       except InputError as error:
         left_out.append(str(error))
-  chosen, repeated = once(found)
-  return chosen, left_out + repeated
+  runs, repeated = once(runs)
+  return runs, left_out + repeated
 
 
 def _folders(path: pathlib.Path) -> list[Callable[[], Saved]]:
-  """Readers of the runs of a folder: of itself, or of those inside."""
+  """Readers of the run in a folder, or of the runs in its subfolders."""
   names = 'config.json', 'metrics.jsonl'
   inside = {p.parent for name in names for p in path.glob(f'*/{name}')}
   alone = any(os.path.lexists(path / name) for name in names) or not inside
@@ -66,10 +68,10 @@ def _folders(path: pathlib.Path) -> list[Callable[[], Saved]]:
 
 
 def _load(folder: pathlib.Path) -> Saved:
-  about, rows = files.about(folder), files.read(folder)
-  if about is None or not rows:
+  run_info, rows = files.read_run_info(folder), files.read(folder)
+  if run_info is None or not rows:
     raise InputError(f'{folder}: no evaluated round')
-  return Saved(folder, about, rows)
+  return Saved(folder, run_info, rows)
 
 
 def _packed(path: pathlib.Path) -> list[Callable[[], Saved]]:
@@ -85,62 +87,63 @@ def _packed(path: pathlib.Path) -> list[Callable[[], Saved]]:
 
   def read(number, line):
     where = f'{path}, line {number}'
-    found = files.parsed(line, where, files.finite)
-    if type(found) is not list or [type(x) for x in found] != [str, dict, list]:
+    run = files.parsed(line, where, files.finite)
+    if type(run) is not list or [type(x) for x in run] != [str, dict, list]:
       raise InputError(f'{where}: not a run that --pack wrote')
-    if not found[2]:
+    name, run_info, rows = run
+    if not rows:
       raise InputError(f'{where}: no evaluated round')
-    name, about, rows = found
-    told = lambda row: f'{where}, row {row}'
     return Saved(
       path / name,
-      files.checked_about(about, where),
-      files.checked_rows(rows, told),
+      files.checked_run_info(run_info, where),
+      files.checked_rows(rows, lambda row: f'{where}, row {row}'),
     )
 
   return [functools.partial(read, *pair) for pair in enumerate(lines, 1)]
 
 
-def once(found: list[Saved]) -> tuple[list[Saved], list[str]]:
-  """Runs of different configs or seeds; what repeats one of them, said.
+def once(runs: list[Saved]) -> tuple[list[Saved], list[str]]:
+  """Removes runs of the same config and seed as another one.
 
-  Of two that are the same run, the one that tells more numbers is kept, of
-  equal ones the first.
+  The run with more numbers remains; of equal ones the first.
+
+  Returns:
+    The remaining runs, and a warning for each of the others.
   """
-  kept, said = {}, []
-  for run in found:
+  unique, warnings = {}, []
+  for run in runs:
     key = json.dumps(identity(run), sort_keys=True)
-    other = kept.setdefault(key, run)
+    other = unique.setdefault(key, run)
     if other is run:
       continue
     first, second = sorted((other, run), key=lambda r: -sum(map(len, r.rows)))
-    kept[key] = first
+    unique[key] = first
     if first.folder.resolve() == second.folder.resolve():
-      said.append(f'{second.folder}: given twice, counted once')
+      warnings.append(f'{second.folder}: given twice, counted once')
       continue
-    said.append(
+    warnings.append(
       f'{second.folder}: left out, the same run as {first.folder} (config and '
       f'seed){_deviation(second.rows, first.rows)}'
     )
-  return list(kept.values()), said
+  return list(unique.values()), warnings
 
 
 def identity(run: Saved) -> dict[str, Any]:
-  """The fields of a run's config that its numbers depend on."""
-  return {k: v for k, v in run.about['config'].items() if k not in _FREE}
+  """The fields of a run's config that affect its numbers."""
+  return {k: v for k, v in run.run_info['config'].items() if k not in _FREE}
 
 
-def _deviation(left_out: list[Row], kept: list[Row]) -> str:
-  """How far two runs differ, in words; '' if they are equal.
+def _deviation(left_out: list[Row], chosen: list[Row]) -> str:
+  """The first difference of two runs, as text; '' if they are equal.
 
-  Seconds do not count, nor lists, which `pack` leaves out.
+  Seconds are not compared, nor lists, which `pack` leaves out.
   """
-  others = {row['round']: row for row in kept}
+  others = {row['round']: row for row in chosen}
   for row in left_out:
     other = others.get(row['round'], row)
     for name in row:
-      counts = 'seconds' not in name and not isinstance(row[name], list)
-      if counts and row[name] != other.get(name, row[name]):
+      compare = 'seconds' not in name and not isinstance(row[name], list)
+      if compare and row[name] != other.get(name, row[name]):
         return (
           f', but their numbers differ: {name} of round {row["round"]} is '
           f'{row[name]}, in the one kept {other[name]}'
@@ -149,29 +152,28 @@ def _deviation(left_out: list[Row], kept: list[Row]) -> str:
 
 
 def pack(saved: list[Saved], path: pathlib.Path) -> None:
-  """Writes runs as one file, a line each, without lists in their rows.
+  """Writes runs to one file, a line for each, without lists in their rows.
 
-  Raises `OSError`; a file that was there is then as it was.
+  On an `OSError` an existing file is unchanged.
   """
   flat = lambda row: {k: v for k, v in row.items() if not isinstance(v, list)}
   lines = [
-    json.dumps([folder.name, about, list(map(flat, rows))]) + '\n'
-    for folder, about, rows in saved
+    json.dumps([run.folder.name, run.run_info, list(map(flat, run.rows))])
+    + '\n'
+    for run in saved
   ]
-  # No time in the header: the same runs give the same bytes.
+  # Without a time in the header, the same runs give the same bytes.
   raw = io.BytesIO()
   with gzip.GzipFile('', 'wb', 9, raw, 0) as file:
     file.write(''.join(lines).encode())
   durable.replace(path, raw.getvalue())
 
 
-def matching(
-  pattern: str, items: list[Any], name: Callable[[Any], str]
-) -> list[Any]:
-  """The items in whose name a regular expression is found.
+def matching(pattern: str, items: list[T], name: Callable[[T], str]) -> list[T]:
+  """The items whose name matches a regular expression anywhere.
 
   Raises:
-    InputError: there is none, or the expression cannot be read.
+    InputError: there is none, or the expression is malformed.
   """
   try:
     chosen = [item for item in items if re.search(pattern, name(item))]
@@ -183,18 +185,19 @@ def matching(
 
 
 class Group(NamedTuple):
-  """Runs that differ in their seed alone, in the order of their seeds.
+  """Runs that differ only in their seed, in the order of their seeds.
 
   Attributes:
     label: the method and its variant.
-    variant: the label without what tuning chooses.
-    chosen: the words of that.
-    config: what they have in common.
-    seeds: one a run.
-    folders: one a run.
-    weights: coordinates of a download, one a run.
-    layers: by layer, weights that survived pruning and weights, one a run.
-    rows: the metrics, one list a run.
+    variant: the label without tuned fields.
+    chosen: the part of the label that describes tuned fields.
+    config: their config without the seed.
+    seeds: of each run.
+    folders: of each run.
+    weights: the coordinates of a download, of each run.
+    layers: of each run, by layer, the weights that survived pruning and all
+      weights.
+    rows: of each run, the metrics.
   """
 
   label: str
@@ -209,84 +212,49 @@ class Group(NamedTuple):
 
 
 def group(saved: list[Saved]) -> list[Group]:
-  """Runs that differ in their seed alone, together."""
-  found = collections.defaultdict(list)
+  """Groups runs that differ only in their seed."""
+  by_config = collections.defaultdict(list)
   for run in saved:
-    folder, about, rows = run
     config = identity(run)
     seed = config.pop('seed')
-    told = about['weights_downloaded'], about.get('layers', {}), rows
-    key = json.dumps(config, sort_keys=True)
-    found[key].append((seed, folder, *told))
+    by_config[json.dumps(config, sort_keys=True)].append((seed, run))
   groups = []
-  for key, alike in found.items():
-    config = json.loads(key)
-    ordered = zip(*sorted(alike, key=lambda run: run[:2]))
-    layers = alike[0][3]
-    frozen = _words(config, layers, tuned=False)
-    words = _words(config, layers)
-    chosen = tuple(word for word in words if word not in frozen)
-    names = label(config, layers), label(config, layers, tuned=False)
-    groups.append(Group(*names, chosen, config, *ordered))
-  return _told_apart(groups)
+  for key, runs in by_config.items():
+    config, layers = json.loads(key), runs[0][1].run_info.get('layers', {})
+    runs.sort(key=lambda pair: (pair[0], pair[1].folder))
+    fixed = label_words(config, layers, tuned=False)
+    words = label_words(config, layers)
+    seeds, runs = zip(*runs)
+    groups.append(
+      Group(
+        label(config, layers),
+        label(config, layers, tuned=False),
+        tuple(word for word in words if word not in fixed),
+        config,
+        seeds,
+        tuple(run.folder for run in runs),
+        tuple(run.run_info['weights_downloaded'] for run in runs),
+        tuple(run.run_info.get('layers', {}) for run in runs),
+        tuple(run.rows for run in runs),
+      )
+    )
+  return _with_unique_labels(groups)
 
 
-def _told_apart(groups: list[Group]) -> list[Group]:
-  """Groups of one dataset and label, with the fields added that differ."""
-  alike = collections.defaultdict(list)
+def _with_unique_labels(groups: list[Group]) -> list[Group]:
+  """Adds the fields that differ to equal labels of one dataset."""
+  same_label = collections.defaultdict(list)
   for g in groups:
-    alike[g.label, g.config['dataset']].append(leaves(g.config))
+    same_label[g.label, g.config['dataset']].append(leaves(g.config))
 
   def renamed(g):
-    peers, mine = alike[g.label, g.config['dataset']], leaves(g.config)
-    client_state = [
-      name for name in mine if any(p.get(name) != mine[name] for p in peers)
+    fields, others = leaves(g.config), same_label[g.label, g.config['dataset']]
+    differing = [
+      name
+      for name, value in fields.items()
+      if any(other.get(name) != value for other in others)
     ]
-    words = ''.join(f', {name}={mine[name]}' for name in client_state)
+    words = ''.join(f', {name}={fields[name]}' for name in differing)
     return g._replace(label=g.label + words, variant=g.variant + words)
 
   return [renamed(g) for g in groups]
-
-
-def label(
-  config: dict[str, Any], layers: dict[str, list[int]], tuned: bool = True
-) -> str:
-  """A method and its variant, in a few words.
-
-  Args:
-    config: of a run.
-    layers: of its config.json: what survived pruning.
-    tuned: whether what tuning chooses is said too, as recipes label it.
-  """
-  name, words = config['algorithm'], _words(config, layers, tuned)
-  return f'{name} ({", ".join(words)})' if words else name
-
-
-def _words(config, layers, tuned: bool = True) -> list[str]:
-  """What a recipe's labels say of its table, and how the server pruned."""
-  name = config['algorithm']
-  table = config.get(name, {})
-  fields = fields_of(RECIPES[name]) if name in RECIPES else {}
-  order = [
-    *(f for f in fields if f in table),
-    *sorted(table.keys() - fields.keys()),
-  ]
-  words = [_word(f, table[f], fields.get(f), tuned) for f in order]
-  if _is_pruned(config, layers):
-    words.append(f'density {config["density"]:g}')
-    words += [p for p in [config.get('pruning')] if p not in (None, 'synflow')]
-    words += ['single-shot'] * (config.get('pruning_steps') == 1)
-  return [word for word in words if word]
-
-
-def _is_pruned(config, layers) -> bool:
-  """Whether the server pruned, be it to all of the weights."""
-  whole = all(left == size for left, size in layers.values())
-  return bool(layers) and (not whole or config['density'] == 1)
-
-
-def _word(name: str, value: Any, field: Field | None, tuned: bool) -> str:
-  """A field as its label says it; a truth without one by its name."""
-  if field is not None and field.label is not None:
-    return field.label.words(value) if tuned or not field.label.tuned else ''
-  return name if value is True else ''

@@ -1,17 +1,16 @@
 """Pictures of runs, readable without colour, as PNG.
 
-A picture is a function of groups of runs (`hns.report.groups.Group`) that
-returns a figure, or None if no run tells what it shows; `PICTURES` holds them
-all.
+A picture is a function of groups of runs that returns a figure, or None if no
+run has the metrics that it shows; `PICTURES` holds all of them.
 """
 
 import collections
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import tqdm
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hns.report import field, versus
@@ -25,9 +24,10 @@ from hns.report.axes import (
   save,
 )
 from hns.report.files import Row
+from hns.report.groups import Group
 from hns.report.styles import bar, style
 
-# What a run's own picture shows: in words, and how.
+# The lines of a run's own picture: label, format, colour.
 _LINES = {
   'held_accuracy': ('as held (mean of clients)', 'D-', '#d55e00'),
   'held_accuracy_p10': ('as held (worst tenth)', '^:', '#d55e00'),
@@ -40,21 +40,21 @@ _LINES = {
 def one_run(rows: list[Row], title: str) -> Figure:
   """A run's accuracies against rounds and against bytes.
 
-  Those that a row tells; a line has a gap where one is missing.
+  A line has a gap where a row does not have the accuracy.
   """
   figure = Figure(figsize=(WIDTH, 3.9), layout='constrained')
   rounds, traffic = figure.subplots(1, 2, sharey=True)
-  told = lambda name: np.array([row.get(name) for row in rows], float)
-  sent = told('uplink_bytes') + told('downlink_bytes')
+  column = lambda name: np.array([row.get(name) for row in rows], float)
+  sent = column('uplink_bytes') + column('downlink_bytes')
   places = (
-    (rounds, told('round'), 'round'),
+    (rounds, column('round'), 'round'),
     (traffic, sent, 'bytes sent so far, both directions'),
   )
   for axes, x, label in places:
     for name, (text, dash, color) in _LINES.items():
       if any(name in row for row in rows):
-        look = dict(color=color, markersize=3, linewidth=1.3, label=text)
-        axes.plot(x, told(name), dash, **look)
+        options = dict(color=color, markersize=3, linewidth=1.3, label=text)
+        axes.plot(x, column(name), dash, **options)
     axes.set_xlabel(label)
     plain(axes)
   in_bytes(traffic)
@@ -65,10 +65,10 @@ def one_run(rows: list[Row], title: str) -> Figure:
   return figure
 
 
-def accuracy(groups: list[Any]) -> Figure:
-  """Personalised accuracy, mean and range over seeds, a row a dataset."""
+def accuracy(groups: list[Group]) -> Figure:
+  """Personalised accuracy, mean and range over seeds, a row per dataset."""
   titles = 'round', 'bytes sent so far, both directions', 'seconds of training'
-  datasets, names = _alike(groups, 'dataset'), _names(groups)
+  datasets, names = _by(('dataset',), groups), _names(groups)
   figure, rows = figure_of(datasets, 3, sharey='row')
   for chosen, panels in zip(datasets, rows):
     for group in chosen:
@@ -84,13 +84,13 @@ def accuracy(groups: list[Any]) -> Figure:
   return figure
 
 
-def _names(groups) -> dict[str, str]:
-  """By label, what a group is called beside all of these."""
-  datasets = _alike(groups, 'dataset')
+def _names(groups: list[Group]) -> dict[str, str]:
+  """By label, the name of a group among these."""
+  datasets = _by(('dataset',), groups)
   return versus.names({_data(chosen): chosen for chosen in datasets})
 
 
-def _clocks(group) -> Iterator[np.ndarray]:
+def _clocks(group: Group) -> Iterator[np.ndarray]:
   """Rounds, bytes and seconds so far, means over seeds, float [rows]."""
   rounds = series(group, 'round')
   yield rounds[0]
@@ -100,12 +100,12 @@ def _clocks(group) -> Iterator[np.ndarray]:
   yield np.cumsum(since * series(group, 'seconds'), 1).mean(0)
 
 
-def clients(groups: list[Any]) -> Figure | None:
-  """Each client's accuracy at the last row, a dot a client and seed."""
-  groups = _telling(groups, 'client_accuracies')
+def clients(groups: list[Group]) -> Figure | None:
+  """Each client's accuracy at the last row, a dot per client and seed."""
+  groups = _with_metric(groups, 'client_accuracies')
   if not groups:
     return None
-  datasets = _alike(groups, 'dataset')
+  datasets = _by(('dataset',), groups)
   heights = [0.7 + 0.4 * len(chosen) for chosen in datasets]
   figure = Figure(figsize=(WIDTH, sum(heights)), layout='constrained')
   panels = figure.subplots(len(datasets), height_ratios=heights, squeeze=False)
@@ -124,8 +124,10 @@ def clients(groups: list[Any]) -> Figure | None:
   return figure
 
 
-def _boxes(axes, values, places, colors) -> None:
-  """A box from quarter to quarter, whiskers from tenth to tenth, and dots."""
+def _boxes(
+  axes: Axes, values: list[np.ndarray], places: np.ndarray, colors: list[str]
+) -> None:
+  """Draws boxes of the middle half, whiskers of the middle 80 %, and dots."""
   axes.boxplot(
     values,
     orientation='horizontal',
@@ -139,15 +141,15 @@ def _boxes(axes, values, places, colors) -> None:
     zorder=3,
   )
   for value, place, color in zip(values, places, colors):
-    # Spread evenly, not at random: a picture drawn again is the same.
+    # Spread evenly instead of at random, so that pictures can be reproduced.
     shift = (np.arange(len(value)) * 0.618 % 1 - 0.5) * 0.5
     alpha = min(0.6, max(0.05, 40 / len(value)))
     axes.plot(value, place + shift, '.', color=color, alpha=alpha, markersize=6)
 
 
-def layers(groups: list[Any]) -> Figure | None:
+def layers(groups: list[Group]) -> Figure | None:
   """The share of each layer's weights that pruning left, mean over seeds."""
-  datasets = _alike([g for g in groups if any(g.layers)], 'dataset', 'model')
+  datasets = _by(('dataset', 'model'), [g for g in groups if any(g.layers)])
   if not datasets:
     return None
   figure = Figure(
@@ -171,29 +173,28 @@ def layers(groups: list[Any]) -> Figure | None:
   return figure
 
 
-def _pruning(group) -> str:
+def _pruning(group: Group) -> str:
   config = group.config
   steps = ', single-shot' * (config['pruning_steps'] == 1)
   return f'{config["pruning"]}{steps}, density {config["density"]:g}'
 
 
-def _densities(group) -> dict[str, float]:
-  """By layer, the share of its weights that is left."""
+def _densities(group: Group) -> dict[str, float]:
+  """By layer, the share of its weights that survived pruning."""
   shares = collections.defaultdict(list)
   for run in group.layers:
-    for name, (left, whole) in run.items():
-      shares[name].append(left / whole)
-  found = {name: np.mean(values) for name, values in shares.items()}
+    for name, (left, full) in run.items():
+      shares[name].append(left / full)
   # Conv_2 before Conv_10 before Dense_0.
   order = lambda name: (name.split('_')[0], len(name), name)
-  return {name: found[name] for name in sorted(found, key=order)}
+  return {name: np.mean(shares[name]) for name in sorted(shares, key=order)}
 
 
-def signs(groups: list[Any]) -> Figure | None:
-  """How far signs agree, and how many flip a round, against rounds."""
-  telling = _telling(groups, 'agree_with_server')
+def signs(groups: list[Group]) -> Figure | None:
+  """The agreement of signs, and the share that a round flips, over rounds."""
+  complete = _with_metric(groups, 'agree_with_server')
   datasets = [
-    d for d in _alike(groups, 'dataset') if any(g in telling for g in d)
+    d for d in _by(('dataset',), groups) if any(g in complete for g in d)
   ]
   if not datasets:
     return None
@@ -206,7 +207,7 @@ def signs(groups: list[Any]) -> Figure | None:
   names = _names(groups)
   for chosen, panels in zip(datasets, rows):
     for axes, share in zip(panels, shares):
-      for group in [g for g in chosen if g in telling]:
+      for group in [g for g in chosen if g in complete]:
         x = series(group, 'round')[0]
         curve(axes, x, series(group, share), names[group.label])
     panels[1].sharey(panels[0])
@@ -218,16 +219,7 @@ def signs(groups: list[Any]) -> Figure | None:
   return figure
 
 
-def heat(axes: Any, matrix: np.ndarray, names: list[str]) -> None:
-  """A square matrix in greys, rows and columns named, with its scale beside."""
-  image = axes.imshow(matrix, 'gray')
-  axes.figure.colorbar(image, shrink=0.8)
-  places = range(len(names))
-  axes.set_xticks(places, names, rotation=90, fontsize=8)
-  axes.set_yticks(places, names, fontsize=8)
-
-
-PICTURES: dict[str, tuple[Callable[[list[Any]], Figure | None], str]] = {
+PICTURES: dict[str, tuple[Callable[[list[Group]], Figure | None], str]] = {
   'accuracy': (
     accuracy,
     'Personalised accuracy against rounds, bytes and seconds of training; '
@@ -254,8 +246,8 @@ PICTURES: dict[str, tuple[Callable[[list[Any]], Figure | None], str]] = {
 }
 
 
-def write(groups: list[Any], folder: pathlib.Path) -> dict[str, str]:
-  """Draws every picture that the runs tell of; by file name, its caption."""
+def write(groups: list[Group], folder: pathlib.Path) -> dict[str, str]:
+  """Draws all pictures for which there are metrics; captions by file name."""
   written = {}
   for name, (draw, caption) in tqdm.tqdm(
     PICTURES.items(), 'drawing', leave=False, disable=None
@@ -267,33 +259,33 @@ def write(groups: list[Any], folder: pathlib.Path) -> dict[str, str]:
   return written
 
 
-def series(group: Any, name: str) -> np.ndarray:
-  """A metric, float [seeds, rows], of the rows that every seed has.
+def series(group: Group, name: str) -> np.ndarray:
+  """A metric, float [seeds, rows], of the rows that all seeds have.
 
-  NaN where a row does not tell it.
+  NaN where a row does not have it.
   """
   rows = zip(*([row.get(name) for row in rows] for rows in group.rows))
   return np.array(list(rows), float).T
 
 
-def _telling(groups, name: str) -> list[Any]:
-  """The groups whose every row tells this metric, in finite numbers."""
+def _with_metric(groups: list[Group], name: str) -> list[Group]:
+  """The groups in which all rows have this metric, in finite numbers."""
 
-  def tells(row):
+  def has(row):
     value = row.get(name)
     return None not in (value if isinstance(value, list) else [value])
 
-  return [g for g in groups if all(tells(r) for rows in g.rows for r in rows)]
+  return [g for g in groups if all(has(r) for rows in g.rows for r in rows)]
 
 
-def _alike(groups, *fields: str) -> list[list[Any]]:
-  """Groups whose configs have the same in these fields together."""
-  found = {}
+def _by(fields: tuple[str, ...], groups: list[Group]) -> list[list[Group]]:
+  """Lists of groups that have equal values of these fields."""
+  lists = {}
   for group in groups:
     key = tuple(group.config[field] for field in fields)
-    found.setdefault(key, []).append(group)
-  return list(found.values())
+    lists.setdefault(key, []).append(group)
+  return list(lists.values())
 
 
-def _data(groups) -> str:
+def _data(groups: list[Group]) -> str:
   return groups[0].config['dataset']

@@ -1,10 +1,9 @@
-"""How a method looks: alike in every panel and in every picture.
+"""The style of a method, the same in all panels and pictures.
 
-Colour tells the method, marker what it sends, dash the bits of its download
-and its optimiser, a hollow marker a network that is pruned to less than half.
-All follow from the name alone; names that are not known here draw theirs from
-a checksum of it. Colours are Okabe and Ito's, for the colour-blind, and a few
-more that a marker tells from them.
+The colour shows the method, the marker its upload, the dash the bits of its
+download and its optimiser, a hollow marker pruning to less than half. Styles
+depend on the name alone; those of unknown names on its checksum. Colours are
+Okabe and Ito's, for the colour-blind, and a few more with distinct markers.
 """
 
 import re
@@ -30,7 +29,7 @@ _METHODS = {
 _COLORS = tuple(dict.fromkeys(color for color, _ in _METHODS.values()))
 _MARKERS = tuple('osD^v<>dphHPX*8')
 _DASHES = '-', '--', '-.', ':'
-# What a word of a variant changes. The last one counts.
+# The style of the words of a variant. Later words take precedence.
 _WORDS = {
   'paper': dict(marker='o'),
   'change': dict(marker='s'),
@@ -50,33 +49,29 @@ _WORDS = {
   'pruned': {},
 }
 _PRUNED = r'(?:density|keeps) ([\d.e-]+)'
-_PRUNERS = {
-  'synflow': '#0072b2',
-  'magnitude': '#e69f00',
-  'random': '#999999',
-}
+_PRUNERS = {'synflow': '#0072b2', 'magnitude': '#e69f00', 'random': '#999999'}
 _DENSITIES = {'density 0.2': '', 'density 1': '///'}
 _HATCHES = '...', 'xxx', '\\\\\\', '+++', 'ooo', '---'
 
 
 def style(name: str) -> dict[str, Any]:
-  """How a method's line is drawn, as keywords of `axes.plot`."""
+  """The style of a method's line, as keywords of `axes.plot`."""
   method, *words = _parts(name)
   known = _pick(method, _COLORS), _pick(method, _MARKERS)
   color, marker = _METHODS.get(method, known)
-  look = dict(color=color, marker=marker, linestyle='-')
-  look |= dict(markerfacecolor=color, markeredgecolor=color)
+  options = dict(color=color, marker=marker, linestyle='-')
+  options |= dict(markerfacecolor=color, markeredgecolor=color)
   for word in words:
     share = re.fullmatch(_PRUNED, word)
     if share is None:
-      look |= _WORDS.get(word, _drawn(word))
+      options |= _WORDS.get(word, _default_style(word))
     elif float(share[1]) < 0.5:
-      look['markerfacecolor'] = 'white'
-  return look
+      options['markerfacecolor'] = 'white'
+  return options
 
 
 def bar(name: str) -> dict[str, Any]:
-  """How bars of a pruning are drawn: colour and hatch, by its name."""
+  """The style of a pruning's bars, as keywords of `axes.bar`."""
   method, *words = _parts(name)
   words = ', '.join(words)
   color = _PRUNERS.get(method, _pick(method, _COLORS))
@@ -85,13 +80,13 @@ def bar(name: str) -> dict[str, Any]:
 
 
 def _parts(name: str) -> list[str]:
-  """A method and the words of its variant: 'a (b, c), d=1' is a, b, c, d=1."""
-  found = re.findall(r'\{[^}]*\}|[^,(){}]+', name)
-  return [part.strip() for part in found if part.strip()] or ['']
+  """A method and the words of its variant: 'a (b), c=1' is a, b, c=1."""
+  parts = re.findall(r'\{[^}]*\}|[^,(){}]+', name)
+  return [part.strip() for part in parts if part.strip()] or ['']
 
 
-def _drawn(word: str) -> dict[str, Any]:
-  """Marker and dash of a word that nobody knows."""
+def _default_style(word: str) -> dict[str, Any]:
+  """Marker and dash of an unknown word."""
   return dict(
     marker=_pick(word, _MARKERS), linestyle=_pick(f'{word} ', _DASHES)
   )

@@ -1,19 +1,19 @@
-"""Our method against each rival: what accuracy, and at what cost.
+"""Compares HideNseek with other methods: accuracy and costs.
 
-Accuracy is that of the model as held, the one a client ended its last round
-with, if not another of `ACCURACIES` is asked for; groups are `judged` by it
-before they are compared. Costs are those of the first evaluated round in which
-the mean over seeds reaches the common target, the lower of the two accuracies
-at the end. Seconds are not compared: they are of simulations that may have
-shared a machine. Runs are compared that share dataset, clients and model.
+The accuracy is by default that of the model as held, which a client ended its
+last round with. Two methods are compared at the first evaluated round in which
+each one's mean over seeds reaches the common target: the lower of their final
+accuracies. Seconds are not compared, because simulations may have shared a
+machine. Only runs of the same dataset, clients and model are compared.
 """
 
 import collections
-from typing import Any
 
 import numpy as np
 
 from hns.engine.metrics import mean_sd, size
+from hns.report.files import Row
+from hns.report.groups import Group
 
 ACCURACIES = 'held', 'personal'
 COSTS = {
@@ -25,113 +25,117 @@ COSTS = {
 }
 
 
-def judged(group: Any, accuracy: str = 'held') -> Any:
-  """A group whose rows call that accuracy `accuracy`, its worst tenth `p10`."""
+def with_accuracy(group: Group, accuracy: str = 'held') -> Group:
+  """A group with one accuracy, and its p10, also as `accuracy` and `p10`."""
   field = f'{accuracy}_accuracy'
-  called = {field: 'accuracy', f'{field}_p10': 'p10'}
-  more = lambda row: (
-    row | {called[name]: value for name, value in row.items() if name in called}
+  aliases = {field: 'accuracy', f'{field}_p10': 'p10'}
+  extend = lambda row: (
+    row | {alias: row[name] for name, alias in aliases.items() if name in row}
   )
   return group._replace(
-    rows=tuple([more(row) for row in rows] for rows in group.rows)
+    rows=tuple([extend(row) for row in rows] for rows in group.rows)
   )
 
 
-def settings(groups: list[Any], accuracy: str = 'held') -> dict[str, list[Any]]:
-  """Groups that tell an accuracy, `judged`, by dataset, clients and model.
+def settings(
+  groups: list[Group], accuracy: str = 'held'
+) -> dict[str, list[Group]]:
+  """Groups by setting: dataset, clients and model, `with_accuracy`.
 
-  A group with a row that does not, or whose accuracy is not finite, is left
-  out.
+  Groups without the accuracy, or where it is not finite, are left out.
   """
-  found = collections.defaultdict(list)
+  by_setting = collections.defaultdict(list)
   for group in groups:
     rows = [row for rows in group.rows for row in rows]
     if all(row.get(f'{accuracy}_accuracy') is not None for row in rows):
       config = group.config
       name = f'{config["dataset"]}, {config["num_clients"]} clients'
-      found[f'{name}, {config["model"]}'].append(judged(group, accuracy))
-  return dict(found)
+      by_setting[f'{name}, {config["model"]}'].append(
+        with_accuracy(group, accuracy)
+      )
+  return dict(by_setting)
 
 
-def is_ours(group: Any) -> bool:
-  """HideNseek with signs and nothing at home."""
+def is_ours(group: Group) -> bool:
+  """Whether it is HideNseek with signs."""
   config = group.config
   table = config.get('hidenseek', {})
   return config['algorithm'] == 'hidenseek' and table.get('gate') == 'sign'
 
 
-def overview(groups: list[Any], accuracy: str = 'held') -> str:
-  """Markdown: methods by settings, '' with fewer than two of these.
+def overview(groups: list[Group], accuracy: str = 'held') -> str:
+  """A Markdown table of methods by settings; '' for fewer than two settings.
 
-  In each the accuracy, the best one bold, and bytes up / down; in brackets what
-  tuning chose, where it chose differently. The first method is that which on
-  average is closest to the best, in the settings it has.
+  A cell has the accuracy, the best of a setting in bold, and the bytes up /
+  down; in brackets the tuned fields where they differ between settings. Methods
+  are ordered as by `ranked`.
   """
-  found = settings(groups, accuracy)
-  if len(found) < 2:
+  by_setting = settings(groups, accuracy)
+  if len(by_setting) < 2:
     return ''
-  best = _best(found)
+  best = _best(by_setting)
 
   def cell(row, label, name):
     if name not in row:
       return ['', '']
-    shown, *_, up, down = told(row[name])
-    bold = f'**{shown}**' if final(row[name]) == best[name] else shown
-    chosen = row[name].chosen if label != row[name].label else ()
-    notes = [f'({word})' for word in chosen]
-    return [' '.join([bold, *notes]), f'{up} / {down}']
+    result = results(row[name])
+    bold = '**' if final(row[name]) == best[name] else ''
+    tuned = row[name].chosen if label != row[name].label else ()
+    words = [f'{bold}{result[0]}{bold}', *(f'({word})' for word in tuned)]
+    return [' '.join(words), f'{result[-2]} / {result[-1]}']
 
-  titles = [title for name in found for title in (name, 'up / down')]
+  titles = [title for name in by_setting for title in (name, 'up / down')]
   cells = [
-    [label, *(x for name in found for x in cell(row, label, name))]
-    for label, row in ranked(found)
+    [label, *(x for name in by_setting for x in cell(row, label, name))]
+    for label, row in ranked(by_setting)
   ]
   return markdown(['method', *titles], cells)
 
 
-def ranked(found: dict[str, list[Any]]) -> list[tuple[str, dict[str, Any]]]:
-  """Methods' names, and their groups by setting.
+def ranked(
+  by_setting: dict[str, list[Group]],
+) -> list[tuple[str, dict[str, Group]]]:
+  """Names of methods, and their groups by setting, ordered by accuracy.
 
-  The first is on average the closest to the best, in the settings it has.
+  The first method is on average closest to the best, over the settings it has.
   """
-  called, best = names(found), _best(found)
+  name_of, best = names(by_setting), _best(by_setting)
   rows = collections.defaultdict(dict)
-  for setting, chosen in found.items():
-    for group in chosen:
-      rows[called[group.label]][setting] = group
+  for setting, groups in by_setting.items():
+    for group in groups:
+      rows[name_of[group.label]][setting] = group
   behind = lambda row: np.mean([best[s] - final(g) for s, g in row.items()])
   return sorted(rows.items(), key=lambda item: behind(item[1]))
 
 
-def _best(found: dict[str, list[Any]]) -> dict[str, float]:
-  """By setting the highest accuracy in the end."""
-  return {name: max(map(final, chosen)) for name, chosen in found.items()}
+def _best(by_setting: dict[str, list[Group]]) -> dict[str, float]:
+  """By setting the highest final accuracy."""
+  return {name: max(map(final, groups)) for name, groups in by_setting.items()}
 
 
-def names(found: dict[str, list[Any]]) -> dict[str, str]:
-  """By label the name of a method: its variant, unless two of that meet.
+def names(by_setting: dict[str, list[Group]]) -> dict[str, str]:
+  """By label the name of a method: its variant if that is unique, else itself.
 
-  Args:
-    found: groups, by what they share.
+  A variant is unique if no setting has two groups of it.
   """
-  alike, called = collections.defaultdict(list), {}
-  for setting, chosen in found.items():
-    for group in chosen:
-      alike[group.variant].append((setting, group.label))
-  for variant, pairs in alike.items():
+  by_variant, name_of = collections.defaultdict(list), {}
+  for setting, groups in by_setting.items():
+    for group in groups:
+      by_variant[group.variant].append((setting, group.label))
+  for variant, pairs in by_variant.items():
     labels = {label for _, label in pairs}
-    apart = len(labels) > 1 and len(dict(pairs)) == len(pairs)
-    called |= {label: variant if apart else label for label in labels}
-  return called
+    is_unique = len(labels) > 1 and len(dict(pairs)) == len(pairs)
+    name_of |= {label: variant if is_unique else label for label in labels}
+  return name_of
 
 
-def claims(groups: list[Any], accuracy: str = 'held') -> str:
-  """Markdown: a table a setting, the best first.
+def claims(groups: list[Group], accuracy: str = 'held') -> str:
+  """A Markdown table for each setting, the best method first.
 
-  Behind each method stands ours relative to it: its accuracy, and its costs
-  until both hold what the weaker of the two ends with, so that -40 % is less;
-  '' where the rival's is 0. Ours is that with the upload `change`, the default,
-  where it was run, and of several the best.
+  The columns `ours` show HideNseek relative to the other method: its accuracy,
+  and its costs to reach the lower of the two final accuracies, so that -40 % is
+  cheaper; '' where the other's is 0. Of several variants of HideNseek those
+  with the upload `change`, the default, are preferred, then the best.
   """
   parts = []
   for setting, chosen in settings(groups, accuracy).items():
@@ -139,9 +143,9 @@ def claims(groups: list[Any], accuracy: str = 'held') -> str:
     if ours is None or len(chosen) < 2:
       continue
     lines = [
-      [f'**{group.label}**', *told(group), *[''] * (1 + len(COSTS))]
+      [f'**{group.label}**', *results(group), *[''] * (1 + len(COSTS))]
       if group is ours
-      else [group.label, *told(group), *compared(ours, group)]
+      else [group.label, *results(group), *compared(ours, group)]
       for group in sorted(chosen, key=final, reverse=True)
     ]
     titles = ['method', accuracy, 'its worst tenth', 'global', 'up', 'down']
@@ -151,20 +155,20 @@ def claims(groups: list[Any], accuracy: str = 'held') -> str:
 
 
 def markdown(titles: list[str], lines: list[list[str]]) -> str:
-  """A table of cells."""
+  """A Markdown table."""
   rows = [titles, ['---'] * len(titles), *lines]
-  # A name may hold what would end its cell.
-  kept = lambda cell: ' '.join(cell.split('\n')).replace('|', '\\|')
-  return '\n'.join(f'| {" | ".join(map(kept, row))} |' for row in rows)
+  # A name may contain characters that end a cell.
+  escaped = lambda cell: ' '.join(cell.split('\n')).replace('|', '\\|')
+  return '\n'.join(f'| {" | ".join(map(escaped, row))} |' for row in rows)
 
 
-def _rank(group: Any) -> tuple[bool, float]:
+def _rank(group: Group) -> tuple[bool, float]:
   return group.config['hidenseek'].get('upload') == 'change', final(group)
 
 
-def told(group: Any) -> list[str]:
-  """What a method ends with, over seeds."""
-  last = _ends(group)
+def results(group: Group) -> list[str]:
+  """Final accuracies and bytes of a method, over seeds, as text."""
+  last = _last_rows(group)
   names = 'accuracy', 'p10', 'global_accuracy'
   sent = 'uplink_bytes', 'downlink_bytes'
   return [
@@ -173,10 +177,10 @@ def told(group: Any) -> list[str]:
   ]
 
 
-def over_seeds(rows: list[dict[str, Any]], name: str) -> str:
-  """Mean and standard deviation of a metric, one row a seed.
+def over_seeds(rows: list[Row], name: str) -> str:
+  """Mean and standard deviation of a metric over the rows of all seeds.
 
-  '' where no seed tells it, `-` where not all do or one is not finite.
+  '' if no seed has it, `-` if not all have it or one is not finite.
   """
   values = [row.get(name) for row in rows]
   if not any(name in row for row in rows):
@@ -184,47 +188,46 @@ def over_seeds(rows: list[dict[str, Any]], name: str) -> str:
   return '-' if None in values else mean_sd(values)
 
 
-def compared(ours: Any, rival: Any) -> list[str]:
-  """Our accuracy and our costs to the common target, relative to a rival's.
+def compared(ours: Group, other: Group) -> list[str]:
+  """Our accuracy and our costs to the common target, relative to another's.
 
   Over the seeds that both ran; '' without any.
   """
-  seeds = set(ours.seeds) & set(rival.seeds)
+  seeds = set(ours.seeds) & set(other.seeds)
   if not seeds:
     return [''] * (1 + len(COSTS))
-  ours, rival = _with(ours, seeds), _with(rival, seeds)
-  mine, theirs = final(ours), final(rival)
-  mine_at, theirs_at = (at(g, min(mine, theirs)) for g in (ours, rival))
-  costs = [percent(mine_at[name], theirs_at[name]) for name in COSTS]
-  return [percent(mine, theirs), *costs]
+  groups = _with(ours, seeds), _with(other, seeds)
+  accuracies = [final(group) for group in groups]
+  cost, base = (at(group, min(accuracies)) for group in groups)
+  return [percent(*accuracies), *(percent(cost[c], base[c]) for c in COSTS)]
 
 
-def _with(group: Any, seeds: set[int]) -> Any:
+def _with(group: Group, seeds: set[int]) -> Group:
   rows = [r for r, seed in zip(group.rows, group.seeds) if seed in seeds]
   return group._replace(rows=tuple(rows))
 
 
 def percent(value: float, base: float) -> str:
-  """A relative difference, +12.3 %; '' if there is none."""
-  told = base and np.isfinite(value / base)
-  return f'{100 * (value / base - 1):+.1f} %' if told else ''
+  """A relative difference, such as +12.3 %; '' if it is not finite."""
+  is_known = base and np.isfinite(value / base)
+  return f'{100 * (value / base - 1):+.1f} %' if is_known else ''
 
 
-def final(group: Any) -> float:
-  """Accuracy in the end, mean over seeds."""
-  return float(np.mean([row['accuracy'] for row in _ends(group)]))
+def final(group: Group) -> float:
+  """The final accuracy, mean over seeds."""
+  return float(np.mean([row['accuracy'] for row in _last_rows(group)]))
 
 
-def _ends(group: Any) -> list[dict[str, Any]]:
-  """One row a seed: the last that all seeds have."""
+def _last_rows(group: Group) -> list[Row]:
+  """The last row that all seeds have, of each seed."""
   last = min(map(len, group.rows)) - 1
   return [rows[last] for rows in group.rows]
 
 
-def at(group: Any, target: float) -> dict[str, float]:
-  """Means over seeds of the first row whose mean accuracy is the target's.
+def at(group: Group, target: float) -> dict[str, float]:
+  """Means over seeds of the first row whose mean accuracy reaches a target.
 
-  A mean is NaN where a seed does not tell it.
+  A mean is NaN if a seed does not have the metric.
 
   Args:
     group: runs evaluated in the same rounds.
@@ -240,7 +243,7 @@ def at(group: Any, target: float) -> dict[str, float]:
   raise ValueError(f'{group.label} never reaches {target}')
 
 
-def sent(group: Any) -> float:
+def sent(group: Group) -> float:
   """Bytes of both directions, mean over seeds."""
-  last = _ends(group)
+  last = _last_rows(group)
   return float(np.mean([r['uplink_bytes'] + r['downlink_bytes'] for r in last]))

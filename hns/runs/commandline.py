@@ -1,9 +1,9 @@
-"""The command line of a config, whose fields are absl flags too.
+"""The command line of a config: each field is an absl flag.
 
   --config=FILE --config.FIELD=VALUE ... --FLAG=VALUE ...
 
-Not `ml_collections.config_flags`: it explains no field, takes texts such as nan
-and 1_0 for numbers, and turns an error of a config file into one of its flag.
+`ml_collections.config_flags` is not used because it does not explain fields,
+accepts nan and 1_0 as numbers, and hides errors of config files.
 """
 
 import os
@@ -11,17 +11,16 @@ import pathlib
 import runpy
 from typing import Any, NamedTuple
 
-import ml_collections
 from absl import flags
 
 from hns import command
 from hns import config as configs
 from hns.errors import InputError, invalid
 from hns.runs import limits
-from hns.values import from_text
+from hns.values import ConfigDict, from_text
 
 _HERE = pathlib.Path(__file__).parents[1]
-# A wheel has them in the package; a checkout, beside it.
+# A wheel has the configs in the package, a checkout beside it.
 _PACKED = _HERE / 'configs'
 _CONFIGS = _PACKED if _PACKED.is_dir() else _HERE.parent / 'configs'
 _NAMES = sorted(path.stem for path in _CONFIGS.glob('*.py'))
@@ -31,85 +30,88 @@ _CONFIG = (
 )
 
 
-class Given(NamedTuple):
-  """What a command line says of a config.
+class ParsedConfig(NamedTuple):
+  """The config that a command line describes.
 
   Attributes:
     file: the config file's path, with its case.
-    config: its ConfigDict, with the fields changed that the words change.
-    changed: these fields, in the order of the words.
+    config: the file's config with the fields of the command line changed.
+    changed: these fields and values, in their order on the command line.
   """
 
   file: str
-  config: Any
+  config: ConfigDict
   changed: dict[str, Any]
 
 
 class _Field(flags.ArgumentParser):
-  """Keeps the texts of fields in their order: of linked ones the last counts.
+  """Collects the texts of fields in the order of their last occurrence.
 
-  They are read later: absl would put the flag before what is said of a value.
+  The texts are converted later: an error raised here would start with the flag,
+  before the message that names the field.
   """
 
   def __init__(self, field: str, texts: dict[str, str]):
     self.field, self.texts = field, texts
 
   def parse(self, argument: str) -> str:
-    self.texts.pop(self.field, None)  # a dict keeps the place of the first
+    self.texts.pop(self.field, None)  # else a dict keeps the first position
     self.texts[self.field] = argument
     return argument
 
 
 def parse(
-  words: list[str], values: flags.FlagValues, about: str | None
-) -> Given:
-  """What the words ask for, in any order; the last of two values counts.
+  words: list[str], values: flags.FlagValues, description: str | None
+) -> ParsedConfig:
+  """Reads a command line; if a flag is repeated, its last value counts.
 
   Args:
-    words: a command line, the program's first.
-    values: the command's own flags, which get their values.
-    about: what --help says of the command.
+    words: the command line, starting with the program.
+    values: the command's own flags, which are set.
+    description: of the command, for --help.
 
   Raises:
-    InputError: a field or a value that cannot be, a word that is no flag, or
+    InputError: an unknown field, a wrong value, a word that is not a flag, or
       no config file.
-    flags.Error: a flag or its value that cannot be.
+    flags.Error: an unknown flag or a wrong value of one.
   """
   flags.DEFINE_string('config', 'digits', _CONFIG, values)
-  values(words, known_only=True)  # which fields there are, the file says
+  values(words, known_only=True)  # the file determines the other flags
   file = locate(values.config)
   config = read(file)
   fields = configs.leaves(config.to_dict())
   texts = _define(fields, file, values)
   try:
-    command.parse(words, values, about)
+    command.parse(words, values, description)
   except flags.UnrecognizedFlagError as error:
-    raise _no_such(error, config) from None
+    raise _unknown_flag(error, config) from None
   changed = {
     field: from_text(f'config.{field}', text, fields[field])
     for field, text in texts.items()
   }
   for field, value in changed.items():
     config.update_from_flattened_dict({field: value})
-  return Given(file, config.lock(), changed)
+  return ParsedConfig(file, config.lock(), changed)
 
 
 def _define(
   fields: dict[str, Any], file: str, values: flags.FlagValues
 ) -> dict[str, str]:
-  """Makes a flag of every field; returns where the texts given for them go."""
-  known, given = configs.fields(), {}
+  """Defines a flag for every field; returns the dict that gets their texts."""
+  known, texts = configs.fields(), {}
   for field, value in fields.items():
     text = known[field].help() if field in known else ''
     text += f' (default: {value!a})'
-    name, truth = f'config.{field}', isinstance(value, bool)
-    parser = _Field(field, given)
-    flags.DEFINE(parser, name, None, text, values, None, file, boolean=truth)
-  return given
+    name, is_bool = f'config.{field}', isinstance(value, bool)
+    parser = _Field(field, texts)
+    flags.DEFINE(parser, name, None, text, values, None, file, boolean=is_bool)
+  return texts
 
 
-def _no_such(error: flags.UnrecognizedFlagError, config: Any) -> Exception:
-  """The error for a flag that is not there."""
+def _unknown_flag(
+  error: flags.UnrecognizedFlagError, config: ConfigDict
+) -> Exception:
+  """The error for an unknown flag."""
   name = error.flagname
   _, is_field, field = name.partition('config.')
   fields = configs.leaves(config.to_dict())
@@ -121,32 +123,31 @@ def _no_such(error: flags.UnrecognizedFlagError, config: Any) -> Exception:
 
 
 def locate(path: str) -> str:
-  """The path of a config file that may be named: mnist, benchmark:CASE."""
+  """The path of a config file or of a name such as mnist or benchmark:CASE."""
   name, colon, case = path.partition(':')
   if name in _NAMES and not os.path.isfile(path):
     return f'{_CONFIGS / name}.py{colon}{case}'
   return path
 
 
-def read(path: str) -> Any:
+def read(path: str) -> ConfigDict:
   """The ConfigDict that `get_config()` of a config file returns.
 
-  FILE.py:CASE is what its `get_config('CASE')` returns; a file of configs/ may
-  be named without its folder and ending. What else its code raises is the
-  user's own.
+  For FILE.py:CASE that is `get_config('CASE')`. A file of configs/ may be named
+  without its folder and suffix. Other errors of its code are not caught.
 
   Raises:
-    InputError: no such file, no `get_config`, or a field that cannot be.
+    InputError: no such file, no `get_config`, or a wrong field.
   """
   file, case = configs.case_of(locate(path))
   if not os.path.isfile(file):
     there = ', '.join(f'{name}.py' for name in _NAMES)
-    remedy = f'no such file; {_CONFIGS} holds {there}: their names will do'
+    remedy = f'no such file; write a path, or a name from {_CONFIGS}: {there}'
     raise invalid('config', path, remedy)
   try:
     get_config = runpy.run_path(file).get('get_config', lambda *_: None)
     config = get_config(case) if case else get_config()
-    if type(config) is not ml_collections.ConfigDict:  # nor a frozen one
+    if type(config) is not ConfigDict:  # a frozen one cannot be changed
       raise InputError('needs a get_config() that returns hns.config.base(...)')
     limits.check_types(config)
   except InputError as error:

@@ -1,7 +1,6 @@
-"""Starting JAX: every core a device, many hosts as one, programs kept.
+"""Starts JAX: devices, several processes as one run, the compilation cache.
 
-Call `initial_params` before anything else asks JAX for a device; `hns.main`
-does.
+Call `start` before anything else uses a device of JAX; `hns.main` does.
 """
 
 import contextlib
@@ -26,7 +25,7 @@ from hns.runs import peers
 PEERS_SECONDS = 300
 _DAY = 86_400
 
-# What a user may have set in JAX or around it that changes a run's numbers.
+# Settings of JAX and the environment that may change the numbers of a run.
 _NUMERIC = (
   'jax_default_prng_impl',
   'jax_threefry_partitionable',
@@ -44,10 +43,9 @@ _HARMLESS = ('--xla_force_host_platform_device_count', '--xla_dump_')
 
 
 def start(distributed: str = '', peers_seconds: int = PEERS_SECONDS) -> None:
-  """Makes a device of every CPU core and keeps compiled programs on disk.
+  """Makes a device of every CPU core and caches compiled programs on disk.
 
-  What the user's environment already says (`XLA_FLAGS`,
-  `JAX_COMPILATION_CACHE_DIR`) is left alone.
+  The environment's `XLA_FLAGS` and `JAX_COMPILATION_CACHE_DIR` take precedence.
 
   Args:
     distributed: '' for one process; 'auto' where JAX finds its peers itself
@@ -55,27 +53,18 @@ def start(distributed: str = '', peers_seconds: int = PEERS_SECONDS) -> None:
     peers_seconds: how long to wait for the other processes.
 
   Raises:
-    InputError: no peers, or no device of the kind asked for.
+    InputError: processes are missing, or JAX finds no device.
   """
   if not 1 <= peers_seconds <= _DAY:
     raise invalid('peers_seconds', peers_seconds, f'must be 1 to {_DAY}')
-  given = _peers(distributed, peers_seconds)
+  options = _distributed_options(distributed, peers_seconds)
   forced = 'xla_force_host_platform_device_count'
   if forced not in os.environ.get('XLA_FLAGS', ''):
     jax.config.update('jax_num_cpu_devices', cores())
   if not jax.config.jax_compilation_cache_dir:
-    jax.config.update('jax_compilation_cache_dir', str(_programs()))
-  try:
-    if given is not None:
-      with _ended_after(peers_seconds, distributed):
-        jax.distributed.initialize(**given)
-  except (ValueError, RuntimeError) as error:
-    raise invalid(
-      'distributed',
-      distributed,
-      'JAX finds no peers: write HOST:PORT,PROCESSES,INDEX, or leave it out '
-      f'for one process ({_first_line(error)})',
-    ) from error
+    jax.config.update('jax_compilation_cache_dir', str(_compilation_cache()))
+  if options is not None:
+    _start_distributed(distributed, peers_seconds, options)
   try:
     jax.devices()
   except (RuntimeError, AssertionError) as error:  # the latter without plugin
@@ -87,11 +76,26 @@ def start(distributed: str = '', peers_seconds: int = PEERS_SECONDS) -> None:
     ) from error
 
 
-@contextlib.contextmanager
-def as_ever() -> Iterator[None]:
-  """JAX as runs need it, whatever the user's environment says.
+def _start_distributed(
+  distributed: str, seconds: int, options: dict[str, Any]
+) -> None:
+  try:
+    with _ended_after(seconds, distributed):
+      jax.distributed.initialize(**options)
+  except (ValueError, RuntimeError) as error:
+    raise invalid(
+      'distributed',
+      distributed,
+      'JAX finds no peers: write HOST:PORT,PROCESSES,INDEX, or leave it out '
+      f'for one process ({_first_line(error)})',
+    ) from error
 
-  In single precision, compiled, and with NumPy's rules of promotion.
+
+@contextlib.contextmanager
+def standard_settings() -> Iterator[None]:
+  """Overrides the user's settings of JAX with those that runs need.
+
+  Single precision, compilation, and standard type and rank promotion.
   """
   with (
     jax.enable_x64(False),
@@ -104,13 +108,13 @@ def as_ever() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def enough_memory(field: str, value: Any, remedy: str) -> Iterator[None]:
+def enough_memory(field: str, value: object, remedy: str) -> Iterator[None]:
   """Turns running out of a device's memory into an `InputError`.
 
   Args:
-    field: of the config, that is to blame.
-    value: the field's.
-    remedy: what was too much, and what would be right.
+    field: the field of the config that caused it.
+    value: the field's value.
+    remedy: what did not fit, and what to change.
   """
   try:
     yield
@@ -127,7 +131,7 @@ def _first_line(error: Exception) -> str:
 
 
 def cores() -> int:
-  """CPU cores that this process may use."""
+  """The number of CPU cores that this process may use."""
   if hasattr(os, 'sched_getaffinity'):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
@@ -137,9 +141,9 @@ def choose(count: int, cohort: int) -> list[jax.Device]:
   """The devices of a run.
 
   Args:
-    count: how many; 0 for as many as a cohort can use. Several processes use
-      all devices of all of them.
-    cohort: clients a round.
+    count: how many; 0 for as many as a cohort can use. A run of several
+      processes uses all their devices.
+    cohort: clients per round.
 
   Raises:
     InputError: there are fewer devices than `count`.
@@ -160,104 +164,107 @@ def is_first() -> bool:
 
 
 def gather(value: int) -> list[int]:
-  """That number in every process; all have to ask."""
+  """The value in every process; all processes must call this."""
   if jax.process_count() == 1:
     return [value]
   return multihost_utils.process_allgather(np.int32(value)).tolist()
 
 
 def gather_texts(text: str) -> list[str]:
-  """That text in every process; all have to ask."""
+  """The text in every process; all processes must call this."""
   if jax.process_count() == 1:
     return [text]
   content = np.frombuffer(text.encode(), np.uint8)
   lengths = gather(len(content))
   padded = np.pad(content, (0, max(lengths) - len(content)))
-  # Nothing cannot be gathered.
+  # One more byte, because an empty array cannot be gathered.
   rows = multihost_utils.process_allgather(np.append(padded, np.uint8(0)))
   return [bytes(row[:n]).decode() for row, n in zip(rows, lengths)]
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
-  """An `InputError` that ends one process ends all, so that none waits."""
+def fail_together() -> Iterator[None]:
+  """Raises the `InputError` of one process in all, so that none waits."""
   if jax.process_count() == 1:
     yield
     return
-  said = ''
+  message = ''
   try:
     yield
   except InputError as error:
-    said = str(error)
-  for index, text in enumerate(gather_texts(said)):
+    message = str(error)
+  for index, text in enumerate(gather_texts(message)):
     if text:
       raise InputError(f'process {index}: {text}')
 
 
 def numerics() -> dict[str, Any]:
-  """Settings of JAX and XLA beside its precision that change numbers."""
-  # Those that a context can change are attributes, the others are not.
+  """Settings of JAX and XLA, other than precision, that may change numbers."""
+  # Options that a context can change are attributes, others only values.
   values = jax.config.values
   settings = {
     name: getattr(jax.config, name, values.get(name)) for name in _NUMERIC
   }
-  found = {
+  plain = {
     name: value.value if isinstance(value, enum.Enum) else value
     for name, value in settings.items()
   }
-  found |= {name: os.environ.get(name, '') for name in _VARIABLES}
-  return {**found, 'XLA_FLAGS': ' '.join(_xla_flags())}
+  plain |= {name: os.environ.get(name, '') for name in _VARIABLES}
+  return {**plain, 'XLA_FLAGS': ' '.join(_xla_flags())}
 
 
 def _xla_flags() -> list[str]:
-  """Flags of `XLA_FLAGS`, or of a file it names, that may change numbers."""
+  """The flags of `XLA_FLAGS`, or of its file, that may change numbers."""
   words = os.environ.get('XLA_FLAGS', '').split()
   if len(words) == 1 and not words[0].startswith('-'):
     with contextlib.suppress(OSError):
       words = pathlib.Path(words[0]).read_text().split()
-  # Of two with one name, the last one counts.
-  found = {word.split('=')[0]: word for word in words}
-  return sorted(w for w in found.values() if not w.startswith(_HARMLESS))
+  # The last flag of a name counts.
+  last = {word.split('=')[0]: word for word in words}
+  return sorted(w for w in last.values() if not w.startswith(_HARMLESS))
 
 
 def wait_for_all(name: str) -> None:
-  """Returns once every process has come here."""
+  """Returns once every process has called this."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(name)
 
 
-def _programs() -> pathlib.Path:
+def _compilation_cache() -> pathlib.Path:
   """A folder for programs compiled for this kind of processor.
 
-  A program compiled for another one may stop at an instruction it lacks.
+  A program compiled for another processor may use instructions it lacks.
   """
-  about = platform.machine()
+  processor = platform.machine()
   info = pathlib.Path('/proc/cpuinfo')
   if info.exists():
-    about += ''.join(
+    processor += ''.join(
       re.findall(r'(?m)^(?:model name|flags)\b.*', info.read_text())[:2]
     )
-  name = hashlib.sha256(about.encode()).hexdigest()[:8]
+  name = hashlib.sha256(processor.encode()).hexdigest()[:8]
   return data.cache_dir() / f'programs-{name}'
 
 
-def _peers(distributed: str, seconds: int) -> dict[str, Any] | None:
+def _distributed_options(
+  distributed: str, seconds: int
+) -> dict[str, Any] | None:
   """Arguments of `jax.distributed.initialize`; None for one process.
 
-  Where it is known who the peers are, all of them are there when it returns.
+  With an address, all processes have connected when this returns.
   """
   if not distributed:
     return None
-  # JAX ends the process with a trace: it is to be ended before.
-  waits = {'initialization_timeout': 2 * seconds + 60}
+  # After its own timeout JAX ends the process with a stack trace; the timeouts
+  # here are shorter.
+  options = {'initialization_timeout': 2 * seconds + 60}
   if distributed == 'auto':
-    return waits
-  found = peers.parse(distributed)
-  peers.meet(found, seconds)
-  return waits | dict(
-    coordinator_address=found.address,
-    num_processes=found.count,
-    process_id=found.index,
+    return options
+  address = peers.parse(distributed)
+  peers.meet(address, seconds)
+  return options | dict(
+    coordinator_address=address.address,
+    num_processes=address.count,
+    process_id=address.index,
   )
 
 
@@ -266,12 +273,14 @@ def _ended_after(seconds: int, distributed: str) -> Iterator[None]:
   """Ends the process with one line if its peers are not there in time."""
 
   def end():
-    cause = f'not all processes came within {seconds} seconds: start them all, '
-    cause += 'or wait longer with --peers_seconds'
+    cause = (
+      f'not all processes connected within {seconds} seconds: start them all, '
+      'or wait longer with --peers_seconds'
+    )
     with contextlib.suppress(OSError):
       line = f'hns: {invalid("distributed", distributed, cause)}\n'
       os.write(2, line.encode())
-    os._exit(1)  # what waits cannot be interrupted
+    os._exit(1)  # the call that waits cannot be interrupted
 
   timer = threading.Timer(seconds, end)
   timer.daemon = True

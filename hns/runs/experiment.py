@@ -1,13 +1,14 @@
-"""A config to an `Experiment`, and an `Experiment` to a run's folder."""
+"""Builds an `Experiment` from a config, and runs it in a folder."""
 
 import json
 import pathlib
 import sys
-from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from hns import data, streams, tree, wire
 from hns.data import partition
@@ -24,65 +25,71 @@ from hns.engine.training import (
 from hns.errors import invalid, shown
 from hns.networks import checks, models
 from hns.networks.supermask import Supermask
-from hns.runs import devices, drawing, identity, limits, workdir
-from hns.runs.loop import Experiment
+from hns.report import files
+from hns.report.files import Row, RunInfo
+from hns.runs import devices, identity, initialization, limits, paths, workdir
+from hns.runs.programs import Experiment
 from hns.runs.record import Schedule, record
+from hns.values import ConfigDict
 from hns.wire import Envelope
 
 
-def build(config: Any) -> Experiment:
-  """Makes an experiment; raises `InputError` before anything is compiled."""
+def build(config: ConfigDict) -> Experiment:
+  """Builds an experiment.
+
+  Raises:
+    InputError: the config cannot run; before anything is compiled.
+  """
   limits.validate(config)
   mesh = parallel.mesh_of(devices.choose(config.devices, config.cohort))
   dataset = data.load(config.dataset, config.group)
   remedy = "all clients' pictures and the model: lower it, or model"
   memory = devices.enough_memory('num_clients', config.num_clients, remedy)
-  with memory, devices.as_ever():
+  with memory, devices.standard_settings():
     return _assemble(config, mesh, dataset)
 
 
-def _assemble(config, mesh, dataset) -> Experiment:
+def _assemble(
+  config: ConfigDict, mesh: Mesh, dataset: data.Dataset
+) -> Experiment:
   federation = federate(config, dataset)
   net = models.create(config.model, dataset.classes)
   inputs = jnp.zeros((1, *dataset.train_images.shape[1:]))
   checks.check(config.model, net, inputs, dataset.classes)
-  conceived = drawing.initialize(config, net, inputs, dataset.classes)
-  net, initial, key = conceived.net, conceived.initial, conceived.key
-  plan = _plan(config, np.asarray(federation.train.size))
+  ready = initialization.initialize(config, net, inputs, dataset.classes)
+  sizes = np.asarray(federation.train.size)
+  plan = _plan(config, sizes)
   round_config = RoundConfig(
-    conceived.method,
-    Supermask(net).apply,
+    ready.method,
+    Supermask(ready.net).apply,
     plan,
     config.cohort,
     config.clients_per_step
-    or _width(net, inputs, mesh, config.cohort, plan, federation),
+    or _width(ready.net, inputs, mesh, config.cohort, plan, federation),
     mesh,
     config.eval_split if config.eval_held else '',
     dataset.classes,
   )
-  eval_client_ids = _drawn_clients(
-    config.seed, config.eval_clients, federation.train.size
-  )
   key, initial, federation = parallel.replicate(
-    (key, initial, federation), mesh
+    (ready.key, ready.initial, federation), mesh
   )
   return Experiment(
     round_config,
     key,
     initial,
     federation,
-    eval_client_ids,
+    _eval_client_ids(config.seed, config.eval_clients, sizes),
     config.eval_split,
-    conceived.layers,
-    conceived.head,
+    ready.layers,
+    ready.head,
     Envelope(0, 0, config.seed, config.density),
   )
 
 
-def _plan(config, sizes: np.ndarray) -> Plan:
+def _plan(config: ConfigDict, sizes: np.ndarray) -> Plan:
   """How long clients of these sizes train; raises `InputError` if too long.
 
-  No batch is larger than the largest client, which would be padding.
+  Batches are at most as large as the largest client: more would be padding.
   """
   largest = int(sizes.max())
   batch_size = min(config.batch_size, largest)
@@ -95,16 +102,15 @@ def _plan(config, sizes: np.ndarray) -> Plan:
   return Plan(batch_size, config.local_epochs, config.local_steps)
 
 
-def _drawn_clients(seed: int, count: int, sizes: Any) -> np.ndarray:
-  """The clients that are evaluated, ordered by size as cohorts are."""
-  clients = len(sizes)
-  draw = np.random.RandomState(seed).permutation(clients)
-  ids = np.sort(draw[: count or clients])
-  return ids[np.argsort(np.asarray(sizes)[ids], kind='stable')]
+def _eval_client_ids(seed: int, count: int, sizes: np.ndarray) -> np.ndarray:
+  """Random clients to evaluate, ordered by size as cohorts are; 0 for all."""
+  order = np.random.RandomState(seed).permutation(len(sizes))
+  ids = np.sort(order[: count or len(sizes)])
+  return ids[np.argsort(sizes[ids], kind='stable')]
 
 
-def federate(config: Any, dataset: data.Dataset) -> FederatedData:
-  """Shares a dataset out and keeps the examples that somebody holds."""
+def federate(config: ConfigDict, dataset: data.Dataset) -> FederatedData:
+  """Partitions a dataset over clients; examples of no client are dropped."""
   shares = partition.divide(
     config.seed,
     config.partition,
@@ -117,7 +123,7 @@ def federate(config: Any, dataset: data.Dataset) -> FederatedData:
       config.alpha,
       config.validation_fraction,
       config.test_examples_per_client,
-      limits.asks_validation(config),
+      limits.needs_validation(config),
     ),
   )
   train = np.unique(np.concatenate(shares.train + shares.validation))
@@ -125,9 +131,9 @@ def federate(config: Any, dataset: data.Dataset) -> FederatedData:
   images = [dataset.train_images[train], dataset.test_images[test]]
   labels = [dataset.train_labels[train], dataset.test_labels[test]]
 
-  def rows(pools, kept, offset):
-    places = [np.searchsorted(kept, pool) + offset for pool in pools]
-    return ClientIndices(*map(jnp.asarray, partition.pad(places)))
+  def indices(shares, used, offset):
+    rows = [np.searchsorted(used, share) + offset for share in shares]
+    return ClientIndices(*map(jnp.asarray, partition.pad(rows)))
 
   return FederatedData(
     Examples(
@@ -135,9 +141,9 @@ def federate(config: Any, dataset: data.Dataset) -> FederatedData:
       jnp.asarray(np.concatenate(labels)),
       jnp.asarray(_pixel_scale(dataset.train_images), jnp.float32),
     ),
-    rows(shares.train, train, 0),
-    rows(shares.validation, train, 0),
-    rows(shares.test, test, len(train)),
+    indices(shares.train, train, 0),
+    indices(shares.validation, train, 0),
+    indices(shares.test, test, len(train)),
   )
 
 
@@ -154,66 +160,71 @@ def _pixel_scale(images: np.ndarray) -> tuple[float, float]:
   return mean, np.sqrt(np.average((values - mean) ** 2, weights=counts))
 
 
-def run(config: Any, folder: str | pathlib.Path) -> list[dict[str, Any]]:
-  """Trains, writing metrics as they come; returns the rows of the metrics.
+def run(config: ConfigDict, folder: str | pathlib.Path) -> list[Row]:
+  """Trains, writing metrics after each evaluation; returns all rows.
 
-  A run that was killed goes on from its last checkpoint, to the same numbers,
-  and so does a complete one that is to have more rounds. A folder that holds
-  this run complete is left as it is, which is said, and its rows are returned.
-  That training diverged is said on stderr. Of several processes the first alone
-  writes.
+  A run that was killed continues from its last checkpoint, to the same numbers,
+  and so does a complete run that is given more rounds. A complete run is left
+  as it is, which is reported on stderr, and its rows are returned. Divergence
+  is reported on stderr. Of several processes only the first writes.
+
+  Args:
+    config: see `hns.config`.
+    folder: where the run's files go.
 
   Raises:
-    InputError: the config cannot run, or is not that of the run's other
+    InputError: the config cannot run, or differs from that of the run's other
       processes, or the folder is another run's, cannot be written, or was
-      taken away.
+      removed.
     Interrupted: ctrl-C, SIGTERM or SIGHUP came; the run was saved.
   """
   folder = pathlib.Path(folder)
-  with streams.lenient(), devices.as_ever():
+  with streams.lenient(), devices.standard_settings():
     fields = json.loads(config.to_json())
-    about = identity.about(fields)
-    identity.agree(about)
-    with devices.together():
+    run_info = identity.run_info(fields)
+    identity.check_same_in_all(run_info)
+    with devices.fail_together():
       limits.validate(config)
       workdir.check(fields, folder)
-      finished = workdir.complete(config.rounds, folder)
-    workdir.check_shared(finished, folder)
-    if finished:
-      rows = workdir.rows(folder)
+      is_complete = workdir.is_complete(config.rounds, folder)
+    workdir.check_same_for_all(is_complete, folder)
+    if is_complete:
+      rows = files.read(folder)
     else:
-      rows = _train(config, about, folder)
+      rows = _train(config, run_info, folder)
     if devices.is_first():
-      if finished:
-        said = f'hns: {shown(folder)} was complete: nothing was run'
-        print(said, file=sys.stderr)
-      workdir.draw(title(config), folder, not finished)
+      if is_complete:
+        message = f'hns: {shown(folder)} was complete: nothing was run'
+        print(message, file=sys.stderr)
+      workdir.draw(title(config), folder, not is_complete)
       if trouble(rows):
         print(f'hns: {trouble(rows)}', file=sys.stderr)
   return rows
 
 
-def _train(config, about, folder) -> list[dict[str, Any]]:
-  """Plays the rounds that are left; returns the rows of all."""
-  with devices.together():
-    workdir.check_writable(folder)
+def _train(
+  config: ConfigDict, run_info: RunInfo, folder: pathlib.Path
+) -> list[Row]:
+  """Builds the experiment and runs the remaining rounds; returns all rows."""
+  with devices.fail_together():
+    paths.check_writable(folder)
   experiment = build(config)
-  about = about | _about(config, experiment)
-  identity.agree(about)
+  run_info = run_info | _built_info(config, experiment)
+  identity.check_same_in_all(run_info)
   schedule = Schedule(*(config[name] for name in Schedule._fields))
   width = experiment.round_config.width
   remedy = 'lower it' if width > 1 else 'lower batch_size'
   with workdir.claim(folder) as file:
-    with devices.together():
-      workdir.start(about, folder)
+    with devices.fail_together():
+      workdir.write_run_info(run_info, folder)
     with devices.enough_memory(
       'clients_per_step', width, f'so many clients at once: {remedy}'
     ):
-      return record(experiment, schedule, folder, file, about)
+      return record(experiment, schedule, folder, file, run_info)
 
 
-def _about(config, experiment) -> dict[str, Any]:
-  """What a run depends on beside its config, the versions and JAX."""
+def _built_info(config: ConfigDict, experiment: Experiment) -> RunInfo:
+  """What is known of a run once it is built: checksums, device, sizes."""
   initial, round_config = experiment.initial, experiment.round_config
   broadcast, mesh = round_config.method.server.broadcast, round_config.mesh
 
@@ -237,18 +248,25 @@ def _about(config, experiment) -> dict[str, Any]:
   }
 
 
-def title(config: Any) -> str:
-  """One line that names a run."""
+def title(config: ConfigDict) -> str:
+  """One line that describes a run."""
   return (
     f'{config.algorithm} on {config.dataset}: {config.num_clients} clients, '
     f'{config.partition}, {config.model}, seed {config.seed}'
   )
 
 
-def _width(net, inputs, mesh, cohort, plan, federation) -> int:
-  """Clients side by side on a device: one on a CPU core, which it fills.
+def _width(
+  net: nn.Module,
+  inputs: jax.Array,
+  mesh: Mesh,
+  cohort: int,
+  plan: Plan,
+  federation: FederatedData,
+) -> int:
+  """Clients per step of a device: one on a CPU core, which it fills.
 
-  Elsewhere an estimate for a cohort of all sizes alike.
+  On accelerators an estimate, for a cohort of clients of all sizes.
   """
   if jax.default_backend() == 'cpu':
     return 1

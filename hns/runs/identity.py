@@ -1,4 +1,4 @@
-"""Of which run a folder, a checkpoint or a process is."""
+"""Whether a folder, a checkpoint and a process belong to the same run."""
 
 import importlib.metadata
 import json
@@ -8,8 +8,9 @@ from typing import Any
 import jax
 
 import hns
-from hns.config import base, differences
+from hns import config as configs
 from hns.errors import InputError
+from hns.report.files import RunInfo
 from hns.runs import devices
 from hns.values import leaves
 
@@ -25,62 +26,59 @@ _PACKAGES = (
 )
 
 
-def differing(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-  """Differences of two configs but for those that change no round's numbers.
+def config_differences(
+  there: dict[str, Any], here: dict[str, Any]
+) -> list[str]:
+  """Differences of two configs that change the numbers of a round.
 
-  Checkpoints may come more or less often, and a run may have more rounds. A
-  field that an older version did not know had its default.
+  Checkpoints may be more or less frequent, and a run may get more rounds. A
+  field that an older version did not have counts as its default.
 
   Args:
     there: the config of a folder.
     here: that of a command.
   """
-  there = base().to_dict() | there
-  alike = {'checkpoint_seconds': here['checkpoint_seconds']}
-  if there['rounds'] < here['rounds']:
-    alike['rounds'] = here['rounds']
-  return differences(there | alike, here)
+  there = configs.base().to_dict() | there
+  there |= {'checkpoint_seconds': here['checkpoint_seconds']}
+  there['rounds'] = max(there['rounds'], here['rounds'])
+  return configs.differences(there, here)
 
 
-def unlike(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-  """The same of all that two config.json say, but for Python's version."""
-  found = differing(there['config'], here['config'])
+def differences(there: RunInfo, here: RunInfo) -> list[str]:
+  """`config_differences` and those of all else but Python's version."""
+  changed = config_differences(there['config'], here['config'])
   versions = there['versions'] | {'python': here['versions']['python']}
   rest = {**there, 'versions': versions, 'config': None}
-  return found + differences(rest, {**here, 'config': None})
+  return changed + configs.differences(rest, {**here, 'config': None})
 
 
-def about(config: dict[str, Any]) -> dict[str, Any]:
-  """What a config.json says before anything is made: config, versions, JAX."""
-  versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-  client_state = {'python': platform.python_version(), 'hns': hns.__version__}
+def run_info(config: dict[str, Any]) -> RunInfo:
+  """What is known of a run before it is built: config, versions, JAX."""
+  versions = {'python': platform.python_version(), 'hns': hns.__version__}
+  versions |= {name: importlib.metadata.version(name) for name in _PACKAGES}
   return {
     'config': config,
-    'versions': client_state | versions,
+    'versions': versions,
     'matmul_precision': jax.config.jax_default_matmul_precision,
     'numerics': devices.numerics(),
   }
 
 
-def agree(here: dict[str, Any]) -> None:
-  """Raises `InputError` in all processes of a run unless all ask with this.
-
-  Args:
-    here: fields and tables of fields.
-  """
-  texts = devices.gather_texts(json.dumps(here, sort_keys=True))
-  told = [leaves(json.loads(text)) for text in texts]
-  found = []
-  for name in sorted(set().union(*told)):
-    values = [fields.get(name) for fields in told]
+def check_same_in_all(run_info: RunInfo) -> None:
+  """Raises `InputError`, in all processes of a run, unless it is the same."""
+  texts = devices.gather_texts(json.dumps(run_info, sort_keys=True))
+  processes = [leaves(json.loads(text)) for text in texts]
+  differing = []
+  for name in sorted(set().union(*processes)):
+    values = [fields.get(name) for fields in processes]
     other = next((i for i, x in enumerate(values) if x != values[0]), 0)
     if other:
-      found.append(
+      differing.append(
         f'{name} is {values[0]!r} in process 0 and {values[other]!r} in '
         f'process {other}'
       )
-  if found:
+  if differing:
     raise InputError(
-      f'distributed: processes of one run must be told the same '
-      f'({"; ".join(found)}): start them all alike'
+      f'distributed: all processes of a run must have the same config and '
+      f'environment ({"; ".join(differing)}): start them all alike'
     )

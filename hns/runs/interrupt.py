@@ -1,4 +1,4 @@
-"""Signals that let the round in progress end first."""
+"""Signals that stop a run after the round in progress."""
 
 import contextlib
 import signal
@@ -9,7 +9,7 @@ from hns import streams
 
 
 class Interrupted(KeyboardInterrupt):
-  """A run that ended early and was saved; the message says how to go on.
+  """A run was stopped and saved; the message says how to continue it.
 
   Attributes:
     signal: the number of the signal.
@@ -22,34 +22,36 @@ class Interrupted(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def caught() -> Iterator[list[int]]:
-  """Yields a list that gets the first ctrl-C, SIGTERM or SIGHUP.
+  """Yields a list that receives the first ctrl-C, SIGTERM or SIGHUP.
 
-  A second one acts as it did before. SIGHUP, of a terminal that is closed, is
-  left ignored where it was, as under nohup. Outside the main thread, where
-  Python catches no signal, the list stays empty.
+  A second signal has its previous effect. SIGHUP stays ignored where it was,
+  as under nohup. Outside the main thread, where Python handles no signals, the
+  list stays empty.
   """
-  got = []
+  received = []
   if threading.current_thread() is not threading.main_thread():
-    yield got
+    yield received
     return
   numbers = [signal.SIGINT, signal.SIGTERM]
   if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
     numbers.append(signal.SIGHUP)
-  # A handler that is not Python's reads as None and cannot be put back.
+  # A handler not installed from Python reads as None and cannot be restored.
   before = {n: signal.getsignal(n) or signal.SIG_DFL for n in numbers}
 
   def restore():
     for number, handler in before.items():
       signal.signal(number, handler)
 
-  def note(number, frame):
-    got.append(number)
+  def handle(number, frame):
+    received.append(number)
     restore()
-    streams.say('\nhns: stopping after this round; again stops at once\n')
+    streams.write_stderr(
+      '\nhns: stopping after this round; again stops at once\n'
+    )
 
   for number in numbers:
-    signal.signal(number, note)
+    signal.signal(number, handle)
   try:
-    yield got
+    yield received
   finally:
     restore()

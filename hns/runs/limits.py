@@ -1,21 +1,16 @@
-"""What every field may be, checked before anything is built."""
+"""Checks every field of a config before anything is built."""
 
 from typing import Any
 
 from hns.config import Run, base, unknown
 from hns.errors import InputError, invalid
-from hns.fields import (
-  REQUIRED,
-  ValidationThreshold,
-  fields_of,
-  takes_any,
-)
+from hns.fields import REQUIRED, ValidationThreshold, fields_of, takes_any
 from hns.methods.recipes import RECIPES
-from hns.values import fit
+from hns.values import ConfigDict, fit
 
 
-def validate(config: Any) -> None:
-  """Raises `InputError` for a field that no data could make right."""
+def validate(config: ConfigDict) -> None:
+  """Raises `InputError` for a field that is wrong whatever the dataset."""
   check_types(config)
   for name, field in fields_of(Run).items():
     field.check(name, config[name])
@@ -27,12 +22,12 @@ def validate(config: Any) -> None:
   if config.partition == 'natural' and not config.group:
     raise invalid('group', '', 'partition=natural needs a feature: writer')
   _check_chosen_table(config)
-  asking = asks_validation(config)
-  if asking and not config.validation_fraction:
-    raise invalid('validation_fraction', 0, f'{asking} needs some examples')
+  needed_by = needs_validation(config)
+  if needed_by and not config.validation_fraction:
+    raise invalid('validation_fraction', 0, f'{needed_by} needs some examples')
 
 
-def _check_chosen_table(config: Any) -> None:
+def _check_chosen_table(config: ConfigDict) -> None:
   """Checks the values of the table of the config's method."""
   algorithm = config.algorithm
   if algorithm not in config:
@@ -42,22 +37,22 @@ def _check_chosen_table(config: Any) -> None:
     field.check(f'{algorithm}.{name}', config[algorithm][name])
 
 
-def asks_validation(config: Any) -> str:
-  """What of a config needs validation examples; '' if nothing does."""
+def needs_validation(config: ConfigDict) -> str:
+  """The field that needs validation examples; '' if none does."""
   if config.eval_split == 'validation':
     return 'eval_split=validation'
   table = config[config.algorithm]
   for name, field in fields_of(RECIPES[config.algorithm]).items():
-    looks = any(isinstance(x, ValidationThreshold) for x in field.limits)
-    if looks and table[name] >= 0:
+    validates = any(isinstance(x, ValidationThreshold) for x in field.limits)
+    if validates and table[name] >= 0:
       return f'{config.algorithm}.{name}'
   return ''
 
 
-def check_types(config: Any) -> None:
+def check_types(config: ConfigDict) -> None:
   """Raises `InputError` for a field missing, unknown or of another type.
 
-  What a table may hold, its recipe says.
+  The fields of a method's table are the arguments of its recipe.
   """
   known = base()
   for name in known:
@@ -72,7 +67,7 @@ def check_types(config: Any) -> None:
 
 
 def _check_table(name: str, table: dict[str, Any], is_chosen: bool) -> None:
-  """Checks the fields of a method against those that its recipe takes."""
+  """Checks the table of a method against the arguments of its recipe."""
   recipe = RECIPES[name]
   fields = fields_of(recipe)
   for field, value in table.items():
@@ -86,13 +81,13 @@ def _check_table(name: str, table: dict[str, Any], is_chosen: bool) -> None:
       raise InputError(f'config.{name}.{field}: is missing')
 
 
-def _check_examples(config: Any) -> None:
-  """Refuses more examples a client and round than 32 bits count."""
+def _check_examples(config: ConfigDict) -> None:
+  """Raises `InputError` for 2^31 or more examples per client and round."""
   sized = config.partition in ('iid', 'shards', 'dirichlet')
   each = max(1, config.examples_per_client * sized)
   field = 'local_steps' if config.local_steps else 'local_epochs'
-  seen = config[field]
-  seen *= min(each, config.batch_size) if config.local_steps else each
-  if seen >= 2**31:
-    remedy = f'a client would train on {seen} examples a round, 2**31 or more'
+  count = config[field]
+  count *= min(each, config.batch_size) if config.local_steps else each
+  if count >= 2**31:
+    remedy = f'a client would train on {count} examples a round, 2**31 or more'
     raise invalid(field, config[field], remedy)

@@ -1,13 +1,14 @@
-"""The file of a trained model: a seed, and the signs of the weights it draws.
+"""Files of trained models: a seed and the signs of the weights drawn from it.
 
 A file is `HNSM`, the format's version, the length of a JSON text, the text, the
-signs (`hns.wire.coding`) and a CRC-32. The text holds the network's name and
-shape, what its pictures were, the seed, how it was pruned, and a fingerprint of
-the weights that survived: `load` redraws them and refuses if they differ, as
-with another version of JAX's generator.
+signs (`hns.wire.coding`) and a CRC-32. The text holds the network's name, its
+input shape, its dataset, the seed, how it was pruned, and a fingerprint of the
+weights that survived. `load` redraws the weights and raises an error if they
+differ, as with another version of JAX's generator.
 
-A file may come from anybody: a checksum proves nothing, so every field and the
-size of what it asks for are checked before a weight is drawn.
+A file may come from an untrusted source, and a checksum does not protect from
+that. So every field and the sizes that follow from it are checked before a
+weight is drawn.
 """
 
 import json
@@ -26,8 +27,9 @@ from hns.errors import InputError, invalid
 from hns.networks import checks, models
 from hns.networks.pruning import SCORES
 from hns.networks.supermask import Supermask, to_masked
-from hns.runs import devices, drawing, limits
-from hns.values import fit
+from hns.runs import devices, initialization, limits
+from hns.tree import Tree
+from hns.values import ConfigDict, fit
 from hns.wire import coding
 
 _MAGIC = b'HNSM'
@@ -36,21 +38,21 @@ _HEAD = struct.Struct('<4sBI')
 _TAIL = struct.Struct('<I')
 
 MOST_BYTES = 2**22  # of a file
-_TEXT = 4096  # bytes of its JSON
-_CLASSES = 10**6
-_PICTURE = 2**20  # values of one
-_WEIGHTS = 5 * 10**6  # to redraw them takes less than 1 GB
-_PRUNED = 100 * _WEIGHTS  # weights x steps of pruning: about a minute
+_MAX_TEXT = 4096  # bytes of its JSON
+_MAX_CLASSES = 10**6
+_MAX_PIXELS = 2**20  # values of a picture
+_MAX_WEIGHTS = 5 * 10**6  # to redraw them takes less than 1 GB
+_MAX_PRUNING = 100 * _MAX_WEIGHTS  # weights x pruning steps: about a minute
 
 
 class Spec(NamedTuple):
-  """What a network of random weights is made from, and what it is fed.
+  """What determines a network's random weights, and its input.
 
   Attributes:
     model: a name of `hns.networks.models.MODELS`.
     classes: number of logits.
     image: height, width and channels.
-    dataset: the name of the pictures it was trained on.
+    dataset: the name of the dataset it was trained on.
     scale: a pixel x enters the network as (x - scale[0]) / scale[1].
     seed: of the run.
     density, pruning, pruning_steps: as in the run's config.
@@ -67,13 +69,13 @@ class Spec(NamedTuple):
   pruning_steps: int
 
 
-# Fields of a run's config from which its network is drawn.
+# Fields of a run's config that determine its network's random weights.
 DRAWN = 'model', 'seed', 'density', 'pruning', 'pruning_steps'
 _LIKE = Spec('', 0, (0, 0, 0), '', (0.0, 0.0), 0, 0.0, '', 0)
 
 
 class Model(NamedTuple):
-  """A Flax module, its variables, and what they are made from."""
+  """A Flax module, its variables, and its `Spec`."""
 
   net: Supermask
   variables: dict[str, Any]
@@ -81,7 +83,7 @@ class Model(NamedTuple):
 
 
 class _Size(NamedTuple):
-  """Weights of a network, their kernels, and the weights that survive."""
+  """Numbers of weights, of kernels, and of weights that survive pruning."""
 
   weights: int
   layers: int
@@ -91,32 +93,37 @@ class _Size(NamedTuple):
 def redraw(spec: Spec) -> Model:
   """The network before training; all signs are +1.
 
-  Raises `InputError` for a model or a score that is not there, or a network
-  that a file cannot hold.
+  Raises `InputError` for an unknown model or pruning score, or a network that
+  is too large for a file.
   """
   size, config = _size(spec), _config(spec)
   net = models.create(spec.model, spec.classes)
   memory = devices.enough_memory(
     'model', spec.model, f'{size.weights:,} weights'
   )
-  with memory, devices.as_ever():
+  with memory, devices.standard_settings():
     inputs = jnp.zeros((1, *spec.image))
-    born = drawing.initialize(config, net, inputs, spec.classes)
-  frozen = born.initial.frozen
+    ready = initialization.initialize(config, net, inputs, spec.classes)
+  frozen = ready.initial.frozen
   signs = jax.tree.map(
     lambda w: np.ones(w.shape, np.float32), frozen['weights']
   )
-  return Model(Supermask(born.net), {**frozen, 'signs': signs}, spec)
+  return Model(Supermask(ready.net), {**frozen, 'signs': signs}, spec)
 
 
 def dump(spec: Spec, variables: dict[str, Any]) -> bytes:
-  """The file of a model whose variables are those of `redraw` but for signs.
+  """The file of a model.
 
-  Raises `InputError` for a network that a file cannot hold.
+  Args:
+    spec: what determines its random weights.
+    variables: those of `redraw(spec)`, with other signs.
+
+  Raises:
+    InputError: the network is too large for a file.
   """
   _size(spec)
-  about = {**spec._asdict(), 'weights': _fingerprint(variables)}
-  text = json.dumps(about, separators=(',', ':')).encode()
+  fields = {**spec._asdict(), 'weights': _fingerprint(variables)}
+  text = json.dumps(fields, separators=(',', ':')).encode()
   signs = _survivors(variables['signs'], variables['mask'])
   code = coding.encode([(s > 0).astype(np.uint8) for s in signs], 1)
   body = _HEAD.pack(_MAGIC, _VERSION, len(text)) + text + code
@@ -127,13 +134,13 @@ def load(content: bytes) -> Model:
   """The model of a file.
 
   Raises:
-    InputError: not such a file, damaged, of another format, its text or its
-      signs are none that `dump` writes, or this machine draws other weights
+    InputError: another kind of file, a damaged one, another format, a text or
+      signs that `dump` does not write, or this machine draws other weights
       from its seed.
   """
-  about, code = _parts(content)
-  expected = fit('model file: weights', about.pop('weights'), 0)
-  spec = Spec(**{k: _typed(k, about[k], getattr(_LIKE, k)) for k in about})
+  fields, code = _parts(content)
+  expected = fit('model file: weights', fields.pop('weights'), 0)
+  spec = Spec(**{k: _typed(k, fields[k], getattr(_LIKE, k)) for k in fields})
   size = _size(spec)
   most = coding.most(size.survivors, 1) + size.layers * coding.most(0, 1)
   if len(code) > most // 8 + 16:
@@ -151,8 +158,8 @@ def load(content: bytes) -> Model:
   return model._replace(variables=_signed(model.variables, code))
 
 
-def known(field: str, name: str, names: Collection[str]) -> None:
-  """Raises `InputError` for a name that a config file may have to register."""
+def check_known(field: str, name: str, names: Collection[str]) -> None:
+  """Raises `InputError` for a name that is not registered in this process."""
   if name not in names:
     raise invalid(
       field,
@@ -163,7 +170,7 @@ def known(field: str, name: str, names: Collection[str]) -> None:
 
 
 def _parts(content: bytes) -> tuple[dict[str, Any], bytes]:
-  """The text's fields, all there and no others, and the code of the signs."""
+  """The fields of the text, checked to be complete, and the signs' code."""
   least = _HEAD.size + _TAIL.size
   if content[: len(_MAGIC)] != _MAGIC or not least <= len(content) < MOST_BYTES:
     raise InputError('this is not a model of signs that hns.export wrote')
@@ -174,20 +181,20 @@ def _parts(content: bytes) -> tuple[dict[str, Any], bytes]:
   if version != _VERSION:
     raise InputError(f'model format {version}: this hns reads {_VERSION}')
   rest = body[_HEAD.size :]
-  if length > min(len(rest), _TEXT):
-    raise InputError(f'model file: a text of {length} bytes cannot be')
+  if length > min(len(rest), _MAX_TEXT):
+    raise InputError(f'model file: its text has {length} bytes, too many')
   try:
-    about = json.loads(rest[:length])
+    fields = json.loads(rest[:length])
   except (ValueError, RecursionError) as error:
     raise InputError('model file: its text is not JSON') from error
   names = *Spec._fields, 'weights'
-  if not isinstance(about, dict) or about.keys() != {*names}:
+  if not isinstance(fields, dict) or fields.keys() != {*names}:
     raise InputError(f'model file: its fields must be {", ".join(names)}')
-  return about, rest[length:]
+  return fields, rest[length:]
 
 
 def _typed(field: str, value: Any, like: Any) -> Any:
-  """A value of the text, with the type of `like`."""
+  """A value of the text, checked to have the type of `like`."""
   if not isinstance(like, tuple):
     return fit(f'model file: {field}', value, like)
   if not isinstance(value, list) or len(value) != len(like):
@@ -196,21 +203,21 @@ def _typed(field: str, value: Any, like: Any) -> Any:
   return tuple(_typed(field, v, one) for v, one in zip(value, like))
 
 
-def _config(spec: Spec) -> Any:
-  """The config that draws the network; `InputError` for a field out of range.
+def _config(spec: Spec) -> ConfigDict:
+  """The config of the network; raises `InputError` for a wrong field.
 
-  What is uploaded changes no weight; `signs` takes the least memory.
+  The upload does not affect the weights; `signs` takes the least memory.
   """
-  known('model', spec.model, models.MODELS)
-  known('pruning', spec.pruning, SCORES)
+  check_known('model', spec.model, models.MODELS)
+  check_known('pruning', spec.pruning, SCORES)
   fields = {name: getattr(spec, name) for name in DRAWN}
   config = configs.base(algorithm='hidenseek', upload='signs', **fields)
   limits.validate(config)
-  if not 1 <= spec.classes <= _CLASSES:
-    remedy = f'must be 1 to {_CLASSES:,}'
+  if not 1 <= spec.classes <= _MAX_CLASSES:
+    remedy = f'must be 1 to {_MAX_CLASSES:,}'
     raise invalid('classes', spec.classes, remedy)
-  if min(spec.image) < 1 or math.prod(spec.image) > _PICTURE:
-    remedy = f'must be sides of at least 1, with at most {_PICTURE:,} values'
+  if min(spec.image) < 1 or math.prod(spec.image) > _MAX_PIXELS:
+    remedy = f'must be sides of at least 1, with at most {_MAX_PIXELS:,} values'
     raise invalid('image', spec.image, remedy)
   if not _can_scale(*spec.scale):
     remedy = 'must be two finite numbers of 32 bits, the second above 0'
@@ -225,27 +232,27 @@ def _can_scale(mean: float, deviation: float) -> bool:
 
 
 def _size(spec: Spec) -> _Size:
-  """How large a network is, found without drawing it.
+  """The size of a network, computed from shapes alone.
 
-  Raises `InputError` if it cannot be, or is more than a file may ask for.
+  Raises `InputError` if it cannot be built or is too large for a file.
   """
   _config(spec)
   shapes = jax.eval_shape(to_masked, _shapes(spec)['params'])
   layers = [x.size for x in jax.tree.leaves(shapes['weights'])]
   total = sum(layers) + sum(x.size for x in jax.tree.leaves(shapes['params']))
-  if total > _WEIGHTS or total * spec.pruning_steps > _PRUNED:
+  if total > _MAX_WEIGHTS or total * spec.pruning_steps > _MAX_PRUNING:
     raise invalid(
       'model',
       spec.model,
       f'{total:,} weights and {spec.pruning_steps:,} steps of pruning; a file '
-      f'of signs holds at most {_WEIGHTS:,}, and {_PRUNED:,} if multiplied: '
-      'write the run with --file=NAME.npz',
+      f'of signs holds at most {_MAX_WEIGHTS:,}, and {_MAX_PRUNING:,} if '
+      'multiplied: write the run with --file=NAME.npz',
     )
   return _Size(total, len(layers), round(sum(layers) * spec.density))
 
 
-def _shapes(spec: Spec) -> Any:
-  """The network's collections, as shapes; `InputError` if it cannot be."""
+def _shapes(spec: Spec) -> dict[str, Tree]:
+  """The network's collections, as shapes; `InputError` if it has none."""
   net = models.create(spec.model, spec.classes)
   image = jax.ShapeDtypeStruct((1, *spec.image), jnp.float32)
   try:
@@ -253,13 +260,14 @@ def _shapes(spec: Spec) -> Any:
     return checks.shapes_of(net, image)
   except InputError:
     raise
-  except Exception as error:  # a user's own network may raise anything
+  except Exception as error:  # a user's network may raise anything
     what = f'{type(error).__name__}: {error}'.split('\n')[0]
     remedy = f'pictures of {spec.image} do not fit ({what})'
     raise invalid('model', spec.model, remedy) from error
 
 
 def _signed(variables: dict[str, Any], code: bytes) -> dict[str, Any]:
+  """The variables with the signs of a code."""
   masks, structure = jax.tree.flatten(variables['mask'])
   parts = coding.decode(code, [int(np.sum(m)) for m in masks], 1)
   leaves = []
@@ -270,18 +278,19 @@ def _signed(variables: dict[str, Any], code: bytes) -> dict[str, Any]:
   return {**variables, 'signs': jax.tree.unflatten(structure, leaves)}
 
 
-def _survivors(values: Any, mask: Any) -> list[np.ndarray]:
+def _survivors(values: Tree, mask: Tree) -> list[np.ndarray]:
+  """Leaf by leaf, the values that survived pruning, of any tree."""
   pairs = zip(jax.tree.leaves(values), jax.tree.leaves(mask))
   return [np.asarray(v)[np.asarray(m)] for v, m in pairs]
 
 
 def _fingerprint(variables: dict[str, Any]) -> int:
-  """CRC-32 of the mask, the weights that survived, and what has no sign."""
+  """CRC-32 of the mask, the weights that survived, and the other params."""
   checksum = 0
   for mask in jax.tree.leaves(variables['mask']):
     checksum = zlib.crc32(np.packbits(mask).tobytes(), checksum)
-  kept = _survivors(variables['weights'], variables['mask'])
-  for values in kept + jax.tree.leaves(variables['params']):
+  survivors = _survivors(variables['weights'], variables['mask'])
+  for values in survivors + jax.tree.leaves(variables['params']):
     values = np.asarray(values).astype('<f4')
     checksum = zlib.crc32(values.tobytes(), checksum)
   return checksum

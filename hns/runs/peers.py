@@ -1,8 +1,8 @@
-"""Processes of one run find each other, before JAX connects them.
+"""Waits for all processes of a run before JAX connects them.
 
-JAX itself ends a process with a trace when a peer does not come. Here process
-0 listens where JAX will, hears from every other, and tells all of them who is
-missing.
+When a process is missing, JAX ends the others with a stack trace. So process 0
+first listens on the address that JAX will use, waits for the others to connect,
+and sends each of them '' or the reason why the run cannot start.
 """
 
 import contextlib
@@ -14,13 +14,13 @@ from typing import NamedTuple
 from hns.errors import InputError, invalid
 
 _PAUSE = 0.1  # seconds between two tries to connect
-_TALK = 5.0  # seconds that a few bytes may take
-_WORD = b'hns'
-_LENGTH = 64  # at most, bytes of what a process tells
+_TIMEOUT = 5.0  # seconds to send or receive a few bytes
+_GREETING = b'hns'
+_MAX_BYTES = 64  # of a process's first message
 
 
 class Peers(NamedTuple):
-  """What `--distributed=HOST:PORT,PROCESSES,INDEX` says."""
+  """The parts of `--distributed=HOST:PORT,PROCESSES,INDEX`."""
 
   host: str
   port: int
@@ -29,19 +29,19 @@ class Peers(NamedTuple):
 
   @property
   def address(self) -> str:
-    """HOST:PORT as it was given."""
+    """HOST:PORT as in the flag."""
     host = f'[{self.host}]' if ':' in self.host else self.host
     return f'{host}:{self.port}'
 
 
 def parse(text: str) -> Peers:
-  """The peers of a flag; raises `InputError` unless they can be."""
+  """The peers of a flag; raises `InputError` for a malformed one."""
   form = r'(\[[^\]]+\]|[^\s:,]+):([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9})'
-  found = re.fullmatch(form, text, re.ASCII)
-  if not found:
+  match = re.fullmatch(form, text, re.ASCII)
+  if not match:
     remedy = 'write auto or HOST:PORT,PROCESSES,INDEX'
     raise invalid('distributed', text, remedy)
-  port, count, index = map(int, found.groups()[1:])
+  port, count, index = map(int, match.groups()[1:])
   if not 0 < port < 2**16:
     raise invalid('distributed', text, 'the port must be 1 to 65535')
   if count < 1:
@@ -49,112 +49,127 @@ def parse(text: str) -> Peers:
   if index >= count:
     last = f'the index of {count} processes is 0 to {count - 1}'
     raise invalid('distributed', text, last)
-  return Peers(found[1].strip('[]'), port, count, index)
+  return Peers(match[1].strip('[]'), port, count, index)
 
 
 def meet(peers: Peers, seconds: float) -> None:
-  """Returns once all processes are there.
+  """Returns once all processes have connected.
 
   Args:
-    peers: who they are.
-    seconds: to wait for them.
+    peers: all processes, and which one this is.
+    seconds: the longest time to wait.
 
   Raises:
-    InputError: some did not come, or do not fit; the same in all that came.
+    InputError: some are missing or inconsistent; the same in all that connect.
   """
   if peers.count > 1:
-    said = (_hear if peers.index == 0 else _tell)(peers, seconds)
-    if said:
-      raise InputError(f'distributed={peers.address!r}: {said}')
+    problem = (_serve if peers.index == 0 else _connect)(peers, seconds)
+    if problem:
+      raise InputError(f'distributed={peers.address!r}: {problem}')
 
 
-def _hear(peers: Peers, seconds: float) -> str:
-  """Process 0: takes all others in, and answers each; '' if all fit."""
-  until, came, wrong = time.monotonic() + seconds, {0: None}, ''
-  with contextlib.ExitStack() as opened:
-    server = opened.enter_context(_listen(peers))
-    talks = []
-    while len(came) < peers.count and not wrong:
+def _serve(peers: Peers, seconds: float) -> str:
+  """Process 0: waits for all others and sends each the result.
+
+  Returns:
+    Why the run cannot start; '' if it can.
+  """
+  until, connected, problem = time.monotonic() + seconds, {0}, ''
+  with contextlib.ExitStack() as stack:
+    server = stack.enter_context(_listen(peers))
+    connections = []
+    while len(connected) < peers.count and not problem:
       server.settimeout(max(until - time.monotonic(), _PAUSE))
       try:
-        talk = opened.enter_context(server.accept()[0])
+        connection = stack.enter_context(server.accept()[0])
       except TimeoutError:
         break
-      talk.settimeout(_TALK)
-      index, count = _introduced(talk)
+      connection.settimeout(_TIMEOUT)
+      index, count = _read_index(connection)
       if count:
-        talks.append(talk)
-        wrong = _unfit(peers, came, index, count)
-        came[index] = talk
-    missing = sorted(set(range(peers.count)) - came.keys())
-    said = wrong or _missing(peers, missing, seconds)
-    for talk in talks:
-      _answer(talk, said)
-  return said
+        connections.append(connection)
+        problem = _inconsistency(peers, connected, index, count)
+        connected.add(index)
+    missing = sorted(set(range(peers.count)) - connected)
+    problem = problem or _missing(peers, missing, seconds)
+    for connection in connections:
+      _answer(connection, problem)
+  return problem
 
 
-def _unfit(peers: Peers, came: dict, index: int, count: int) -> str:
+def _inconsistency(
+  peers: Peers, connected: set[int], index: int, count: int
+) -> str:
   """Why a process cannot be one of these; '' if it can."""
   if count != peers.count:
     return (
-      f'process {index} was told of {count} processes, process 0 of '
-      f'{peers.count}: start all alike'
+      f'process {index} was started as one of {count} processes, process 0 as '
+      f'one of {peers.count}: start all alike'
     )
-  return f'two processes have the index {index}' if index in came else ''
+  if index in connected:
+    return f'two processes have the index {index}'
+  return ''
 
 
 def _missing(peers: Peers, indices: list[int], seconds: float) -> str:
-  names = ', '.join(map(str, indices[:10])) + ', ...' * (len(indices) > 10)
+  """Which processes are missing, as a sentence; '' for none."""
   if not indices:
     return ''
+  names = ', '.join(map(str, indices[:10])) + ', ...' * (len(indices) > 10)
   return (
-    f'of {peers.count} processes {len(indices)} did not come within '
+    f'of {peers.count} processes {len(indices)} did not connect within '
     f'{seconds:g} seconds, those with the index {names}: start them too, or '
     'wait longer with --peers_seconds'
   )
 
 
 def _listen(peers: Peers) -> socket.socket:
-  """Listens where JAX will: on all addresses of this host."""
+  """Listens as JAX will: on all addresses of this host."""
   both = socket.has_dualstack_ipv6()
   family = socket.AF_INET6 if both else socket.AF_INET
-  where = '', peers.port
+  address = '', peers.port
   try:
-    return socket.create_server(where, family=family, dualstack_ipv6=both)
+    return socket.create_server(address, family=family, dualstack_ipv6=both)
   except OSError as error:
     cause = error.strerror or error
     remedy = f'the port cannot be opened ({cause}): give all another'
     raise invalid('distributed', peers.address, remedy) from error
 
 
-def _introduced(talk: socket.socket) -> tuple[int, int]:
-  """Index and count that a process tells; (0, 0) for a stranger."""
-  with contextlib.suppress(OSError, ValueError), talk.makefile('rb') as file:
-    word, index, count = file.readline(_LENGTH).split()
-    if word == _WORD:
+def _read_index(connection: socket.socket) -> tuple[int, int]:
+  """Index and count that a process sends; (0, 0) for another program."""
+  with (
+    contextlib.suppress(OSError, ValueError),
+    connection.makefile('rb') as file,
+  ):
+    greeting, index, count = file.readline(_MAX_BYTES).split()
+    if greeting == _GREETING:
       return int(index), int(count)
   return 0, 0
 
 
-def _answer(talk: socket.socket, said: str) -> None:
+def _answer(connection: socket.socket, problem: str) -> None:
   with contextlib.suppress(OSError):
-    talk.sendall(_WORD + said.encode())
-    talk.shutdown(socket.SHUT_WR)
-    talk.recv(1)  # until it closes: who closes first keeps the port taken
+    connection.sendall(_GREETING + problem.encode())
+    connection.shutdown(socket.SHUT_WR)
+    # Wait for the peer to close first: the side that does keeps the port busy.
+    connection.recv(1)
 
 
-def _tell(peers: Peers, seconds: float) -> str:
-  """Another process: tells its index, and returns what process 0 answers."""
+def _connect(peers: Peers, seconds: float) -> str:
+  """Another process: sends its index and returns the answer of process 0."""
   until = time.monotonic() + seconds
+  address = peers.host, peers.port
   while (left := until - time.monotonic()) > 0:
     with contextlib.suppress(OSError):
-      where = peers.host, peers.port
-      with socket.create_connection(where, max(left, _PAUSE)) as talk:
-        # Process 0 may have begun to wait just now.
-        talk.settimeout(seconds + 2 * _TALK)
-        talk.sendall(b'%s %d %d\n' % (_WORD, peers.index, peers.count))
-        answer = b''.join(iter(lambda: talk.recv(4096), b''))  # noqa: B023
-        if answer.startswith(_WORD):
-          return answer.removeprefix(_WORD).decode()
+      with socket.create_connection(address, max(left, _PAUSE)) as connection:
+        # Process 0 may have started to wait later than this one.
+        connection.settimeout(seconds + 2 * _TIMEOUT)
+        introduction = b'%s %d %d\n' % (_GREETING, peers.index, peers.count)
+        connection.sendall(introduction)
+        with connection.makefile('rb') as file:
+          answer = file.read()
+        if answer.startswith(_GREETING):
+          return answer.removeprefix(_GREETING).decode()
     time.sleep(_PAUSE)
   return _missing(peers, [0], seconds)

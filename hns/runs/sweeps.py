@@ -1,9 +1,9 @@
-"""A sweep: what it varies, and the runs it stands for.
+"""Sweeps: many runs of one config file.
 
-`sweep()` of a config file returns points, each what one run changes in the
-config, by dotted field: `[{'upload': 'ternary', 'seed': 0}, ...]`; a dict
-`SWEEPS` there gives others by name. Two sweeps are joined with `+`. The field
-`config` names a case: what is changed is then `get_config(case)`.
+`sweep()` of a config file returns points. A point is a dict of the fields that
+one run changes: `[{'upload': 'ternary', 'seed': 0}, ...]`. A dict `SWEEPS` in
+the file holds more such functions by name. Two sweeps are joined with `+`. The
+field `config` of a point names a case: the run then changes `get_config(case)`.
 """
 
 import copy
@@ -21,13 +21,12 @@ from hns.errors import InputError, invalid
 from hns.report import files
 from hns.report.groups import matching
 from hns.runs import limits, workdir
-from hns.values import fit
+from hns.values import ConfigDict, fit
 
 Point = dict[str, Any]
 
 _LONGEST = 255  # bytes of a name, on most file systems
-# What a run's folder cannot be called: these have a meaning in every folder,
-# or are files of the sweep.
+# Names that a run's folder cannot have: special ones, and files of the sweep.
 _TAKEN = '.', '..', 'table.csv', 'table.md'
 
 
@@ -58,22 +57,22 @@ def cross(*sweeps: list[Point]) -> list[Point]:
   ]
 
 
-def read(file: str, given: dict[str, Any], name: str = '') -> list[Point]:
+def read(file: str, fixed: dict[str, Any], name: str = '') -> list[Point]:
   """The points of a config file.
 
   Args:
-    file: its path; a case behind it is left out.
-    given: fields that the user set, for all runs.
+    file: its path; a case after it is ignored.
+    fixed: fields that the user set for all runs.
     name: of one of its `SWEEPS`, '' for `sweep()`.
 
   Raises:
-    InputError: the file has no such sweep, or one that sets a field of `given`
-      or its cases though one was given.
+    InputError: there is no such sweep, or it sets a field of `fixed`, or it
+      sets the case although `file` has one.
   """
   path, case = configs.case_of(file)
-  found = runpy.run_path(path)
-  named = found.get('SWEEPS', {})
-  known = {'': found.get('sweep', list), **named}
+  module = runpy.run_path(path)
+  named = module.get('SWEEPS', {})
+  known = {'': module.get('sweep', list), **named}
   if name not in known:
     raise invalid('sweep', name, f'{file} has {", ".join(named) or "none"}')
   points = known[name]()
@@ -85,13 +84,13 @@ def read(file: str, given: dict[str, Any], name: str = '') -> list[Point]:
   if case and any('config' in point for point in points):
     remedy = f'the sweep sets the case: leave it out, or use --filter={case}'
     raise invalid('config', file, remedy)
-  for field in {field for point in points for field in point} & set(given):
-    raise invalid(f'config.{field}', given[field], 'the sweep sets this field')
+  for field in {field for point in points for field in point} & set(fixed):
+    raise invalid(f'config.{field}', fixed[field], 'the sweep sets this field')
   return points
 
 
 def _is_point(point: Any) -> bool:
-  """Whether it is a dict of values by name, the case a text."""
+  """Whether it is a dict with string keys, and a string as its case."""
   if not isinstance(point, dict):
     return False
   return all(isinstance(f, str) for f in [*point, point.get('config', '')])
@@ -101,8 +100,8 @@ class Run(NamedTuple):
   """One run of a sweep.
 
   Attributes:
-    folder: its own, named by what it varies.
-    point: the fields that the sweep sets.
+    folder: its own, named after its point.
+    point: the fields that the sweep changes.
     config: all fields.
   """
 
@@ -112,16 +111,18 @@ class Run(NamedTuple):
 
 
 def plan(
-  get_config: Callable[[str], Any], points: list[Point], folder: pathlib.Path
+  get_config: Callable[[str], ConfigDict],
+  points: list[Point],
+  folder: pathlib.Path,
 ) -> list[Run]:
-  """The runs of a sweep, in its order, those with equal configs once.
+  """The runs of a sweep, in its order; of equal configs only the first.
 
-  A folder whose files are damaged is left alone: see `damage`.
+  Folders whose files are damaged are not checked: see `damage`.
 
   Args:
-    get_config: the ConfigDict of a case, '' for points without one.
+    get_config: the config of a case, '' for points without one.
     points: what each run changes.
-    folder: where their folders go.
+    folder: the parent of the runs' folders.
 
   Raises:
     InputError: a run's config is not valid, its folder holds another config, or
@@ -139,15 +140,15 @@ def plan(
     except InputError as error:
       raise InputError(f'{name}: {error}') from error
     planned.setdefault(changed.to_json(), run)
-  found = {}
+  by_folder = {}
   for run in planned.values():
-    other = found.setdefault(run.folder, run)
+    other = by_folder.setdefault(run.folder, run)
     if other is not run:
       raise invalid('sweep', run.point, f'has the same name as {other.point}')
   return list(planned.values())
 
 
-def change(config: Any, point: Point) -> Any:
+def change(config: ConfigDict, point: Point) -> ConfigDict:
   """A copy of a config with the fields of a point; raises `InputError`."""
   config = copy.deepcopy(config).lock()
   fields = configs.leaves(config.to_dict())
@@ -161,10 +162,11 @@ def change(config: Any, point: Point) -> Any:
 
 
 def name_of(point: Point, algorithm: str) -> str:
-  """A folder's name: words first, the seed last; `signsgd,pruned=True,seed=0`.
+  """The name of a run's folder, such as `signsgd,pruned=True,seed=0`.
 
-  It depends on nothing but the point, so that a sweep may grow. Where a folder
-  cannot have the name, or not all of it, a checksum of the point follows.
+  It depends on the point alone, so that a sweep may be extended. Strings come
+  first and the seed last. A checksum is appended to a name that is too long or
+  that a folder cannot have.
   """
   fields = sorted(
     point, key=lambda f: (f == 'seed', not isinstance(point[f], str), f)
@@ -174,20 +176,25 @@ def name_of(point: Point, algorithm: str) -> str:
     point[f] if isinstance(point[f], str) else f'{short(f)}={point[f]}'
     for f in fields
   ]
-  whole = ','.join(words)
-  name = re.sub(r'[^\w.,=+-]', '-', whole) or 'run'
+  full_name = ','.join(words)
+  name = re.sub(r'[^\w.,=+-]', '-', full_name) or 'run'
   if name not in _TAKEN and len(name.encode()) <= _LONGEST:
     return name
-  end = f'-{zlib.crc32(whole.encode(errors="replace")):08x}'
+  end = f'-{zlib.crc32(full_name.encode(errors="replace")):08x}'
   start = name.encode()[: _LONGEST - len(end)].decode(errors='ignore')
   return start + end
 
 
 def choose(planned: list[Run], pattern: str, index: int = -1) -> list[Run]:
-  """The runs whose name a pattern finds; of these the one at `index`, if >= 0.
+  """The runs whose names match a regular expression.
+
+  Args:
+    planned: all runs.
+    pattern: the regular expression, which may match anywhere.
+    index: of the only one of these to return; all if negative.
 
   Raises:
-    InputError: there is no such run, or the pattern cannot be read.
+    InputError: there is no such run, or the pattern is malformed.
   """
   chosen = matching(pattern, planned, lambda run: run.folder.name)
   if index < 0:
@@ -198,21 +205,21 @@ def choose(planned: list[Run], pattern: str, index: int = -1) -> list[Run]:
 
 
 def damage(run: Run) -> str:
-  """What is wrong with the files in a run's folder; '' for nothing."""
+  """Why the files in a run's folder cannot be read; '' if they can."""
   try:
-    files.about(run.folder)
+    files.read_run_info(run.folder)
     files.read(run.folder)
   except InputError as error:
     return str(error)
   return ''
 
 
-def complete(run: Run) -> bool:
-  """Whether a run's last round has been written, and its folder is whole."""
+def is_complete(run: Run) -> bool:
+  """Whether the folder is not damaged and has the row of the last round."""
   rows = [] if damage(run) else files.read(run.folder)
   return bool(rows) and rows[-1]['round'] == run.config['rounds']
 
 
-def left(planned: list[Run]) -> list[Run]:
-  """The runs that can be played and are not complete."""
-  return [run for run in planned if not (complete(run) or damage(run))]
+def incomplete(planned: list[Run]) -> list[Run]:
+  """The runs that are neither complete nor damaged."""
+  return [run for run in planned if not (is_complete(run) or damage(run))]

@@ -1,7 +1,7 @@
 """A run's folder: its config, its metrics, its checkpoints, its picture.
 
-Nothing that was written is lost: a folder of another config is refused, an
-unfinished run goes on, and one process at a time writes.
+The folder of a run with another config is refused, an unfinished run is
+continued, and only one process writes at a time.
 """
 
 import contextlib
@@ -14,124 +14,65 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from hns import durable
-from hns.errors import invalid
 from hns.report import files, pictures
+from hns.report.files import Row, RunInfo
 from hns.runs import checkpoint, devices, identity
-from hns.runs.checkpoint import Progress
-
-# What a run's folder holds, and how to tell that it is that.
-_PARTS = {
-  'checkpoints': os.path.isdir,
-  'metrics.jsonl': os.path.isfile,
-  'config.json': os.path.isfile,
-  'accuracy.png': os.path.isfile,
-}
+from hns.runs.paths import check_names, checkpoints, refused
+from hns.runs.progress import Progress
 
 
 def check(config: dict[str, Any], workdir: pathlib.Path) -> None:
-  """Raises `InputError` if no run of this config can be in the folder.
+  """Raises `InputError` if a run of this config cannot be in the folder.
 
-  It cannot be a folder, or holds a run of another config.
+  Either the path cannot be a folder, or it holds a run of another config.
   """
-  _check_path(workdir, config['rounds'])
-  told = _told(workdir)
-  for path, there in told.items():
-    differing = identity.differing(there['config'], config)
+  check_names(workdir, config['rounds'])
+  stored = _stored_run_infos(workdir)
+  for path, there in stored.items():
+    differing = identity.config_differences(there['config'], config)
     if differing:
-      raise invalid(
-        'workdir',
-        str(workdir),
+      raise refused(
+        workdir,
         f'holds a run of another config ({"; ".join(differing)} in '
         f'{path.relative_to(workdir)}): give another folder',
       )
-  if not told and rows(workdir):
-    raise invalid(
-      'workdir',
-      str(workdir),
+  if not stored and files.read(workdir):
+    raise refused(
+      workdir,
       'holds the metrics of a run without its config.json: put it back, or '
       'give another folder',
     )
 
 
-def _check_path(workdir: pathlib.Path, last: int) -> None:
-  """Raises `InputError` if the file system takes no such names."""
-  longest = checkpoint.longest(checkpoints(workdir), last)
-  base = _existing(longest)
-  names = longest.absolute().relative_to(base).parts
-  try:
-    for path in [longest, *(base / name for name in names)]:
-      with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        os.lstat(path)
-  # ValueError: a character that no file system takes.
-  except (OSError, ValueError) as error:
-    cause = getattr(error, 'strerror', None) or error
-    remedy = f'cannot be a folder ({cause}): give another'
-    raise invalid('workdir', str(workdir), remedy) from error
+def _stored_run_infos(workdir: pathlib.Path) -> dict[pathlib.Path, RunInfo]:
+  """By path, the content of config.json or, without it, of the checkpoints."""
+  run_info = files.read_run_info(workdir)
+  if run_info is None:
+    return checkpoint.run_infos(checkpoints(workdir))
+  return {workdir / 'config.json': run_info}
 
 
-def check_writable(workdir: pathlib.Path) -> None:
-  """Raises `InputError` if the folder could not be made or written."""
-  for name, is_right in _PARTS.items():
-    path = workdir / name
-    if os.path.lexists(path) and not is_right(path):
-      remedy = f'{name} there is something else: move it, or give another'
-      raise invalid('workdir', str(workdir), remedy)
-  base = _existing(workdir)
-  if not base.is_dir() or not os.access(base, os.W_OK | os.X_OK):
-    cause = 'may not be written' if base.is_dir() else 'is not a folder'
-    remedy = f'cannot be written ({base} {cause}): give another folder'
-    raise invalid('workdir', str(workdir), remedy)
+def check_same_for_all(number: int, workdir: pathlib.Path) -> None:
+  """Raises `InputError` unless all processes of a run read the same number."""
+  if len(set(devices.gather(number))) > 1:
+    raise refused(workdir, 'is not one folder for all processes')
 
 
-def _existing(path: pathlib.Path) -> pathlib.Path:
-  """The path, or the nearest folder above it that is there."""
-  try:
-    path = path.absolute()
-  except OSError as error:  # the folder that we are in was removed
-    remedy = f'the current folder cannot be told ({error.strerror})'
-    raise invalid('workdir', str(path), remedy) from error
-  return next(p for p in (path, *path.parents) if os.path.lexists(p))
-
-
-def _told(workdir: pathlib.Path) -> dict[pathlib.Path, dict[str, Any]]:
-  """What config.json says of its run; without it what checkpoints say.
-
-  Returns: by paths.
-  """
-  about = files.about(workdir)
-  if about is None:
-    return checkpoint.abouts(checkpoints(workdir))
-  return {workdir / 'config.json': about}
-
-
-def check_shared(found: int, workdir: pathlib.Path) -> None:
-  """Raises `InputError` unless all processes of a run found the same there."""
-  if len(set(devices.gather(found))) > 1:
-    remedy = 'is not one folder for all processes'
-    raise invalid('workdir', str(workdir), remedy)
-
-
-def rows(workdir: pathlib.Path) -> list[dict[str, Any]]:
-  """The metrics written so far; [] for a new folder."""
-  return files.read(workdir)
-
-
-def complete(last: int, workdir: pathlib.Path) -> bool:
-  """Whether a run is there and has done its last round."""
-  found = rows(workdir)
-  there = (workdir / 'config.json').exists()
-  return there and bool(found) and found[-1]['round'] == last
+def is_complete(last: int, workdir: pathlib.Path) -> bool:
+  """Whether the folder holds a run that has done round `last`."""
+  rows = files.read(workdir)
+  has_config = (workdir / 'config.json').exists()
+  return has_config and bool(rows) and rows[-1]['round'] == last
 
 
 @contextlib.contextmanager
 def writing(workdir: pathlib.Path) -> Iterator[None]:
-  """Makes an `InputError` of what a full or read-only disk raises."""
+  """Turns the `OSError` of a full or read-only disk into an `InputError`."""
   try:
     yield
   except OSError as error:
-    raise invalid(
-      'workdir',
-      str(workdir),
+    raise refused(
+      workdir,
       f'cannot be written ({error.strerror or error}): make room or give '
       'another folder; what is there stays, and the same command goes on',
     ) from error
@@ -139,18 +80,18 @@ def writing(workdir: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def claim(workdir: pathlib.Path) -> Iterator[TextIO]:
-  """Opens `metrics.jsonl` to append, for the first process of one run.
+  """Opens `metrics.jsonl` to append, locked by the run's first process.
 
-  The operating system frees a folder whose process was killed. The other
-  processes of the run get a file that keeps nothing.
+  The operating system releases the lock of a killed process. The other
+  processes of the run get the null device.
 
   Raises:
     InputError: another run is writing there, or the folder cannot be written;
       in all processes.
   """
-  with contextlib.ExitStack() as opened:
-    with devices.together():
-      file = opened.enter_context(_claimed(workdir))
+  with contextlib.ExitStack() as stack:
+    with devices.fail_together():
+      file = stack.enter_context(_claimed(workdir))
     yield file
 
 
@@ -167,77 +108,66 @@ def _claimed(workdir: pathlib.Path) -> Iterator[TextIO]:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-      raise invalid(
-        'workdir',
-        str(workdir),
-        'another run is writing there: wait for its end, or give another '
-        'folder',
-      ) from error
+      reason = 'another run is writing there: wait for its end, or give '
+      raise refused(workdir, f'{reason}another folder') from error
     except OSError:
       pass  # some network folders cannot be locked
     yield file
   finally:
-    # Closing writes what a full disk did not take, and fails once more.
+    # Closing tries again to write what did not fit on a full disk.
     with writing(workdir):
       file.close()
 
 
-def check_there(workdir: pathlib.Path, file: TextIO) -> None:
-  """Raises `InputError` if the file is no longer the folder's metrics.jsonl."""
+def check_not_replaced(workdir: pathlib.Path, file: TextIO) -> None:
+  """Raises `InputError` unless the file is still the folder's metrics.jsonl."""
   if file.name == os.devnull:
     return
   try:
-    found = os.stat(workdir / 'metrics.jsonl')
+    there = os.stat(workdir / 'metrics.jsonl')
   except OSError:
-    found = None
-  if found is None or not os.path.samestat(found, os.fstat(file.fileno())):
-    raise invalid(
-      'workdir',
-      str(workdir),
+    there = None
+  if there is None or not os.path.samestat(there, os.fstat(file.fileno())):
+    raise refused(
+      workdir,
       'was removed, renamed or replaced while its run was writing: the run has '
       'stopped; put the folder back, and the same command goes on from its '
       'last checkpoint',
     )
 
 
-def start(here: dict[str, Any], workdir: pathlib.Path) -> None:
+def write_run_info(run_info: RunInfo, workdir: pathlib.Path) -> None:
   """Writes `config.json` in the first process.
 
   Args:
-    here: what it is to say.
+    run_info: its content.
     workdir: the run's folder.
 
   Raises:
-    InputError: the folder holds an unfinished run that would go on with other
-      numbers: of another config, version, dataset or device, or that began
-      with other weights; or a checkpoint there is of such a run.
+    InputError: the folder holds an unfinished run, or a checkpoint of one, that
+      would continue with other numbers, because its config, version, dataset,
+      device or initial weights differ.
   """
-  abouts = checkpoint.abouts(checkpoints(workdir))
-  if rows(workdir) or checkpoint.numbers(checkpoints(workdir)):
-    abouts |= _told(workdir)
-  for path, there in abouts.items():
-    differing = identity.unlike(there, here)
+  stored = checkpoint.run_infos(checkpoints(workdir))
+  if files.read(workdir) or checkpoint.numbers(checkpoints(workdir)):
+    stored |= _stored_run_infos(workdir)
+  for path, there in stored.items():
+    differing = identity.differences(there, run_info)
     if differing:
-      raise invalid(
-        'workdir',
-        str(workdir),
+      raise refused(
+        workdir,
         f'holds an unfinished run, which cannot go on exactly: '
         f'{"; ".join(differing)} (in {path.relative_to(workdir)}); go back to '
         'that, or give another folder',
       )
   if devices.is_first():
-    content = json.dumps(here, indent=2) + '\n'
+    content = json.dumps(run_info, indent=2) + '\n'
     with writing(workdir):
       durable.replace(workdir / 'config.json', content.encode())
 
 
-def checkpoints(workdir: pathlib.Path) -> pathlib.Path:
-  """Where a run's checkpoints are."""
-  return workdir / 'checkpoints'
-
-
-def cut(workdir: pathlib.Path, file: TextIO, last: int) -> list[dict[str, Any]]:
-  """Cuts metrics off after the row of round `last`; returns those left.
+def truncate(workdir: pathlib.Path, file: TextIO, last: int) -> list[Row]:
+  """Removes the rows after round `last`; returns the rows that remain.
 
   Args:
     workdir: the run's folder.
@@ -245,46 +175,45 @@ def cut(workdir: pathlib.Path, file: TextIO, last: int) -> list[dict[str, Any]]:
     last: an evaluated round, or 0.
 
   Raises:
-    InputError: rows that were there are not.
+    InputError: the row of round `last` is missing.
   """
-  kept = [row for row in rows(workdir) if row['round'] <= last]
-  if last and (not kept or kept[-1]['round'] != last):
-    raise invalid(
-      'workdir',
-      str(workdir),
+  rows = [row for row in files.read(workdir) if row['round'] <= last]
+  if last and (not rows or rows[-1]['round'] != last):
+    raise refused(
+      workdir,
       f'metrics.jsonl has lost the row of round {last}: put it back, or remove '
       'the folder to start over',
     )
   if devices.is_first():
     lines = (workdir / 'metrics.jsonl').read_bytes().split(b'\n')
-    file.truncate(sum(len(line) + 1 for line in lines[: len(kept)]))
-  return kept
+    file.truncate(sum(len(line) + 1 for line in lines[: len(rows)]))
+  return rows
 
 
-def draw(title: str, workdir: pathlib.Path, anew: bool) -> None:
-  """Draws `accuracy.png` from the metrics, `anew` or if it is not there.
+def draw(title: str, workdir: pathlib.Path, overwrite: bool) -> None:
+  """Draws `accuracy.png` from the metrics, if missing or with `overwrite`.
 
   Raises:
-    InputError: it cannot be written; all else is there.
+    InputError: it cannot be written; all else is saved.
   """
   path = workdir / 'accuracy.png'
-  if not anew and path.exists():
+  if not overwrite and path.exists():
     return
   picture = io.BytesIO()
-  pictures.one_run(rows(workdir), title).savefig(picture, dpi=130, format='png')
+  figure = pictures.one_run(files.read(workdir), title)
+  figure.savefig(picture, dpi=130, format='png')
   try:
     durable.replace(path, picture.getvalue())
   except OSError as error:
-    raise invalid(
-      'workdir',
-      str(workdir),
+    raise refused(
+      workdir,
       'the run is complete and saved, but accuracy.png cannot be written '
       f'({error.strerror or error}): make room, and the same command draws it',
     ) from error
 
 
 def load(workdir: pathlib.Path, like: Progress, last: int) -> Progress:
-  """Where a run is after its last round.
+  """The progress of a run after its last round.
 
   Args:
     workdir: the run's folder.
@@ -294,19 +223,18 @@ def load(workdir: pathlib.Path, like: Progress, last: int) -> Progress:
   Raises:
     InputError: the run is not finished, or the checkpoint is another run's.
   """
-  here = files.about(workdir)
-  for path, there in checkpoint.abouts(checkpoints(workdir)).items():
-    differing = (
-      identity.unlike(there, here) if here else ['config.json is missing']
-    )
+  run_info = files.read_run_info(workdir)
+  for path, there in checkpoint.run_infos(checkpoints(workdir)).items():
+    differing = ['config.json is missing']
+    if run_info:
+      differing = identity.differences(there, run_info)
     if differing:
-      raise invalid(
-        'workdir',
-        str(workdir),
+      raise refused(
+        workdir,
         f'{path.relative_to(workdir)} is of another run '
         f'({"; ".join(differing)}): remove it',
       )
-  found = checkpoint.restore(checkpoints(workdir), like)
-  if found is None or int(found.state.round) != last:
-    raise invalid('workdir', str(workdir), 'the run has not finished')
-  return found
+  progress = checkpoint.restore(checkpoints(workdir), like)
+  if progress is None or int(progress.state.round) != last:
+    raise refused(workdir, 'the run has not finished')
+  return progress

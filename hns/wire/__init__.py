@@ -1,18 +1,17 @@
-"""Messages to bytes and back: what travels, and what a byte count means.
+"""Encodes messages as bytes and decodes them; counts the bytes.
 
-A payload is a header of `HEADER_BYTES` and then, for every coordinate that
-travels, in tree order, a symbol: packed in as many bits as it needs, or, where
-that is shorter, entropy coded (`hns.wire.coding`). The network itself travels
-as the seed and the density in the header, from which a client redraws and
-prunes it, and a client that chose its own coordinates tells them in a payload
-like any other (`hns.methods.contract`). What is told once, before the first
-round, is not
-counted: the run's config and each client's number of examples.
+A payload is a header of `HEADER_BYTES` followed by one symbol for every
+coordinate that is sent, in tree order. Symbols are packed in the bits that they
+need or, where that is shorter, entropy coded (`hns.wire.coding`). The network
+is sent as the seed and the density in the header, from which a client draws and
+prunes it. A client that prunes by itself sends its mask in a payload of its own
+(`hns.methods.contract`). The run's config and each client's number of examples,
+which are sent once before the first round, are not counted.
 """
 
 import struct
 import zlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +19,7 @@ import numpy as np
 
 from hns import tree
 from hns.errors import InputError, invalid
+from hns.tree import Tree
 from hns.wire import coding, packing
 from hns.wire.packing import Codec, step_of, symbols_of
 
@@ -27,30 +27,29 @@ _MAGIC = b'HNS'
 _VERSION = 4
 # magic, version, symbols of the codec (0: floats), coding (0: packed, 1:
 # entropy), whether leaves have a step, round, direction, seed, density,
-# coordinates, CRC-32 of the leaves and of which coordinates travel, CRC-32 of
-# all the rest.
+# coordinates, CRC-32 of the leaves and of which coordinates are sent, CRC-32 of
+# all else.
 _HEADER = struct.Struct('<3sBHBBIBQdIII')
 HEADER_BYTES = _HEADER.size
 _LIMIT = 2**31 - 1  # a device counts coordinates, bits and bytes as int32
 
 
 class Message(NamedTuple):
-  """What one side tells the other.
+  """A download or an upload.
 
   Attributes:
     value: tree of arrays, in the codec's alphabet.
-    weight: tree of the same structure, leaves that broadcast against
-      `value`'s: how much each coordinate counts in the server's mean. A
-      coordinate of weight 0 does not travel; leaves that stay at home are
-      `None` in both.
+    weight: tree of the same structure whose leaves broadcast against those of
+      `value`: the weight of each coordinate in the server's mean. Coordinates
+      of weight 0 are not sent; leaves that are not sent are `None` in both.
   """
 
-  value: Any
-  weight: Any
+  value: Tree
+  weight: Tree
 
 
 FLOATS = Codec(0)
-DIRECTIONS = 'download', 'upload', 'choice of places'
+DIRECTIONS = 'download', 'upload', 'mask'
 
 
 def levels(bits: int, stepped: bool = False, coded: bool = False) -> Codec:
@@ -60,13 +59,13 @@ def levels(bits: int, stepped: bool = False, coded: bool = False) -> Codec:
 
 
 def check_bits(bits: int, field: str = 'bits') -> None:
-  """Raises `InputError`, which names the field, for a width without codec."""
+  """Raises `InputError`, which names the field, for an unsupported width."""
   if not (1 <= bits <= 8 or bits == 32):
     raise invalid(field, bits, 'must be 1 to 8, or 32 for floats')
 
 
 class Envelope(NamedTuple):
-  """What a header says of its payload: its round, direction and network."""
+  """The fields of a header: round, direction, and the network's origin."""
 
   round: int
   direction: int  # an index of `DIRECTIONS`
@@ -89,12 +88,12 @@ def quantise(x: jax.Array, bits: int) -> jax.Array:
 
 
 def dequantise(level: jax.Array, bits: int) -> jax.Array:
-  """The number in [-1, 1] that a level stands for, float32; never 0."""
+  """The value of a level, float32 in [-1, 1]; never 0."""
   return level.astype(jnp.float32) / 2**bits
 
 
 def coordinates(message: Message) -> jax.Array:
-  """How many coordinates of a message travel, int32 []; can be jitted.
+  """The number of coordinates that are sent, int32 []; can be jitted.
 
   Raises `InputError` for a message of shapes that hold 2^31 or more.
   """
@@ -118,7 +117,7 @@ def size(codec: Codec, message: Message) -> jax.Array:
   _check_size(codec, message.value)
   bits, steps = codec.bits, 2 * len(values) * codec.stepped
   count = coordinates(message)
-  # Eights apart: the bits of a large network would pass 31 bits.
+  # By eights, because the bits of a large network may overflow an int32.
   body = count // 8 * bits + (count % 8 * bits + 7) // 8
   if codec.coded:
     counts = []
@@ -129,16 +128,16 @@ def size(codec: Codec, message: Message) -> jax.Array:
   return (HEADER_BYTES + steps + body).astype(jnp.int32)
 
 
-def _check_count(value: Any) -> int:
-  """How many coordinates a tree holds; `InputError` if an int32 does not."""
+def _check_count(value: Tree) -> int:
+  """The coordinates of a tree; `InputError` if they overflow an int32."""
   count = sum(leaf.size for leaf in jax.tree.leaves(value))
   if count > _LIMIT:
     raise invalid('coordinates', count, f'a message holds at most {_LIMIT}')
   return count
 
 
-def _check_size(codec: Codec, value: Any) -> None:
-  """Raises `InputError` for shapes whose bytes, or bits, pass an int32."""
+def _check_size(codec: Codec, value: Tree) -> None:
+  """Raises `InputError` if the bits or bytes may overflow an int32."""
   packing.check(codec)
   count, bits = _check_count(value), codec.bits
   most = [leaf.size * bits for leaf in jax.tree.leaves(value)]
@@ -151,8 +150,8 @@ def _check_size(codec: Codec, value: Any) -> None:
     raise invalid('coordinates', count, remedy)
 
 
-def _check_layers(value: Any, bits: int) -> list[int]:
-  """Bits at most of each layer's code; `InputError` where they are too many."""
+def _check_layers(value: Tree, bits: int) -> list[int]:
+  """The most bits of each layer's code; `InputError` if they are too many."""
   most = []
   for path, leaf in jax.tree_util.tree_leaves_with_path(value):
     most.append(coding.most(leaf.size, bits))
@@ -172,11 +171,11 @@ def encode(codec: Codec, message: Message, envelope: Envelope) -> bytes:
   if not jax.tree.leaves(value):
     return b''
   _check_size(codec, value)
-  kept = list(zip(jax.tree.leaves(value), jax.tree.leaves(weight)))
-  parts = [v[w] for v, w in kept]
+  pairs = zip(jax.tree.leaves(value), jax.tree.leaves(weight))
+  parts = [v[w] for v, w in pairs]
   coded, body = packing.pack(codec, parts)
   count = sum(len(p) for p in parts)
-  head = (*_start(codec, coded), *envelope, count, _places(weight))
+  head = (*_start(codec, coded), *envelope, count, _fingerprint(weight))
   try:
     checksum = zlib.crc32(body, zlib.crc32(_HEADER.pack(*head, 0)))
   except struct.error as error:
@@ -187,10 +186,10 @@ def encode(codec: Codec, message: Message, envelope: Envelope) -> bytes:
 def decode(
   codec: Codec, payload: bytes, like: Message, envelope: Envelope
 ) -> Message:
-  """The message that was encoded, zeros where nothing travelled.
+  """The message that was encoded, with 0 for coordinates that were not sent.
 
-  The payload may come from anybody: either `encode` gives these very bytes for
-  the message returned, or they are refused.
+  The payload may come from an untrusted source: any bytes that are not exactly
+  what `encode` returns for a message raise an error.
 
   Args:
     codec: the one it was encoded with.
@@ -200,37 +199,39 @@ def decode(
     envelope: the round, direction and network that the receiver expects.
 
   Raises:
-    WireError: damaged, cut, foreign, of the wrong length, for another round,
-      direction or network, or not what `encode` makes of any message. Nothing
-      is decoded then.
+    WireError: the payload is damaged, truncated, of another format or length,
+      for another round, direction or network, or not what `encode` returns for
+      any message.
   """
   value, weight = _host(like)
   if not jax.tree.leaves(value):
     if payload:
-      raise WireError(f'{len(payload)} bytes where nothing was to travel')
+      raise WireError(f'{len(payload)} bytes, but nothing is sent here')
     return like
   _check_size(codec, value)
-  kept = jax.tree.leaves(weight)
-  counts = [int(w.sum()) for w in kept]
-  coded = _check(codec, payload, counts, _places(weight), envelope)
+  is_sent = jax.tree.leaves(weight)
+  counts = [int(w.sum()) for w in is_sent]
+  coded = _check(codec, payload, counts, _fingerprint(weight), envelope)
   try:
     parts = packing.unpack(codec, coded, payload[HEADER_BYTES:], counts)
   except InputError as error:
     raise WireError(str(error)) from None
-  leaves = map(_placed, parts, jax.tree.leaves(value), kept)
+  leaves = map(_scatter, parts, jax.tree.leaves(value), is_sent)
   return Message(
     jax.tree.unflatten(jax.tree.structure(value), leaves), like.weight
   )
 
 
-def _placed(part: np.ndarray, like: np.ndarray, kept: np.ndarray) -> np.ndarray:
-  """A leaf like another, with the values that travelled in their places."""
+def _scatter(
+  part: np.ndarray, like: np.ndarray, is_sent: np.ndarray
+) -> np.ndarray:
+  """A leaf with the values of `part` where `is_sent`, and 0 elsewhere."""
   leaf = np.zeros(like.shape, like.dtype)
   with np.errstate(all='ignore'):
     values = part.astype(like.dtype)
   if not np.array_equal(values, part):
-    raise WireError(f'a value is none of {like.dtype}, as was expected')
-  leaf[kept] = values
+    raise WireError(f'a value does not fit the expected {like.dtype}')
+  leaf[is_sent] = values
   return leaf
 
 
@@ -254,13 +255,19 @@ def _fields(payload: bytes) -> tuple:
   return fields
 
 
-def _check(codec, payload, counts, places, envelope) -> bool:
+def _check(
+  codec: Codec,
+  payload: bytes,
+  counts: list[int],
+  fingerprint: int,
+  envelope: Envelope,
+) -> bool:
   """Whether the payload is entropy coded; raises `WireError`."""
   fields = _fields(payload)
   coded = bool(fields[3]) and codec.coded
   names = ('symbols', 'coding', 'steps', *Envelope._fields)
   names += ('coordinates', 'layers and prune mask')
-  expected = (*_start(codec, coded)[2:], *envelope, sum(counts), places)
+  expected = (*_start(codec, coded)[2:], *envelope, sum(counts), fingerprint)
   for name, got, value in zip(names, fields[2:-1], expected):
     if got != value:
       raise WireError(f'{name} is {got}, expected {value}')
@@ -272,17 +279,17 @@ def _check(codec, payload, counts, places, envelope) -> bool:
   return coded
 
 
-def _places(weight: Any) -> int:
-  """Fingerprint of the leaves, by name and shape, and of what travels."""
+def _fingerprint(weight: Tree) -> int:
+  """CRC-32 of the leaves' names and shapes and of what is sent."""
   checksum = 0
   for path, leaf in jax.tree_util.tree_leaves_with_path(weight):
-    about = f'{tree.path_name(path)} {leaf.shape}'.encode()
-    checksum = zlib.crc32(about + np.packbits(leaf).tobytes(), checksum)
+    name = f'{tree.path_name(path)} {leaf.shape}'.encode()
+    checksum = zlib.crc32(name + np.packbits(leaf).tobytes(), checksum)
   return checksum
 
 
-def _host(message: Message) -> tuple[Any, Any]:
-  """NumPy values, and for each which coordinates travel (bool)."""
+def _host(message: Message) -> tuple[Tree, Tree]:
+  """The values as NumPy arrays, and which coordinates are sent (bool)."""
   value = jax.tree.map(np.asarray, message.value)
   weight = jax.tree.map(
     lambda v, w: np.broadcast_to(np.asarray(w) != 0, v.shape),

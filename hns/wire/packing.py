@@ -1,28 +1,29 @@
-"""The values that travel, as symbols, and the symbols as bytes and back.
+"""Converts the values that are sent to symbols, and symbols to bytes.
 
-Each leaf of a message comes here as the one-dimensional array of its values
-that travel (`hns.wire`).
+Each leaf of a message is here the one-dimensional array of its values that are
+sent.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from hns.errors import InputError, invalid
 from hns.wire import coding
+from hns.wire.coding import Array
 
 
 class Codec(NamedTuple):
   """The alphabet of a message.
 
   Attributes:
-    symbols: how many values a coordinate can take; 0 for float32. They are the
+    symbols: number of values of a coordinate; 0 for float32. The values are the
       levels 1 - symbols, 3 - symbols, ..., symbols - 1 times the leaf's step.
-    stepped: whether each leaf has a step of its own, which travels as bfloat16
-      and is such that the leaf's largest value is the last level; otherwise it
-      is 1, and values are integers.
-    coded: whether to try an entropy code.
+    stepped: whether each leaf has its own step, which is sent as bfloat16 and
+      makes the leaf's largest value the last level; otherwise the step is 1 and
+      values are integers.
+    coded: whether to use an entropy code where it is shorter.
   """
 
   symbols: int
@@ -36,32 +37,32 @@ class Codec(NamedTuple):
 
 
 def check(codec: Codec) -> None:
-  """Raises `InputError` for a codec that no payload can have."""
+  """Raises `InputError` for an unsupported codec."""
   floats = not codec.symbols and not (codec.stepped or codec.coded)
   if not (floats or 2 <= codec.symbols <= 256):
     remedy = '2 to 256, or 0 for floats without step and code'
     raise invalid('symbols', codec.symbols, remedy)
 
 
-def symbols_of(codec: Codec, value: Any, step: Any) -> Any:
-  """Which symbol each value is, uint8; NumPy or JAX."""
+def symbols_of(codec: Codec, value: Array, step: Array | int) -> Array:
+  """The symbol of each value, uint8."""
   level = value / step if codec.stepped else value
-  join = np if isinstance(value, np.ndarray) else jnp
-  level = join.round(level).astype(np.int32)
+  xp = np if isinstance(value, np.ndarray) else jnp
+  level = xp.round(level).astype(np.int32)
   return ((level + codec.symbols - 1) // 2).astype(np.uint8)
 
 
-def step_of(codec: Codec, value: Any, weight: Any) -> Any:
-  """What a leaf's levels are multiplied with; its largest level must occur."""
+def step_of(codec: Codec, value: Array, weight: Array) -> Array | int:
+  """The step of a leaf in which the largest level occurs, float32 []."""
   if not codec.stepped:
     return 1
-  join = np if isinstance(value, np.ndarray) else jnp
-  largest = join.max(join.where(weight != 0, abs(value), 0), initial=0)
-  return join.where(largest > 0, largest / np.float32(codec.symbols - 1), 1)
+  xp = np if isinstance(value, np.ndarray) else jnp
+  largest = xp.max(xp.where(weight != 0, abs(value), 0), initial=0)
+  return xp.where(largest > 0, largest / np.float32(codec.symbols - 1), 1)
 
 
 def pack(codec: Codec, parts: list[np.ndarray]) -> tuple[bool, bytes]:
-  """Whether an entropy code was shorter, and the bytes after the header."""
+  """Whether the entropy code is used, and the bytes after the header."""
   if not codec.symbols:
     return False, _floats(np.concatenate(parts)).tobytes()
   steps, symbols = zip(*(_symbols(codec, part) for part in parts))
@@ -79,19 +80,19 @@ def pack(codec: Codec, parts: list[np.ndarray]) -> tuple[bool, bytes]:
 
 def _floats(values: np.ndarray) -> np.ndarray:
   with np.errstate(over='ignore'):
-    told = values.astype('<f4')
-  if not np.all(np.isfinite(told) & (told == values)):
+    floats = values.astype('<f4')
+  if not np.all(np.isfinite(floats) & (floats == values)):
     raise InputError('a value is not a finite float32')
-  return told
+  return floats
 
 
 def _symbols(codec: Codec, part: np.ndarray) -> tuple[np.float32, np.ndarray]:
-  """A leaf's step and symbols; raises `InputError` if they are not its."""
+  """A leaf's step and symbols; `InputError` if they are not exact."""
   with np.errstate(all='ignore'):
     step = np.float32(step_of(codec, part, np.True_))
     symbols = symbols_of(codec, part, step)
     same = np.array_equal(part, _values(codec, symbols, step))
-  # A smaller step is 0 to the devices that flush what is not normal.
+  # A smaller step is 0 on devices that flush subnormal numbers.
   fine = np.isfinite(step) and step >= np.finfo(np.float32).tiny
   rounded = codec.stepped and step.view(np.uint32) & 0xFFFF
   if rounded or not (fine and same and np.all(symbols < codec.symbols)):
@@ -102,9 +103,16 @@ def _symbols(codec: Codec, part: np.ndarray) -> tuple[np.float32, np.ndarray]:
 def unpack(
   codec: Codec, coded: bool, body: bytes, counts: list[int]
 ) -> list[np.ndarray]:
-  """The values of each part: of `counts` values, which `pack` made `body` of.
+  """The values of each part; the inverse of `pack`.
 
-  Raises `InputError` if `pack` gives these bytes for no such parts.
+  Args:
+    codec: as in `pack`.
+    coded: whether the entropy code was used.
+    body: the bytes after the header.
+    counts: number of values of each part.
+
+  Raises:
+    InputError: `pack` does not return these bytes for any such parts.
   """
   parts = _read(codec, coded, body, counts)
   if pack(codec, parts) != (coded, body):
@@ -115,10 +123,7 @@ def unpack(
 def _read(
   codec: Codec, coded: bool, body: bytes, counts: list[int]
 ) -> list[np.ndarray]:
-  """The values of each leaf that travelled, whatever the bytes mean.
-
-  Raises `InputError` for an entropy code that cannot be read.
-  """
+  """As `unpack`, without its check."""
   ends = np.cumsum(counts)[:-1]
   if not codec.symbols:
     return np.split(np.frombuffer(body, '<f4'), ends)

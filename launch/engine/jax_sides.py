@@ -1,7 +1,7 @@
 """Sides on JAX: ours, `vmap`, a Python loop, FedJAX; and the matmul peak.
 
-A side is a function of a problem and a workload that returns a function which
-plays the same round every time it is called and gives the answer.
+A side is a function of a problem, a workload and a method. It returns a
+function that runs the same round in each call and returns the answer.
 """
 
 import functools
@@ -21,7 +21,7 @@ from hns.runs import devices, experiment, loop
 
 
 def ours(workload, method, width=0, coded=True):
-  """Our round: (problem, play, about); `coded`: whether it counts codes."""
+  """Our round: (problem, play, info); `coded`: whether it counts codes."""
   devices.start()
   config = workloads.configure(workload, method, width)
   built = experiment.build(config)
@@ -45,17 +45,17 @@ def ours(workload, method, width=0, coded=True):
       return answer(small(*args, ids[:few], ())[0])
     return answer(jax.block_until_ready(run.round(*args, ids, ())[0]))
 
-  about = {
+  info = {
     'devices': round_config.mesh.size,
     'platform': jax.default_backend(),
     'width': round_config.width,
     'few': few,
   }
-  return _problem(round_config, context, ids), play, about
+  return _problem(round_config, context, ids), play, info
 
 
 def _packed(built):
-  """An experiment whose messages are packed: their bytes need no counting."""
+  """An experiment without the entropy code, whose bytes must be counted."""
   round_config = built.round_config
   codecs = round_config.method.wire
   method = round_config.method.revise(
@@ -68,7 +68,7 @@ def _packed(built):
 
 
 def _problem(round_config, context, ids):
-  """What the other sides need to play the same round."""
+  """The input of the other sides for the same round."""
   federation, method = context.federation, round_config.method
   examples = federation.examples
 
@@ -98,7 +98,7 @@ def _problem(round_config, context, ids):
 
 
 def _local(problem, workload, method):
-  """What a JAX user writes: initial state, one step, and what is uploaded."""
+  """What a JAX user writes: the initial state, a step, and the upload."""
   net = workloads.plain(workload)
   weights = workloads.tree_of(problem, 'weights')
   rest = workloads.tree_of(problem, 'params')
@@ -130,13 +130,13 @@ def _local(problem, workload, method):
 
 
 def _on_device(problem, clients):
-  """Images, labels, and the batches of the first clients (None: of all)."""
+  """Images, labels, and the batches of the first clients; None for all."""
   arrays = problem['images'], problem['labels'], problem['batches'][:clients]
   return [jnp.asarray(x) for x in arrays]
 
 
 def plain_vmap(problem, workload, method):
-  """`jax.vmap` of a client's training, one program, over the first few."""
+  """One program: `jax.vmap` of a client's training, for the first few."""
   (start, optimizer), step, upload = _local(problem, workload, method)
   arrays = _on_device(problem, workloads.few(workload))
 
@@ -148,15 +148,15 @@ def plain_vmap(problem, workload, method):
     return upload(state[0])
 
   @jax.jit
-  def round_(*given):
-    uploads = jax.vmap(train, (None, None, None, 0))(*given)
+  def round_(*args):
+    uploads = jax.vmap(train, (None, None, None, 0))(*args)
     return tree.flatten(jax.tree.map(lambda x: x.mean(0), uploads))
 
   return lambda: np.asarray(round_(start, *arrays))
 
 
 def vmap_steps(problem, workload, method):
-  """The same, but for the steps, which are a Python loop."""
+  """As `plain_vmap`, with a Python loop over steps."""
   (start, optimizer), step, upload = _local(problem, workload, method)
   images, labels, batches = _on_device(problem, workloads.few(workload))
 
@@ -250,7 +250,7 @@ def fedjax(problem, workload, method):
 
 
 def peak():
-  """Square matrix products on all cores, or one GPU: (play, about)."""
+  """Square matrix products on all cores or one GPU: (play, info)."""
   devices.start()
   size, times = 1024 if jax.default_backend() == 'cpu' else 8192, 20
   x = jax.random.normal(jax.random.key(0), (size, size)) / size**0.5
@@ -266,7 +266,7 @@ def peak():
 
 
 def device_bytes() -> int:
-  """The most memory of an accelerator that this process had; 0 on a CPU."""
+  """The peak memory of this process on an accelerator; 0 on a CPU."""
   stats = jax.local_devices()[0].memory_stats() or {}
   return stats.get('peak_bytes_in_use', 0)
 

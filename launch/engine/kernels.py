@@ -1,7 +1,8 @@
-"""What a GPU runs in a round, from a trace of JAX's profiler."""
+"""The kernels that a GPU runs in a round, from a trace of JAX's profiler."""
 
 import pathlib
 import tempfile
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -10,12 +11,12 @@ _PRODUCTS = ('gemm', 'dot', 'cutlass', 'cublas', 'nvjet')
 
 
 class Kernels(NamedTuple):
-  """A round's kernels, copies among them.
+  """Statistics of the kernels of a round, including copies.
 
   Attributes:
-    count: how many were started; 0 where the profiler may not look.
+    count: number of kernels; 0 where profiling is not permitted.
     busy: seconds in which at least one ran.
-    products: seconds in which a matrix product did.
+    products: seconds in which at least one matrix product ran.
   """
 
   count: int
@@ -23,8 +24,8 @@ class Kernels(NamedTuple):
   products: float
 
 
-def traced(play) -> Kernels:
-  """Plays a round under the profiler."""
+def traced(play: Callable[[], object]) -> Kernels:
+  """Runs a round under the profiler."""
   with tempfile.TemporaryDirectory() as folder:
     with jax.profiler.trace(folder):
       play()
@@ -42,8 +43,8 @@ def traced(play) -> Kernels:
   return Kernels(len(events), covered(events) / 1e9, covered(products) / 1e9)
 
 
-def covered(events) -> float:
-  """The length of the union of their spans."""
+def covered(events: list) -> float:
+  """Nanoseconds in which at least one event was active."""
   total, end = 0, 0
   for event in sorted(events, key=lambda e: e.start_ns):
     stop = event.start_ns + event.duration_ns

@@ -1,4 +1,4 @@
-"""Sides on PyTorch: one written leanly, one as PFLlib's clients are."""
+"""Sides on PyTorch: a lean one, and one structured like PFLlib."""
 
 import copy
 import os
@@ -10,7 +10,7 @@ from engine import workloads
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-# As JAX does.
+# The same precision as JAX.
 _TF32 = os.environ.get('JAX_DEFAULT_MATMUL_PRECISION') != 'highest'
 torch.backends.cuda.matmul.allow_tf32 = _TF32
 torch.backends.cudnn.allow_tf32 = _TF32
@@ -56,7 +56,7 @@ def network(model: str) -> nn.Module:
 def _to_torch(problem, prefix, net):
   """Arrays in the order of `net.parameters()`, in PyTorch's layout."""
   layers = [m for m in net if hasattr(m, 'weight')]
-  counts, found = {}, []
+  counts, arrays = {}, []
   for layer in layers:
     kind = 'Conv' if isinstance(layer, nn.Conv2d) else 'Dense'
     name = f'{prefix}/{kind}_{counts.setdefault(kind, 0)}'
@@ -64,14 +64,14 @@ def _to_torch(problem, prefix, net):
     if f'{name}/kernel' in problem:
       kernel = problem[f'{name}/kernel']
       axes = (3, 2, 0, 1) if kind == 'Conv' else (1, 0)
-      found.append(torch.tensor(kernel.transpose(axes).copy()))
+      arrays.append(torch.tensor(kernel.transpose(axes).copy()))
     if f'{name}/bias' in problem:
-      found.append(torch.tensor(problem[f'{name}/bias']))
-  return [x.to(_DEVICE) for x in found]
+      arrays.append(torch.tensor(problem[f'{name}/bias']))
+  return [x.to(_DEVICE) for x in arrays]
 
 
 def _answer(problem, net, arrays):
-  """Arrays in the order of `net.parameters()` as one vector, as JAX's."""
+  """Arrays in the order of `net.parameters()` as one vector in JAX's order."""
   flat, names = {}, {}
   for array, (name, _) in zip(arrays, net.named_parameters()):
     layer = net[int(name.split('.')[0])]
@@ -112,7 +112,7 @@ def _uploaded(method, trained):
 
 
 def torch_lean(problem, workload, method):
-  """One model for all clients, tensors in place, channels last."""
+  """One model for all clients, updated in place, channels last."""
   net = network(workload.model).to(_DEVICE)
   net = net.to(memory_format=torch.channels_last)
   images = torch.tensor(problem['images']).permute(0, 3, 1, 2).to(_DEVICE)
@@ -143,7 +143,7 @@ def torch_lean(problem, workload, method):
 
 
 class _Client:
-  """A client that owns a model, an optimiser and its data, as PFLlib's do."""
+  """A client with its own model, optimiser and data, as in PFLlib."""
 
   def __init__(self, net, rows, examples, problem, method):
     self.method, self.model = method, copy.deepcopy(net)
@@ -159,8 +159,8 @@ class _Client:
     return self.scores or list(self.model.parameters())
 
   def set_parameters(self, shared):
-    for mine, theirs in zip(self.trained(), shared):
-      mine.data = theirs.data.clone()
+    for local, array in zip(self.trained(), shared):
+      local.data = array.data.clone()
 
   def train(self):
     self.model.train()
@@ -203,7 +203,7 @@ def torch_pfllib(problem, workload, method):
 
 
 def device_bytes() -> int:
-  """The most memory of a GPU that this process had; 0 without one."""
+  """The peak memory of this process on a GPU; 0 without one."""
   return torch.cuda.max_memory_allocated() if _DEVICE.type == 'cuda' else 0
 
 

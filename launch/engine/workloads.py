@@ -1,13 +1,14 @@
-"""The rounds that are timed, and what every side is given of them.
+"""The rounds that are timed, and the input that every side gets.
 
 A problem is a dict of arrays: `images` float32 [n, h, w, c], `labels` int32
-[n], `batches` int32 [clients, steps, batch], which examples each step takes,
-`start/...` what is trained, by path, and for HideNseek `weights/...`, the
-frozen weights. The answer is the mean over clients of what was trained, for
-HideNseek of its signs.
+[n], `batches` int32 [clients, steps, batch], the examples of each step,
+`start/...` the initial parameters by path, and for HideNseek `weights/...`, the
+frozen weights. The answer of a side is the mean over clients of the trained
+parameters, for HideNseek of their signs.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -16,10 +17,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from hns import config, data
 from hns.networks import models
+from hns.values import ConfigDict
 
 
 class Workload(NamedTuple):
-  """Clients in all, clients and examples of a round, batch, image, model."""
+  """Sizes of a workload; `cohort` and `examples` are those of a round."""
 
   clients: int
   cohort: int
@@ -36,7 +38,7 @@ WORKLOADS = {
   'lenet_split': Workload(1000, 1000, 10, 10, (28, 28, 1), 'lenet'),
   'mlp': Workload(100, 100, 100, 20, (28, 28, 1), 'mlp'),
   'pfl_cifar10': Workload(1000, 50, 50, 10, (32, 32, 3), 'pfl'),
-  # To see that all works: a round of milliseconds.
+  # For a quick test: a round takes milliseconds.
   'trial': Workload(12, 12, 20, 20, (8, 8, 1), 'mlp'),
 }
 RATES = {'fedavg': 0.05, 'hidenseek': 0.01}
@@ -50,8 +52,8 @@ class PflCNN(nn.Module):
     pool: 2x2 max pooling.
   """
 
-  conv: object
-  pool: object
+  conv: Callable[..., nn.Module]
+  pool: Callable[[jax.Array], jax.Array]
   classes: int = 10
 
   @nn.compact
@@ -83,7 +85,7 @@ def _pool(x):
 
 
 def few(workload: Workload) -> int:
-  """Clients of plain_vmap, and of the answer it is compared with."""
+  """Number of clients of plain_vmap and of the answer for comparison."""
   return 10 if jax.default_backend() == 'cpu' else workload.cohort
 
 
@@ -94,8 +96,8 @@ def plain(workload: Workload) -> nn.Module:
   return PlainNetwork(workload.model == 'lenet')
 
 
-def configure(workload: Workload, method: str, width: int):
-  """The config of our side; registers its data and model."""
+def configure(workload: Workload, method: str, width: int) -> ConfigDict:
+  """The config of our side; registers its dataset and model."""
 
   def conv(*args, **options):
     return models.Conv(*args, use_bias=True, **options)
@@ -129,31 +131,33 @@ def configure(workload: Workload, method: str, width: int):
 
 
 def _noise(workload: Workload) -> data.Dataset:
-  """Uniform pixels and labels: time does not depend on what is learnt."""
-  draw, nobody = np.random.RandomState(0), np.zeros(0, np.int32)
+  """Uniform pixels and labels, because time does not depend on the data."""
+  draw, no_groups = np.random.RandomState(0), np.zeros(0, np.int32)
   count = workload.clients * workload.examples
   image = lambda n: draw.randint(0, 256, (n, *workload.image)).astype(np.uint8)
   label = lambda n: draw.randint(0, 10, n).astype(np.int32)
   few = workload.clients
   return data.Dataset(
-    image(count), label(count), nobody, image(few), label(few), nobody, 10
+    image(count), label(count), no_groups, image(few), label(few), no_groups, 10
   )
 
 
-def named(prefix: str, tree) -> dict[str, np.ndarray]:
+def named(prefix: str, tree: dict) -> dict[str, np.ndarray]:
   """A tree's leaves by path."""
   flat = flatten_dict(tree, sep='/')
   return {f'{prefix}/{name}': np.asarray(x) for name, x in flat.items()}
 
 
-def tree_of(problem, prefix: str):
+def tree_of(problem: dict[str, np.ndarray], prefix: str) -> dict:
   """The inverse of `named`."""
   start = prefix + '/'
   chosen = {k[len(start) :]: problem[k] for k in problem if k.startswith(start)}
   return unflatten_dict(chosen, sep='/')
 
 
-def step_flops(net: nn.Module, params, image, batch: int) -> int:
+def step_flops(
+  net: nn.Module, params: dict[str, Any], image: tuple[int, ...], batch: int
+) -> int:
   """Model FLOPs of a training step: matrix products and convolutions.
 
   Forward, and the gradients of kernels and of all inputs but the images.

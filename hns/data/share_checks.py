@@ -1,4 +1,4 @@
-"""Lists of examples, one a client, that a user's partition may give."""
+"""Checks of the lists of examples that a partition returns."""
 
 from typing import Any
 
@@ -7,51 +7,51 @@ import numpy as np
 from hns.errors import InputError, invalid
 
 
-def checked_pools(
-  name: str, pools: Any, clients: int, count: int
+def checked_shares(
+  name: str, shares: Any, clients: int, count: int
 ) -> list[np.ndarray]:
   """The clients' examples as int64 arrays.
 
   Args:
     name: of the partition, for errors.
-    pools: lists or arrays of indices, one a client.
-    clients: how many there should be.
-    count: examples of the train split; indices are below it.
+    shares: what the partition returned: for each client indices.
+    clients: the number of clients.
+    count: the number of training examples.
 
   Raises:
-    InputError: names the client, and the index that cannot be used.
+    InputError: names the client and the wrong index.
   """
-  if not np.iterable(pools):
-    found = type(pools).__name__
-    remedy = f'must return a list of indices for each client, not a {found}'
+  if not np.iterable(shares):
+    kind = type(shares).__name__
+    remedy = f'must return a list of indices for each client, not a {kind}'
     raise invalid('partition', name, remedy)
-  pools = list(pools)
-  if len(pools) != clients:
-    remedy = f'partition {name!r} returned lists for {len(pools)} clients'
+  shares = list(shares)
+  if len(shares) != clients:
+    remedy = f'partition {name!r} returned lists for {len(shares)} clients'
     raise invalid('num_clients', clients, remedy)
-  for client, pool in enumerate(pools):
+  for client, share in enumerate(shares):
     try:
-      pools[client] = _indices(pool, count)
+      shares[client] = _indices(share, count)
     except InputError as error:
       raise invalid('partition', name, f'client {client}: {error}') from None
-  return pools
+  return shares
 
 
-def _indices(pool: Any, count: int) -> np.ndarray:
-  """Whole numbers below `count`, each once."""
+def _indices(share: Any, count: int) -> np.ndarray:
+  """Distinct whole numbers below `count`, int64 [n]."""
   try:
-    index = np.asarray(pool)
+    index = np.asarray(share)
   except ValueError:  # rows of several lengths
     raise InputError('must be a list of indices, not of lists') from None
   if index.shape == (0,):
     return np.zeros(0, np.int64)
   if index.ndim != 1 or index.dtype.kind not in 'iu':
     hint = ': take np.flatnonzero of a mask' if index.dtype == bool else ''
-    found = f'{index.dtype} {list(index.shape)}'
+    kind = f'{index.dtype} {list(index.shape)}'
     if index.dtype.kind == 'f' and index.ndim == 1:
       place = np.argmax(index != np.rint(index))
-      found += f', as index {place} is {index[place]}'
-    raise InputError(f'indices must be whole numbers [n], not {found}{hint}')
+      kind += f', as index {place} is {index[place]}'
+    raise InputError(f'indices must be whole numbers [n], not {kind}{hint}')
   outside = np.flatnonzero((index < 0) | (index >= count))
   if len(outside):
     place = outside[0]
@@ -60,5 +60,5 @@ def _indices(pool: Any, count: int) -> np.ndarray:
   _, first = np.unique(index, return_index=True)
   if len(first) < len(index):
     place = np.setdiff1d(np.arange(len(index)), first)[0]
-    raise InputError(f'index {place} is {index[place]}, which is there before')
+    raise InputError(f'index {place} is {index[place]}, which is repeated')
   return index.astype(np.int64, copy=False)

@@ -1,9 +1,10 @@
-"""A config's network and method: drawn from its seed, and pruned, once."""
+"""The network and method of a config, initialized from its seed and pruned."""
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -12,22 +13,24 @@ from hns.methods.contract import Initial, Method
 from hns.methods.recipes import RECIPES, NetworkInfo
 from hns.networks import checks, compact, pruning
 from hns.networks.models import Network
+from hns.values import ConfigDict
 
 
 class Initialized(NamedTuple):
   """A network and a method before training.
 
   Attributes:
-    net: the plain module, without the units that pruning cut off.
+    net: the plain module, without the units that pruning removed.
     method: its federated method.
     initial: what exists before round 1.
-    key: of all rounds.
-    layers: by layer, how many weights survived, of how many; {} unpruned.
-    head: the path of the output layer; None if the config names none and more
-      than one, or none, could be it.
+    key: the PRNG key that all rounds derive theirs from.
+    layers: for each layer, the weights that survived pruning and all weights;
+      {} without pruning.
+    head: the path of the output layer; None if the config names none and it is
+      not unique.
   """
 
-  net: Any
+  net: nn.Module
   method: Method
   initial: Initial
   key: jax.Array
@@ -36,14 +39,14 @@ class Initialized(NamedTuple):
 
 
 def initialize(
-  config: Any, net: Any, inputs: jax.Array, classes: int
+  config: ConfigDict, net: nn.Module, inputs: jax.Array, classes: int
 ) -> Initialized:
-  """Draws and prunes a network: all of it follows from the config's seed.
+  """Initializes and prunes a network; the result depends on the seed alone.
 
   Args:
-    config: a valid config; its data is not looked at.
+    config: a valid config; its dataset is not read.
     net: the plain module.
-    inputs: float [1, ...]: the shape of one example.
+    inputs: float [1, ...], the shape of one example.
     classes: number of logits.
   """
   weights, initial, key = jax.random.split(jax.random.key(config.seed), 3)
@@ -56,33 +59,39 @@ def initialize(
   def begin(weights, initial):
     return method.server.init(initial, net.init(weights, inputs)['params'])
 
-  born = begin(weights, initial)
-  masks = compact.masks_of(born)
+  initial = begin(weights, initial)
+  masks = compact.masks_of(initial)
   pruning.check_layers(masks, config.density)
   layers = {name: [int(m.sum()), m.size] for name, m in masks.items()}
-  net, born = compact.compact(net, born)
+  net, initial = compact.compact(net, initial)
   return Initialized(
-    net, method, born, key, layers, _or_none(head, config.head)
+    net, method, initial, key, layers, _head_or_none(head, config.head)
   )
 
 
-def _head(config, net, inputs, classes: int) -> str:
-  """The path of the output layer; `InputError` if that cannot be told."""
+def _head(
+  config: ConfigDict, net: nn.Module, inputs: jax.Array, classes: int
+) -> str:
+  """The path of the output layer; raises `InputError` if it is not unique."""
   shapes = checks.shapes_of(net, inputs)['params']
-  found = checks.head_of(shapes, classes, config.head)
+  head = checks.head_of(shapes, classes, config.head)
   if config.head or isinstance(net, Network):
-    return found
-  with jax.ensure_compile_time_eval():  # a method may ask inside its trace
+    return head
+  with jax.ensure_compile_time_eval():  # a method may call it while traced
     blank = jnp.zeros(inputs.shape, inputs.dtype)
     params = jax.jit(net.init)(jax.random.key(0), blank)['params']
-    if checks.is_last(net, params, blank, found):
-      return found
-  remedy = f'{found} has {classes} outputs, but other layers follow it: name'
-  raise invalid('head', '', f'{remedy} the layer that stays at home')
+    if checks.is_last(net, params, blank, head):
+      return head
+  raise invalid(
+    'head',
+    '',
+    f'{head} has {classes} outputs, but other layers follow it: name the layer '
+    'that each client keeps to itself',
+  )
 
 
-def _or_none(head: Callable[[], str], chosen: str) -> str | None:
-  """The output layer where it is plain which; a wrong choice is an error."""
+def _head_or_none(head: Callable[[], str], chosen: str) -> str | None:
+  """The output layer, None if not unique; raises for a wrong `chosen` one."""
   try:
     return head()
   except InputError:
@@ -91,7 +100,14 @@ def _or_none(head: Callable[[], str], chosen: str) -> str | None:
     return None
 
 
-def _prune(config, net, inputs, key, variables) -> Any:
+def _prune(
+  config: ConfigDict,
+  net: nn.Module,
+  inputs: jax.Array,
+  key: jax.Array,
+  variables: pruning.Variables,
+) -> pruning.Weights:
+  """The mask that pruning leaves, a tree of bool like the weights."""
   total = sum(w.size for w in jax.tree.leaves(variables['weights']))
   if not total:
     raise invalid('model', config.model, 'has no kernel that could be pruned')

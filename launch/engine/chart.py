@@ -1,4 +1,4 @@
-"""A picture of what a benchmark found."""
+"""A bar chart of a benchmark."""
 
 from matplotlib.figure import Figure
 
@@ -7,17 +7,17 @@ from hns.report import axes
 _TIMES = 1, 3, 10, 30  # along the axis
 
 
-def draw(told: dict) -> Figure:
-  """Bars: how many times as long as ours every side takes.
+def draw(summary: dict) -> Figure:
+  """The time of a round of every side as a multiple of ours.
 
   Args:
-    told: from `tables.summary`.
+    summary: from `tables.summary`.
   """
   tasks = {
     f'{workload}, {method}': ratios
-    for workload in {**told['ratio'], **told['hidenseek']}
+    for workload in {**summary['ratio'], **summary['hidenseek']}
     for method, part in (('fedavg', 'ratio'), ('hidenseek', 'hidenseek'))
-    if (ratios := told[part].get(workload))
+    if (ratios := summary[part].get(workload))
   }
   figure = Figure(figsize=(axes.WIDTH, 2.2), layout='constrained')
   shared = dict(sharex=True, sharey=True, squeeze=False)
