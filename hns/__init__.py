@@ -21,9 +21,17 @@ What is here; each imports only from itself and from what stands above it:
   main.py     the command line
 
 For a notebook or a script, each imported when it is first used:
-`base_config(**fields)`, `build(config)`, `run(config, folder)`, and the dicts
-of names that a config may use: `METHODS`, `MODELS`, `SCORES`, `DATASETS`,
-`PARTITIONS`.
+
+  base_config(**fields)            a config
+  run(config, folder)              trains; the rows of metrics.jsonl
+  build(config)                    an experiment, to play by hand:
+  programs(experiment)             its compiled programs
+  begin(experiment)                the progress before round 1
+  step(experiment, programs, progress)      the progress after one more round
+  evaluate(experiment, programs, progress)  personal and global models
+  export_model(folder, client)     a trained model as bytes
+  load_model(content)              the network and its variables again
+  METHODS, MODELS, SCORES, DATASETS, PARTITIONS   what a config can name
 """
 
 import importlib
@@ -35,6 +43,12 @@ _FRONT = {
   'base_config': ('config', 'base'),
   'build': ('runs.experiment', 'build'),
   'run': ('runs.experiment', 'run'),
+  'programs': ('runs.programs', 'programs'),
+  'begin': ('runs.loop', 'begin'),
+  'step': ('runs.loop', 'step'),
+  'evaluate': ('runs.loop', 'evaluate'),
+  'export_model': ('export', 'from_run'),
+  'load_model': ('runs.model_file', 'load'),
   'METHODS': ('methods.recipes', 'RECIPES'),
   'MODELS': ('networks.models', 'MODELS'),
   'SCORES': ('networks.pruning', 'SCORES'),
@@ -48,3 +62,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
   module, attribute = _FRONT[name]
   return getattr(importlib.import_module(f'{__name__}.{module}'), attribute)
+
+
+def __dir__() -> list[str]:
+  return sorted([*globals(), *_FRONT])

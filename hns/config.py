@@ -68,7 +68,6 @@ class Run(NamedTuple):
   """
 
   algorithm: Annotated[str, OneOf(RECIPES)] = 'hidenseek'
-  # A schedule of pruning is a list of its steps.
   seed: Annotated[int, AtLeast(0, 2**32)] = 0
 
   dataset: str = 'digits'
@@ -85,6 +84,7 @@ class Run(NamedTuple):
   head: str = ''
   density: Annotated[float, Within(0, 1, '(]')] = 0.2
   pruning: Annotated[str, OneOf(SCORES)] = 'synflow'
+  # A schedule of pruning is a list of its steps.
   pruning_steps: Annotated[int, AtLeast(1, 10**6)] = 100
 
   rounds: Count = 30
@@ -107,7 +107,8 @@ class Run(NamedTuple):
 def base(**fields: Any) -> ml_collections.ConfigDict:
   """The defaults, with `fields` changed or, for a method's table, added.
 
-  A table's field that is the run's (`OF_RUN`) follows that one until it is set.
+  A table's field that is the run's (`OF_RUN`) follows that one until it is set;
+  setting it changes no other field.
 
   `InputError` for a field that is not there, or a value of another type.
   """
@@ -125,7 +126,9 @@ def base(**fields: Any) -> ml_collections.ConfigDict:
 def _table(recipe: Any, config: Any) -> dict[str, Any]:
   """The defaults of a recipe's fields."""
   return {
-    name: config.get_ref(name) if field.default is OF_RUN else field.default
+    name: config.get_oneway_ref(name)
+    if field.default is OF_RUN
+    else field.default
     for name, field in fields_of(recipe).items()
     if field.default is not REQUIRED
   }
@@ -170,6 +173,8 @@ def unknown(name: str, config: Any) -> InputError:
     if part[2] in close
   )
   remedy = f'did you mean {near[0][2]}?' if near else '--help lists all'
+  if not near and isinstance(config.get(table), TABLE):
+    remedy = f'{table} takes {", ".join(config[table])}'
   return InputError(f'config.{shown(name)}: no such field; {remedy}')
 
 

@@ -9,14 +9,16 @@ import optax
 import pytest
 from conftest import play, small, small_config
 
+import hns
 from hns import tree, wire
 from hns.engine import rounds
+from hns.errors import InputError
 from hns.methods import contract, lift, uploads, wrappers
 from hns.methods.bases import dense
 from hns.methods.contract import ServerState
 from hns.methods.lift import Beside, arguments_of
 from hns.methods.recipes import RECIPES
-from hns.runs import experiment
+from hns.runs import experiment, loop
 
 PARTS = contract.Client, contract.Server, contract.Wire
 QUESTIONS = [(p, name) for p in PARTS for name in arguments_of(p)]
@@ -194,3 +196,100 @@ def test_any_state_may_hold_a_key(monkeypatch, tmp_path, local):
   parts = experiment.run(small_config(rounds=3, **fields), tmp_path / 'parts')
   drop = lambda row: {k: v for k, v in row.items() if 'seconds' not in k}
   assert drop(whole[-1]) == drop(parts[-1])
+
+
+def built(monkeypatch, **parts):
+  """An experiment of FedAvg with other answers to some questions."""
+
+  def recipe(network):
+    return dense(optax.sgd(0.05), uploads.full()).revise(**parts)
+
+  monkeypatch.setitem(RECIPES, 'mine', recipe)
+  return experiment.build(small_config(algorithm='mine', mine={}))
+
+
+def sends(value, weight):
+  """A `ClientUpdate` of a value and a weight, each a function of a leaf."""
+
+  def update(key, frozen, message, client_state, initial_params, params):
+    change = jax.tree.map(jnp.subtract, params, initial_params)
+    leaf = jax.tree.map
+    return wire.Message(leaf(value, change), leaf(weight, change)), client_state
+
+  return update
+
+
+def test_an_upload_that_cannot_be_encoded_stops_a_run(monkeypatch):
+  """Also one that only training takes out of its alphabet."""
+  codec = wire.levels(4, coded=True)
+  level = lambda x: (2 * jnp.floor(x * 1000) + 1).astype(jnp.int16)
+  ones = lambda x: jnp.ones((), bool)
+  client = dict(update=sends(level, ones))
+  found = built(monkeypatch, client=client, wire=dict(upload_codec=codec))
+  with pytest.raises(wire.WireError):
+    loop.check_payloads(found)
+
+
+def test_places_do_not_travel_free(monkeypatch):
+  """A client that sends a part must say which, in a mask of its own."""
+  large = lambda x: abs(x) > 0.5
+  found = built(monkeypatch, client=dict(update=sends(lambda x: x, large)))
+  with pytest.raises(InputError, match='wire.kept_mask'):
+    loop.check_payloads(found)
+
+
+def keeps(client_state):
+  return lambda key, frozen, message, before, start, params: (
+    wire.Message(params, message.weight),
+    client_state,
+  )
+
+
+BROKEN = [
+  (
+    dict(client=dict(update=keeps({'a': jnp.ones(3)}))),
+    'client.update .* a is',
+  ),
+  (
+    dict(client=dict(update=lambda *given: given[-1])),
+    r'client.update must return \(Message, client_state\)',
+  ),
+  (
+    dict(server=dict(update=lambda k, f, s, m, t: ServerState(m, {'b': m}))),
+    'server.update must return a state like that of server.init: ',
+  ),
+  (
+    dict(
+      server=dict(
+        update=lambda k, f, s, m, t: s._replace(
+          values=jax.tree.map(lambda x: x.astype(jnp.bfloat16), m)
+        )
+      )
+    ),
+    r'server.update returns \S*kernel as bfloat16\[.*server.init gave float32',
+  ),
+]
+
+
+@pytest.mark.parametrize('parts,said', BROKEN)
+def test_a_state_that_changes_its_form_is_named(monkeypatch, parts, said):
+  with pytest.raises(InputError, match=f"^algorithm='mine': {said}"):
+    built(monkeypatch, **parts)
+
+
+def test_a_recipe_returns_a_method(monkeypatch):
+  monkeypatch.setitem(RECIPES, 'mine', lambda network: None)
+  with pytest.raises(InputError, match='must return a Method, not NoneType'):
+    experiment.build(small_config(algorithm='mine', mine={}))
+
+
+def test_the_front_door_steps_through_the_rounds_of_a_run():
+  found = small(algorithm='fedavg')
+  rows = list(loop.train(found, 2, 1))
+  programs, progress = hns.programs(found), hns.begin(found)
+  for row in rows:
+    progress = hns.step(found, programs, progress)
+    evaluated = hns.evaluate(found, programs, progress)
+    right = np.sum(evaluated.num_correct_global)
+    assert row['global_accuracy'] == right / np.sum(evaluated.count)
+  assert {'build', 'run', 'step', 'METHODS'} <= set(dir(hns))

@@ -21,7 +21,8 @@ def asked():
     rounds.begin(built.initial),
     client_store.create(built.initial.client_state),
   )
-  found = loop.evaluate(built, loop.programs(built), state, store)
+  progress = loop.begin(built)._replace(state=state, store=store)
+  found = loop.evaluate(built, loop.programs(built), progress)
   train = compiled(evaluation.personal_models, built.round_config)
   return built, found, train(context_of(built)[0], built.eval_client_ids)
 

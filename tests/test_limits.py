@@ -160,3 +160,17 @@ def test_an_error_inside_a_recipe_is_the_users_own(monkeypatch):
   config = configs.base(algorithm='mine', mine={})
   with pytest.raises(TypeError, match='has no len'):
     experiment.build(config)
+
+
+def test_setting_a_tables_field_changes_no_other():
+  config = configs.base(fedmask=dict(download_bits=8), download_bits=2)
+  assert (config.download_bits, config.hidenseek.download_bits) == (2, 2)
+  assert config.fedmask.download_bits == 8
+  config = configs.base(hidenseek=dict(upload='signs'), upload='ternary')
+  assert (config.upload, config.hidenseek.upload) == ('ternary', 'signs')
+  assert config.hidenseek_personal.upload == 'ternary'
+  config.signsgd.download_bits = 32
+  assert (config.download_bits, config.fedmask.download_bits) == (2, 8)
+  config.download_bits = 4
+  assert config.hidenseek.download_bits == 4
+  assert config.signsgd.download_bits == 32

@@ -192,3 +192,25 @@ def test_random_pruning_differs_by_key():
   variables, x = hidden(net, (8, 8, 1))
   a, b = (prune(net, variables, x, 0.5, 'random', seed=s) for s in (1, 2))
   assert np.mean(tree.flatten(a) != tree.flatten(b)) > 0.4
+
+
+def test_scores_may_be_negative_but_not_nan():
+  net = models.create('mlp', 10)
+  variables, x = hidden(net, (8, 8, 1))
+  smallest = lambda key, net, held, inputs: jax.tree.map(
+    lambda w: -1 - abs(w), held['weights']
+  )
+  keep = pruning.schedule(total(variables), 0.2, 10)
+  key = jax.random.key(0)
+  mask = pruning.prune(key, smallest, net, variables, x, keep)
+  weights = np.abs(np.asarray(tree.flatten(variables['weights'])))
+  kept = np.asarray(tree.flatten(mask))
+  assert kept.sum() == keep[-1]
+  assert weights[kept].max() <= weights[~kept].min()
+
+  broken = lambda *given: jax.tree.map(
+    lambda s: s.at[0, 0].set(jnp.nan), smallest(*given)
+  )
+  mask = pruning.prune(key, broken, net, variables, x, keep)
+  with pytest.raises(InputError, match="pruning='mine': .* scores finite"):
+    pruning.check_layers(mask, 0.2, 'mine')

@@ -173,7 +173,8 @@ def test_widths_give_equal_evaluations():
       loop.programs(built),
       client_store.create(built.initial.client_state),
     )
-    found.append(loop.evaluate(built, run, state, store))
+    progress = loop.begin(built)._replace(state=state, store=store)
+    found.append(loop.evaluate(built, run, progress))
   for other in found[1:]:
     np.testing.assert_array_equal(found[0].count, other.count)
     np.testing.assert_array_equal(

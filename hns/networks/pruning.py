@@ -168,10 +168,12 @@ def prune(
   def step(i, mask):
     masked = variables | {'mask': mask}
     scores = tree.flatten(score(score_key, net, masked, inputs))
-    # A pruned weight must rank below a survivor whose score is 0.
-    ranked = jnp.where(tree.flatten(mask), scores, -1.0).astype(jnp.float32)
+    left = tree.flatten(mask)
+    ranked = jnp.where(left, scores, -jnp.inf).astype(jnp.float32)
     (survives,) = top_k([ranked], [order], keep[i, None])
-    return tree.unflatten(survives, mask)
+    # `check_layers` refuses a mask without weights.
+    survives &= jnp.all(jnp.isfinite(ranked) | ~left)
+    return tree.unflatten(survives & left, mask)
 
   return jax.lax.fori_loop(0, len(keep), step, variables['mask'])
 
@@ -219,8 +221,17 @@ def _rank(scores: jax.Array) -> jax.Array:
   return jnp.where(negative, ~bits, bits | jnp.uint32(1 << 31))
 
 
-def check_layers(mask: Weights, density: float) -> None:
-  """Raises `InputError` if a layer has no weight left."""
+def check_layers(mask: Weights, density: float, score: str) -> None:
+  """Raises `InputError` for a layer without weights, or scores not finite.
+
+  Args:
+    mask: what `prune` gave.
+    density, score: of the config, for the message.
+  """
+  layers = jax.tree.leaves(mask)
+  if layers and not any(map(np.any, layers)):
+    remedy = f'leaves no weight at density {density}: are its scores finite?'
+    raise invalid('pruning', score, remedy)
   for path, layer in jax.tree_util.tree_leaves_with_path(mask):
     if not np.any(layer):
       raise invalid(

@@ -84,6 +84,7 @@ def parse(
   try:
     command.parse(words, values, description)
   except flags.UnrecognizedFlagError as error:
+    config.algorithm = texts.get('algorithm', config.algorithm)
     raise _unknown_flag(error, config) from None
   changed = {
     field: from_text(f'config.{field}', text, fields[field])

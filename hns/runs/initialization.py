@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hns.engine import contract_check
 from hns.errors import InputError, invalid
 from hns.methods.contract import Initial, Method
 from hns.methods.recipes import RECIPES, NetworkInfo
@@ -54,14 +55,18 @@ def initialize(
   head = functools.partial(_head, config, net, inputs, classes)
   network, table = NetworkInfo(prune, head), config[config.algorithm]
   method = RECIPES[config.algorithm](network, **table)
+  if not isinstance(method, Method):
+    remedy = f'its recipe must return a Method, not {type(method).__name__}'
+    raise invalid('algorithm', config.algorithm, remedy)
 
   @jax.jit
   def begin(weights, initial):
     return method.server.init(initial, net.init(weights, inputs)['params'])
 
   initial = begin(weights, initial)
+  contract_check.check(config.algorithm, method, initial)
   masks = compact.masks_of(initial)
-  pruning.check_layers(masks, config.density)
+  pruning.check_layers(masks, config.density, config.pruning)
   layers = {name: [int(m.sum()), m.size] for name, m in masks.items()}
   net, initial = compact.compact(net, initial)
   return Initialized(

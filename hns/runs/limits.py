@@ -16,7 +16,7 @@ def validate(config: ConfigDict) -> None:
     field.check(name, config[name])
   for name in ('cohort', 'eval_clients'):
     if config[name] > config.num_clients:
-      remedy = f'cannot be above num_clients={config.num_clients}'
+      remedy = f'cannot be above num_clients={config.num_clients}: lower it too'
       raise invalid(name, config[name], remedy)
   _check_examples(config)
   if config.partition == 'natural' and not config.group:

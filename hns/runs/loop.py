@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from hns import wire
+from hns import tree, wire
 from hns.engine import (
   client_store,
   cost,
@@ -19,9 +19,10 @@ from hns.engine import (
   payloads,
   rounds,
 )
-from hns.engine.context import RoundConfig, State
+from hns.engine.context import RoundConfig
 from hns.engine.rounds import RoundMetrics
 from hns.engine.training import FederatedData
+from hns.errors import InputError
 from hns.methods.contract import Initial
 from hns.report.files import Row
 from hns.runs import devices
@@ -78,15 +79,16 @@ def train(
       progress = progress._replace(tally=metrics.evaluated(progress.tally))
     if number == last:
       return
-    progress = _round(experiment, run, progress)
+    progress = step(experiment, run, progress)
     number += 1
     after_round(number, progress)
 
 
-def _round(
-  experiment: Experiment, run: Programs, progress: Progress
-) -> Progress:
-  """Runs one round; its metrics stay on the devices until they are needed."""
+def step(experiment: Experiment, run: Programs, progress: Progress) -> Progress:
+  """Runs one round; its metrics stay on the devices until they are needed.
+
+  Consumes the progress: go on with what is returned.
+  """
   state, store = progress.state, progress.store
   start = time.perf_counter()
   ids = run.cohort(experiment.key, experiment.federation, state.round)
@@ -109,7 +111,7 @@ def _evaluate_row(
 ) -> Row:
   """A row of metrics of a progress without pending rounds."""
   tally, start = progress.tally, time.perf_counter()
-  evaluated = evaluate(experiment, run, progress.state, progress.store)
+  evaluated = evaluate(experiment, run, progress)
   count = np.asarray(experiment.rows.size)
   return {
     **metrics.summarise(evaluated),
@@ -121,10 +123,7 @@ def _evaluate_row(
 
 
 def evaluate(
-  experiment: Experiment,
-  run: Programs,
-  state: State,
-  store: client_store.ClientStore,
+  experiment: Experiment, run: Programs, progress: Progress
 ) -> evaluation.Evaluation:
   """Evaluates the personal models of `eval_client_ids` and the global model.
 
@@ -142,10 +141,10 @@ def evaluate(
     block = chosen[first : first + cohort]
     ids = np.full(cohort, parallel.ABSENT, np.int32)
     ids[: len(block)] = block
-    reported = _evaluate_personal(experiment, run, state, store, ids)
+    reported = _evaluate_personal(experiment, run, progress, ids)
     personal.append(reported.num_correct[: len(block)])
     votes.append(reported.votes)
-  args = *experiment.constants, state, np.asarray(chosen, np.int32)
+  args = *experiment.constants, progress.state, np.asarray(chosen, np.int32)
   shared, server_signs = jax.device_get(run.evaluate_global(*args))
   return evaluation.Evaluation(
     np.concatenate(personal),
@@ -159,22 +158,26 @@ def evaluate(
 def _evaluate_personal(
   experiment: Experiment,
   run: Programs,
-  state: State,
-  store: client_store.ClientStore,
+  progress: Progress,
   ids: np.ndarray,
 ) -> RoundMetrics:
   """The metrics, on the host, of a round whose results are discarded."""
-  copy = jax.tree.map(jnp.array, state)  # the program consumes its state
-  args = *experiment.constants, copy, ids, client_store.fetch(store, ids)
+  copy = jax.tree.map(jnp.array, progress.state)  # the program consumes it
+  client_states = client_store.fetch(progress.store, ids)
+  args = *experiment.constants, copy, ids, client_states
   return jax.device_get(run.evaluate_personal(*args)[-1])
 
 
 def check_payloads(experiment: Experiment) -> None:
-  """Encodes a client's first messages and decodes them again.
+  """Encodes first messages of a client and decodes them again.
+
+  Its params are moved by noise in place of training: bytes are counted rightly
+  and messages can be encoded whatever was trained.
 
   Raises:
+    InputError: the client leaves out coordinates without telling which.
     RuntimeError: the number of bytes counted is not that of the payload.
-    WireError: the receiver would decode something else than was sent.
+    WireError: a message cannot be encoded, or decodes to something else.
   """
   method = experiment.round_config.method
   codecs = (  # in the order of wire.DIRECTIONS
@@ -182,9 +185,14 @@ def check_payloads(experiment: Experiment) -> None:
     method.wire.upload_codec,
     payloads.MASK_CODEC,
   )
-  sent = jax.jit(
+  sent, is_silent = jax.jit(
     functools.partial(_first_messages, experiment.round_config, codecs)
   )(*experiment.constants)
+  if is_silent:
+    raise InputError(
+      'the upload leaves out coordinates that the download has: give the '
+      'method a wire.kept_mask that tells which, or their places travel free'
+    )
   for direction, (codec, (message, size)) in enumerate(zip(codecs, sent)):
     if not jax.tree.leaves(message.value):
       continue
@@ -204,8 +212,11 @@ def _first_messages(
   key: jax.Array,
   initial: Initial,
   federation: FederatedData,
-) -> list[tuple[wire.Message, jax.Array]]:
-  """A client's first download, upload and mask, each with its bytes."""
+) -> tuple[list[tuple[wire.Message, jax.Array]], jax.Array]:
+  """A client's first download, upload and mask, each with its bytes.
+
+  And whether the upload leaves out coordinates without a mask, bool [].
+  """
   method, frozen = round_config.method, initial.frozen
   client_state = initial.client_state
   state = rounds.begin(initial)
@@ -213,8 +224,12 @@ def _first_messages(
   message = context.message
   start = method.client.init(key, frozen, message, client_state)
   down = payloads.download_for(method, frozen, message, client_state)
+  noise = tree.uniform(key, start, -1.0)
+  params = jax.tree.map(lambda x, n: (x + n).astype(x.dtype), start, noise)
   up, client_state = method.client.update(
-    key, frozen, message, client_state, start, start
+    key, frozen, message, client_state, start, params
   )
   sent = down, up, payloads.mask_message(method, client_state)
-  return [(m, wire.size(codec, m)) for m, codec in zip(sent, codecs)]
+  fewer = wire.coordinates(up) < wire.coordinates(message)
+  is_silent = fewer & (method.wire.kept_mask is None)
+  return [(m, wire.size(codec, m)) for m, codec in zip(sent, codecs)], is_silent

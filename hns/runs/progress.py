@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from hns.engine import metrics
-from hns.engine.context import State
 from hns.engine.client_store import ClientStore
+from hns.engine.context import State
 from hns.engine.rounds import RoundMetrics
 from hns.tree import to_host
 
