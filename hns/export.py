@@ -175,9 +175,9 @@ def _check_names(run_info: RunInfo) -> None:
   values = leaves(config)
   for name, field in configs.fields().items():
     table, _, last = name.rpartition('.')
-    used = table in ('', config['algorithm'])
-    is_name = used and isinstance(values.get(name), str)
-    if is_name and isinstance(field.names(), dict):
+    is_used = table in ('', config['algorithm'])
+    is_name = isinstance(values.get(name), str)  # else `validate` names it
+    if is_used and is_name and isinstance(field.names(), dict):
       check_known(last, values[name], field.names())
   if run_info.get('dataset_version') == 'built in':
     check_known('dataset', config['dataset'], data.SOURCES)

@@ -226,7 +226,7 @@ def test_an_upload_that_cannot_be_encoded_stops_a_run(monkeypatch):
   ones = lambda x: jnp.ones((), bool)
   client = dict(update=sends(level, ones))
   found = built(monkeypatch, client=client, wire=dict(upload_codec=codec))
-  with pytest.raises(wire.WireError):
+  with pytest.raises(InputError, match='a value is none of Codec'):
     loop.check_payloads(found)
 
 

@@ -170,7 +170,7 @@ def test_setting_a_tables_field_changes_no_other():
   assert (config.upload, config.hidenseek.upload) == ('ternary', 'signs')
   assert config.hidenseek_personal.upload == 'ternary'
   config.signsgd.download_bits = 32
-  assert (config.download_bits, config.fedmask.download_bits) == (2, 8)
-  config.download_bits = 4
-  assert config.hidenseek.download_bits == 4
+  assert (config.download_bits, config.fedmask.download_bits) == (4, 4)
+  config.download_bits = 2
+  assert config.hidenseek.download_bits == 2
   assert config.signsgd.download_bits == 32

@@ -151,7 +151,7 @@ def test_deep_networks_do_not_overflow():
   assert int(tree.count(mask)) == round(total(variables) * 0.3)
   scores = synflow(net, variables | {'mask': mask}, x)
   assert np.all(np.isfinite(tree.flatten(scores)))
-  pruning.check_layers(mask, 0.3)
+  pruning.check_layers(mask, 0.3, 'synflow')
 
 
 def test_an_emptied_layer_is_an_error():
@@ -160,7 +160,7 @@ def test_an_emptied_layer_is_an_error():
   mask = prune(net, variables, x, 0.0005, 'random', steps=1)
   mask['Dense_2']['kernel'] = jnp.zeros((200, 10), bool)
   with pytest.raises(InputError, match='density=0.0005.*Dense_2/kernel'):
-    pruning.check_layers(mask, 0.0005)
+    pruning.check_layers(mask, 0.0005, 'synflow')
 
 
 def test_pruning_never_sees_data():

@@ -175,9 +175,9 @@ def check_payloads(experiment: Experiment) -> None:
   and messages can be encoded whatever was trained.
 
   Raises:
-    InputError: the client leaves out coordinates without telling which.
+    InputError: the client leaves out coordinates without telling which, or a
+      message cannot be encoded, or decodes to something else.
     RuntimeError: the number of bytes counted is not that of the payload.
-    WireError: a message cannot be encoded, or decodes to something else.
   """
   method = experiment.round_config.method
   codecs = (  # in the order of wire.DIRECTIONS
