@@ -9,7 +9,7 @@ import pytest
 from conftest import BUILD, clients, compiled, drawn, play, small, small_config
 
 from hns import tree
-from hns.engine import client_store, metrics, parallel, rounds
+from hns.engine import client_store, flops, metrics, parallel, rounds
 from hns.methods import wrappers
 from hns.methods.recipes import RECIPES
 from hns.runs.progress import PendingRound, Progress, fetch_metrics
@@ -343,6 +343,6 @@ def test_what_a_row_and_the_held_models_are_told_of_rejected_clients():
     5,
     -1,
   ]  # client 0: as it was
-  cost = type('Cost', (), dict(step=1.0, scored=0.0))
-  row = metrics.traffic(progress.tally, cost)
+  client_flops = flops.Flops(step=1.0, scored=0.0)
+  row = metrics.traffic(progress.tally, client_flops)
   assert (row['rejected_clients'], row['diverged_clients']) == (2, 2 / 3)

@@ -9,7 +9,7 @@ import pytest
 from conftest import compiled, context_of, play, small
 
 from hns import tree, wire
-from hns.engine import cost
+from hns.engine import flops
 from hns.engine.client import client_round, train_client
 from hns.errors import InputError
 from hns.methods import client_pruning, hermes, uploads, wrappers
@@ -287,7 +287,7 @@ def test_held_is_the_model_that_the_round_ended_with():
 def test_flops_are_counted():
   """Three passes of a product each, two FLOPs a term; Ditto trains twice."""
   found = {
-    name: cost.of(e.round_config, e.initial, e.federation)
+    name: flops.of(e.round_config, e.initial, e.federation)
     for name in ('fedavg', 'ditto', 'lotteryfl')
     for e in [small(algorithm=name)]
   }

@@ -140,8 +140,8 @@ def evaluated(tally: Tally) -> Tally:
   )
 
 
-def traffic(tally: Tally, cost: Any) -> dict[str, float]:
-  """A row's bytes, steps, FLOPs, loss and flips; `cost`: `cost.Cost`."""
+def traffic(tally: Tally, flops: Any) -> dict[str, float]:
+  """A row's bytes, steps, FLOPs, loss and flips; `flops`: `flops.Flops`."""
   return {
     'train_loss': tally.train_loss,
     'rejected_clients': tally.rejected,
@@ -153,7 +153,7 @@ def traffic(tally: Tally, cost: Any) -> dict[str, float]:
     * tally.uplink_since
     / max(tally.uploaded_since, 1),
     'client_steps': tally.steps,
-    'client_flops': tally.steps * cost.step + tally.scored * cost.scored,
+    'client_flops': tally.steps * flops.step + tally.scored * flops.scored,
   }
 
 

@@ -12,8 +12,8 @@ import tqdm
 from hns import tree, wire
 from hns.engine import (
   client_store,
-  cost,
   evaluation,
+  flops,
   metrics,
   parallel,
   payloads,
@@ -65,7 +65,7 @@ def train(
   start = time.perf_counter()
   run = programs(experiment)
   compile_seconds = time.perf_counter() - start
-  client_cost = cost.of(
+  client_flops = flops.of(
     experiment.round_config, experiment.initial, experiment.federation
   )
   progress = progress or begin(experiment)
@@ -74,7 +74,7 @@ def train(
     is_new = progress.tally.rounds or progress.pending
     if is_new and (number % eval_every == 0 or number == last):
       progress = fetch_metrics(progress)
-      row = _evaluate_row(experiment, run, progress, client_cost)
+      row = _evaluate_row(experiment, run, progress, client_flops)
       yield {'round': number, **row, 'compile_seconds': compile_seconds}
       progress = progress._replace(tally=metrics.evaluated(progress.tally))
     if number == last:
@@ -107,7 +107,7 @@ def _evaluate_row(
   experiment: Experiment,
   run: Programs,
   progress: Progress,
-  client_cost: cost.Cost,
+  client_flops: flops.Flops,
 ) -> Row:
   """A row of metrics of a progress without pending rounds."""
   tally, start = progress.tally, time.perf_counter()
@@ -116,7 +116,7 @@ def _evaluate_row(
   return {
     **metrics.summarise(evaluated),
     **metrics.held_accuracy(progress.num_correct, count),
-    **metrics.traffic(tally, client_cost),
+    **metrics.traffic(tally, client_flops),
     'seconds': tally.seconds_since / tally.rounds,
     'eval_seconds': time.perf_counter() - start,
   }

@@ -22,7 +22,7 @@ from hns.engine.training import FederatedData
 from hns.methods.contract import Initial
 
 
-class Cost(NamedTuple):
+class Flops(NamedTuple):
   """FLOPs of one client.
 
   Attributes:
@@ -37,9 +37,9 @@ class Cost(NamedTuple):
 
 def of(
   round_config: RoundConfig, initial: Initial, federation: FederatedData
-) -> Cost:
-  """The cost of a method on a network; traces it and compiles nothing."""
-  return Cost(
+) -> Flops:
+  """The FLOPs of a method on a network; traces it and compiles nothing."""
+  return Flops(
     _flops_of_step(round_config, initial, federation.examples),
     _flops_of_score(round_config, initial, federation.examples),
   )
