@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import importlib.util
 import json
 import os
@@ -19,6 +20,8 @@ from hns.engine import client_store, context, parallel, rounds
 from hns.networks import models
 from hns.runs import experiment, loop
 
+# Tracing makes many objects that live: searching them for cycles takes time.
+gc.set_threshold(100_000, 50, 100)
 # Fake devices, for tests that spread clients; before anything asks for one.
 jax.config.update('jax_num_cpu_devices', 8)
 # Most of a test's time is compiling, and these programs run for a moment.

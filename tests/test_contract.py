@@ -181,15 +181,11 @@ def test_the_server_draws_with_a_key_of_its_own_every_round(monkeypatch):
   assert len(set(drawn)) == len(drawn)
 
 
-@pytest.mark.parametrize('local', [False, True])
-def test_any_state_may_hold_a_key(monkeypatch, tmp_path, local):
+def test_any_state_may_hold_a_key(monkeypatch, tmp_path):
   """A run that is stopped and goes on draws what one at a stretch draws."""
-  inner = drawing
-  if local:
-    inner = lambda network: wrappers.keep_local(
-      drawing(network), lambda path, leaf: path.startswith('Dense_1')
-    )
-  monkeypatch.setitem(RECIPES, 'drawing', inner)
+  is_head = lambda path, leaf: path.startswith('Dense_1')
+  recipe = lambda network: wrappers.keep_local(drawing(network), is_head)
+  monkeypatch.setitem(RECIPES, 'drawing', recipe)
   fields = dict(algorithm='drawing', drawing={}, eval_every=3)
   whole = experiment.run(small_config(rounds=3, **fields), tmp_path / 'whole')
   experiment.run(small_config(rounds=2, **fields), tmp_path / 'parts')

@@ -212,5 +212,5 @@ def test_scores_may_be_negative_but_not_nan():
     lambda s: s.at[0, 0].set(jnp.nan), smallest(*given)
   )
   mask = pruning.prune(key, broken, net, variables, x, keep)
-  with pytest.raises(InputError, match="pruning='mine': .* scores finite"):
+  with pytest.raises(InputError, match="pruning='mine': .* not finite"):
     pruning.check_layers(mask, 0.2, 'mine')

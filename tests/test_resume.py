@@ -27,11 +27,12 @@ from hns.runs.interrupt import Interrupted
 ROUNDS = 20
 METHODS = {
   'hidenseek': {'upload': 'ternary'},  # keeps the errors of its uploads
-  'local': {'algorithm': 'local'},  # keeps everything
   'lotteryfl': {'algorithm': 'lotteryfl'},  # prunes on the client
+  'local': {'algorithm': 'local'},  # keeps everything
 }
+KILLED = 'hidenseek', 'lotteryfl'  # the others go on in process
 DRAW = workdir.draw  # which most tests here leave out
-# So many runs at once, so often, of every method: 24 are killed.
+# So many runs at once, so often, of every method: 16 are killed.
 RUNS, LIVES = 4, 2
 
 
@@ -58,7 +59,7 @@ def share(patch, built, programs):
   patch.setattr(workdir, 'draw', lambda *given: None)
 
 
-@pytest.fixture(scope='module', params=METHODS)
+@pytest.fixture(scope='module', params=KILLED)
 def whole(request, tmp_path_factory):
   config = config_of(request.param)
   folder = tmp_path_factory.mktemp('whole')

@@ -116,8 +116,8 @@ except errors.InputError as error:
       [sys.executable, '-c', code], stdout=full, stderr=subprocess.PIPE
     )
   assert done.returncode == 1
-  said = 'hns: stdout: cannot be written (No space left on device); what a run '
-  assert done.stderr.decode() == f'{said}found is in its folder\n'
+  said = 'hns: stdout: cannot be written (No space left on device); results of '
+  assert done.stderr.decode() == f'{said}a run are in its folder\n'
 
 
 def test_what_an_encoding_lacks_is_escaped():

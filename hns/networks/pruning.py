@@ -229,8 +229,9 @@ def check_layers(mask: Weights, density: float, score: str) -> None:
     density, score: of the config, for the message.
   """
   layers = jax.tree.leaves(mask)
-  if layers and not any(map(np.any, layers)):
-    remedy = f'leaves no weight at density {density}: are its scores finite?'
+  wanted = round(density * sum(layer.size for layer in layers))
+  if wanted and not any(map(np.any, layers)):
+    remedy = f'leaves none of {wanted} weights: its scores are not finite'
     raise invalid('pruning', score, remedy)
   for path, layer in jax.tree_util.tree_leaves_with_path(mask):
     if not np.any(layer):
