@@ -27,6 +27,9 @@ jax.config.update('jax_num_cpu_devices', 8)
 # Most of a test's time is compiling, and these programs run for a moment.
 jax.config.update('jax_disable_most_optimizations', True)
 os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = 'true'  # commands of tests
+# Lines of Python in programs help nobody here, and take time.
+jax.config.update('jax_traceback_in_locations_limit', 0)
+os.environ['JAX_TRACEBACK_IN_LOCATIONS_LIMIT'] = '0'
 # Halves that time; XLA ends a process over a flag that it does not know, so
 # only where it was tried.
 if jaxlib.__version__.startswith('0.10.'):
