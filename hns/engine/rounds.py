@@ -108,14 +108,12 @@ def run_round(
 ) -> tuple[State, ClientState, RoundMetrics]:
   """One round: download, local training, upload, the server's mean.
 
-  An update that is not finite is left out, and its client keeps what it had; a
-  round without any other, or whose mean would make the server's state infinite,
-  leaves that state as it is.
+  An update that is not finite is left out, and its client keeps what it had. A
+  round without finite updates, or with an infinite mean, changes nothing.
 
   Args:
     round_config, key, initial, federation, state: see their types.
-    ids: int32, the clients that take part: see `cohort`. Any that is no id of
-      a client stands for nobody, who costs and changes nothing.
+    ids: int32, the clients that take part: see `cohort`; others are padding.
     client_state: what these clients keep, leaves [ids, ...].
 
   Returns:
@@ -137,22 +135,24 @@ def run_round(
     sound, (server_state, kept), (state.server_state, client_state)
   )
   after = State(state.round + 1, server_state)
-  found = _round_metrics(sums, metrics, sound)
   flip_rate = _flip_rate(round_config, context, after, weights)
-  return after, client_state, found._replace(flip_rate=flip_rate)
+  return after, client_state, _metrics(sums, metrics, flip_rate, sound)
 
 
-def _round_metrics(
-  sums: ClientSums, metrics: ClientMetrics, sound: jax.Array
+def _metrics(
+  sums: ClientSums,
+  metrics: ClientMetrics,
+  flip_rate: jax.Array,
+  sound: jax.Array,
 ) -> RoundMetrics:
-  """The metrics but for `flip_rate`; `sound`: whether the round counts."""
+  """What a round reports; `sound`: whether it changed the server's state."""
   lost = metrics.took_part & ~sound
   metrics = metrics._replace(
     rejected=metrics.rejected | lost, diverged=metrics.diverged | lost
   )
   return RoundMetrics(
     train_loss=jnp.where(sound, sums.loss / sums.examples, jnp.nan),
-    flip_rate=jnp.float32(0),
+    flip_rate=flip_rate,
     votes=sums.signs,
     **metrics._asdict(),
   )

@@ -152,8 +152,7 @@ def fit(
   when clients run one by one; under `vmap` it waits for the largest.
 
   Returns:
-    What was trained, and the mean objective over the examples seen,
-    float32 [] (0 for a client without examples).
+    The params, and the mean objective of the examples seen, 0 without any.
   """
   loss = batch_loss(method, apply, examples, frozen, initial_params)
   steps, batches = steps_of(plan, rows.size)
@@ -172,13 +171,9 @@ def fit(
     )
     return _moved(optimizer, carry._replace(order=order), value, grads, valid)
 
-  carry = Carry(
-    initial_params,
-    optimizer.init(initial_params),
-    jnp.zeros_like(jax.eval_shape(shuffle, key)),
-    jnp.float32(0),
-    jnp.int32(0),
-  )
+  order = jnp.zeros_like(jax.eval_shape(shuffle, key))
+  nothing = order, jnp.float32(0), jnp.int32(0)
+  carry = Carry(initial_params, optimizer.init(initial_params), *nothing)
   carry = jax.lax.fori_loop(0, steps, step, carry)
   return carry.params, carry.total / jnp.maximum(carry.seen, 1)
 

@@ -151,8 +151,7 @@ def prune(
   Args:
     key: for ties and random scores.
     score: one of `SCORES`.
-    net: the plain module.
-    variables: the network's.
+    net, variables: the plain module and its masked variables.
     inputs: float [1, ...], of the shape of one example.
     keep: int32 [steps], weights to keep after each step: see `schedule`.
 
