@@ -121,7 +121,8 @@ def test_a_personal_head_stays_at_home(name):
 
 def test_fresh_dispersion_is_shared_by_clients_and_new_each_round():
   experiment = small()
-  method, (_, key, initial, *_) = experiment.round_config.method, experiment
+  method, key = experiment.round_config.method, experiment.key
+  initial = experiment.initial
   message = method.server.broadcast(key, initial.frozen, initial.server_state)
   starts = [
     tree.flatten(method.client.init(k, initial.frozen, message, ()))
@@ -196,7 +197,9 @@ def play_changed(experiment, width, change):
   for number in range(4):
     ids, seen = change(number, cohort(experiment, number))
     held = client_store.fetch(store, ids)
-    _, key, initial, federation, *_ = seen
+    key = seen.key
+    initial = seen.initial
+    federation = seen.federation
     state, held, report = step(key, initial, federation, state, ids, held)
     client_store.keep(store, ids, held)
     told.append(jax.device_get(report))

@@ -39,7 +39,9 @@ def loop_round(experiment, state):
   Only the draws are the engine's. Adam, the gate's gradient and the vote are
   written by hand.
   """
-  round_config, _, initial, federation, *_ = experiment
+  round_config = experiment.round_config
+  initial = experiment.initial
+  federation = experiment.federation
   context, ids, _ = context_of(experiment, state)
   frozen, plan = initial.frozen, round_config.plan
   net = round_config.apply.__self__.net  # without its mask
@@ -123,7 +125,9 @@ def test_engine_equals_a_plain_loop(x64):
     before = np.asarray(tree.flatten(state.server_state))
     ids = context_of(experiment, state)[1]
     for step in steps:
-      after, *_ = step(experiment.key, *experiment[2:4], state, ids, ())
+      after, *_ = step(
+        experiment.key, *experiment.constants[1:], state, ids, ()
+      )
       got = np.asarray(tree.flatten(after.server_state))
       np.testing.assert_allclose(got, expected, rtol=1e-6)
     moved += np.sum((got < 0) != (before < 0))
@@ -187,7 +191,8 @@ def test_widths_give_equal_evaluations():
 
 def test_an_absent_client_is_inert():
   experiment = small()
-  round_config, _, initial, *_ = experiment
+  round_config = experiment.round_config
+  initial = experiment.initial
   context = context_of(experiment)[0]
   client_round = compiled(client.client_round, round_config)
   part = client_round(context, parallel.ABSENT, ())
@@ -206,7 +211,8 @@ def test_frozen_means_frozen():
   """Weights and prune mask, bit for bit, after training."""
   experiment = small()
   before = jax.tree.map(np.array, experiment.initial.frozen)
-  round_config, _, initial, *_ = experiment
+  round_config = experiment.round_config
+  initial = experiment.initial
   context = context_of(experiment, play(experiment, 3).state)[0]
   held = compiled(evaluation.personal_models, round_config)(
     context, jnp.arange(2)
@@ -226,7 +232,9 @@ def test_one_client_fedavg_is_plain_sgd():
   experiment = small(
     algorithm='fedavg', num_clients=1, cohort=1, partition='iid', seed=4
   )
-  round_config, _, initial, federation, *_ = experiment
+  round_config = experiment.round_config
+  initial = experiment.initial
+  federation = experiment.federation
   params, net = initial.server_state.values, models.MODELS['tiny'](10)
   context = context_of(experiment)[0]
   fit_key = jax.random.fold_in(jax.random.fold_in(context.keys.clients, 0), 1)
@@ -265,7 +273,9 @@ def test_one_client_fedavg_is_plain_sgd():
 def test_aggregation_is_an_exact_vote():
   """The server's state is the vote of the uploads, in integers."""
   experiment = small(cohort=5, num_clients=8, **SIZES)
-  round_config, _, initial, federation, *_ = experiment
+  round_config = experiment.round_config
+  initial = experiment.initial
+  federation = experiment.federation
   context, ids, _ = context_of(experiment)
   uploads = compiled(explore.uploads, round_config)(context, ids, ())
   sizes = np.asarray(federation.train.size)[np.asarray(ids)]
@@ -286,7 +296,9 @@ def test_aggregation_is_an_exact_vote():
 def test_the_vote_is_of_the_clients_that_keep_a_weight():
   fields = dict(algorithm='fedmask', cohort=5, num_clients=8)
   experiment = small(**fields, **SIZES)
-  round_config, _, initial, federation, *_ = experiment
+  round_config = experiment.round_config
+  initial = experiment.initial
+  federation = experiment.federation
   context, ids, client_state = context_of(experiment)
   uploads = compiled(explore.uploads, round_config)(context, ids, client_state)
   sizes = np.asarray(federation.train.size)[np.asarray(ids)]
@@ -316,7 +328,10 @@ def test_cohorts_are_drawn_anew_by_seed_and_round():
 
 def test_no_recompilation_after_the_first_round():
   experiment = small()
-  round_config, key, initial, federation, *_ = experiment
+  round_config = experiment.round_config
+  key = experiment.key
+  initial = experiment.initial
+  federation = experiment.federation
   step = jax.jit(
     functools.partial(rounds.run_round, round_config), donate_argnums=3
   )

@@ -31,7 +31,10 @@ def test_epochs_are_shuffled_differently():
 
 
 def fit(experiment, size, plan):
-  round_config, key, initial, federation, *_ = experiment
+  round_config = experiment.round_config
+  key = experiment.key
+  initial = experiment.initial
+  federation = experiment.federation
   start = round_config.method.client.init(
     key,
     initial.frozen,
@@ -107,7 +110,9 @@ def counting():
 
 def test_correct_counts_only_the_clients_rows():
   experiment = small(algorithm='fedavg')
-  round_config, _, initial, federation, *_ = experiment
+  round_config = experiment.round_config
+  initial = experiment.initial
+  federation = experiment.federation
   variables = {'params': initial.server_state.values}
   for size, batch_size in ((0, 7), (1, 7), (20, 7), (20, 100)):
     chosen = ClientIndices(federation.test.index[0], jnp.int32(size))

@@ -1,18 +1,18 @@
 """The weighted mean over clients, each coordinate by itself."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from hns import tree
+from hns.tree import Tree
 from hns.wire import Message
 
 
 def weigh(
-  message: Message, common: Any, examples: jax.Array
-) -> tuple[Any, Any]:
+  message: Message, common: Tree, examples: jax.Array
+) -> tuple[Tree, Tree]:
   """A client's terms of the mean: weight x value, and weight, x examples.
 
   Integer values with integer or bool weights give int32, so their sum is
@@ -30,7 +30,9 @@ def weigh(
   return sums, chosen
 
 
-def total_weights(chosen: Any, sums: Any, common: Any, examples: Any) -> Any:
+def total_weights(
+  chosen: Tree, sums: Tree, common: Tree, examples: Tree
+) -> Tree:
   """All clients' weights x examples; `chosen`, `sums` and `examples` summed."""
   scaled = functools.partial(_scaled, examples)
   weights = tree.combine(chosen, jax.tree.map(scaled, sums, common))
@@ -44,6 +46,6 @@ def _scaled(examples, value, weight) -> jax.Array:
   return examples * weight.astype(dtype)
 
 
-def mean(sums: Any, weights: Any) -> Any:
+def mean(sums: Tree, weights: Tree) -> Tree:
   """The weighted mean of each coordinate; 0 where the weight is 0."""
   return jax.tree.map(lambda s, w: s / jnp.where(w == 0, 1, w), sums, weights)

@@ -1,7 +1,7 @@
 """One client's part in a round: it trains, uploads, and is evaluated."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from hns.methods.contract import (
   Variables,
 )
 from hns.networks.supermask import model_signs
+from hns.tree import Tree
 
 _HOPELESS = 0.99  # of the objective of a guess, which rounding moves
 
@@ -95,8 +96,8 @@ class ClientSums(NamedTuple):
       None for a method without signs, or if no model is evaluated.
   """
 
-  terms: Any
-  weights: Any
+  terms: Tree
+  weights: Tree
   loss: jax.Array
   examples: jax.Array
   signs: jax.Array | None

@@ -9,11 +9,13 @@ import pathlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from io import RawIOBase
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
+from hns.methods.contract import ClientState
 from hns.tree import from_host, to_host
 
 
@@ -25,18 +27,18 @@ class ClientStore(NamedTuple):
     states: by client id, those that are no longer that, as `to_host` leaves.
   """
 
-  initial: Any
-  states: dict[int, Any]
+  initial: ClientState
+  states: dict[int, ClientState]
 
 
-def create(initial: Any) -> ClientStore:
+def create(initial: ClientState) -> ClientStore:
   """A store in which every client has the state `initial`."""
   return ClientStore(
     jax.tree.map(lambda x: from_host(to_host(x), x), initial), {}
   )
 
 
-def fetch(store: ClientStore, ids: Any) -> Any:
+def fetch(store: ClientStore, ids: ArrayLike) -> ClientState:
   """The states of these clients, leaves [ids, ...]; `initial` past the last."""
   if not jax.tree.leaves(store.initial):
     return store.initial
@@ -46,7 +48,7 @@ def fetch(store: ClientStore, ids: Any) -> Any:
   return jax.tree.map(from_host, stacked, store.initial)
 
 
-def keep(store: ClientStore, ids: Any, client_state: Any) -> None:
+def keep(store: ClientStore, ids: ArrayLike, client_state: ClientState) -> None:
   """Writes the states of these clients, in place."""
   if not jax.tree.leaves(store.initial):
     return
@@ -58,7 +60,7 @@ def keep(store: ClientStore, ids: Any, client_state: Any) -> None:
     )
 
 
-def bytes_each(initial: Any) -> int:
+def bytes_each(initial: ClientState) -> int:
   """Bytes that one client's state costs on the host."""
   return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(initial))
 
@@ -80,7 +82,9 @@ def write(
         file.write(jax.tree.leaves(state)[place].tobytes())
 
 
-def read(initial: Any, ids: Any, folder: pathlib.Path) -> ClientStore:
+def read(
+  initial: ClientState, ids: ArrayLike, folder: pathlib.Path
+) -> ClientStore:
   """The store that was written, of these ids.
 
   Raises:

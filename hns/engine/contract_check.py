@@ -1,15 +1,14 @@
 """Whether a method's answers fit each other, before a program is compiled."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from hns.engine import aggregate
 from hns.errors import invalid
-from hns.methods.contract import ClientState, Initial, Method
-from hns.tree import path_name
+from hns.methods.contract import ClientState, Initial, Method, ServerState
+from hns.tree import Tree, path_name
 
 
 def check(name: str, method: Method, initial: Initial) -> None:
@@ -33,7 +32,7 @@ def check(name: str, method: Method, initial: Initial) -> None:
 
 def _round(
   name: str, method: Method, key: jax.Array, initial: Initial
-) -> tuple[ClientState, ClientState, Any]:
+) -> tuple[ClientState, ClientState, ServerState]:
   """The states after each question that changes one."""
   client, server = method.client, method.server
   frozen, server_state, client_state = initial
@@ -57,7 +56,7 @@ def _round(
   return prepared, kept, server.update(key, frozen, server_state, mean, total)
 
 
-def _compare(name: str, question: str, before: Any, after: Any) -> None:
+def _compare(name: str, question: str, before: Tree, after: Tree) -> None:
   """Raises `InputError` where two states differ in more than their values."""
   leaves = [
     {path_name(path): leaf for path, leaf in tree_leaves}

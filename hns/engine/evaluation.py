@@ -1,6 +1,6 @@
 """How good the models are: personalised and global, on the same engine."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
@@ -9,7 +9,7 @@ from hns.engine.client import client_round
 from hns.engine.context import RoundConfig, RoundContext, State
 from hns.engine.parallel import each_client
 from hns.engine.training import FederatedData, client_rows, correct
-from hns.methods.contract import Initial
+from hns.methods.contract import ClientState, Initial, Variables
 from hns.networks.supermask import model_signs
 
 
@@ -66,7 +66,7 @@ def evaluate_global(
   return right, model_signs(shared)
 
 
-def global_model(round_config: RoundConfig, context: RoundContext) -> Any:
+def global_model(round_config: RoundConfig, context: RoundContext) -> Variables:
   """Variables that a client which just joined sees before any training."""
   frozen, key = context.initial.frozen, context.keys.shared
   return round_config.method.client.to_variables(
@@ -78,8 +78,8 @@ def personal_model(
   round_config: RoundConfig,
   context: RoundContext,
   index: jax.Array,
-  client_state: Any,
-) -> Any:
+  client_state: ClientState,
+) -> Variables:
   """Variables that one client has after its local training."""
   return client_round(round_config, context, index, client_state).model
 
@@ -88,8 +88,8 @@ def personal_models(
   round_config: RoundConfig,
   context: RoundContext,
   ids: jax.Array,
-  client_state: Any = (),
-) -> Any:
+  client_state: ClientState = (),
+) -> Variables:
   """Variables that clients have after local training, leaves [ids, ...].
 
   With a supermask, `['signs']` holds every client's signs. `client_state` is

@@ -3,8 +3,6 @@
 See launch/explore.ipynb.
 """
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,6 +13,7 @@ from hns.engine.client import client_round
 from hns.engine.context import RoundConfig, RoundContext
 from hns.engine.parallel import each_client
 from hns.engine.training import ClientIndices, Examples, correct, fit
+from hns.methods.contract import ClientState, Variables
 from hns.networks import pruning
 from hns.networks.supermask import to_masked
 from hns.wire import Message
@@ -32,7 +31,7 @@ def agreements(signs: jax.Array) -> np.ndarray:
 
 def cross(
   round_config: RoundConfig,
-  models: Any,
+  models: Variables,
   examples: Examples,
   rows: ClientIndices,
 ) -> jax.Array:
@@ -66,7 +65,7 @@ def uploads(
   round_config: RoundConfig,
   context: RoundContext,
   ids: jax.Array,
-  client_state: Any,
+  client_state: ClientState,
 ) -> Message:
   """What these clients would upload, leaves [ids, ...]."""
 
@@ -87,7 +86,7 @@ def pool(rows: ClientIndices) -> ClientIndices:
 
 def draw(
   key: jax.Array, net: nn.Module, inputs: jax.Array, keep: jax.Array
-) -> dict[str, Any]:
+) -> Variables:
   """A random network pruned by synaptic saliency, its signs +1.
 
   Args:
@@ -107,7 +106,7 @@ def draw(
 def learn(
   key: jax.Array,
   round_config: RoundConfig,
-  variables: dict[str, Any],
+  variables: Variables,
   examples: Examples,
   rows: ClientIndices,
   test_rows: ClientIndices,

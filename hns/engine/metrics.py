@@ -5,6 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hns.engine.evaluation import Evaluation
+from hns.engine.flops import Flops
+from hns.engine.rounds import RoundMetrics
+
 
 def accuracies(correct: np.ndarray, count: np.ndarray) -> np.ndarray:
   """Accuracy of each client, float64 [clients]; each count must be above 0."""
@@ -35,7 +39,7 @@ def held_accuracy(correct: np.ndarray, count: np.ndarray) -> dict[str, float]:
   return {**spread('held_accuracy', each), 'held_clients': int(part.sum())}
 
 
-def summarise(evaluation: Any) -> dict[str, float]:
+def summarise(evaluation: Evaluation) -> dict[str, float]:
   """Personalised accuracy over clients, global accuracy over examples.
 
   `client_accuracies` are ordered by the clients' training examples, so that
@@ -113,7 +117,7 @@ class Tally(NamedTuple):
   diverged: float = 0.0
 
 
-def add(tally: Tally, report: Any, seconds: float) -> Tally:
+def add(tally: Tally, report: RoundMetrics, seconds: float) -> Tally:
   """The tally after one more round, of `hns.engine.rounds.RoundMetrics`."""
   total = lambda name: int(np.sum(getattr(report, name), dtype=np.int64))
   up = total('uplink')
@@ -140,7 +144,7 @@ def evaluated(tally: Tally) -> Tally:
   )
 
 
-def traffic(tally: Tally, flops: Any) -> dict[str, float]:
+def traffic(tally: Tally, flops: Flops) -> dict[str, float]:
   """A row's bytes, steps, FLOPs, loss and flips; `flops`: `flops.Flops`."""
   return {
     'train_loss': tally.train_loss,

@@ -7,14 +7,13 @@ fills the core, and a small client then takes no more steps than it has.
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from hns.tree import from_host, to_host
+from hns.tree import Tree, from_host, to_host
 
 AXIS = 'clients'
 ABSENT = np.iinfo(np.int32).max  # an id past every client
@@ -38,7 +37,7 @@ def everywhere(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
-def replicate(tree: Any, mesh: Mesh) -> Any:
+def replicate(tree: Tree, mesh: Mesh) -> Tree:
   """Arrays that every process has, as arrays whole on every device."""
 
   def put(x):
@@ -53,13 +52,13 @@ def absent_if_unknown(ids: jax.Array, clients: int) -> jax.Array:
 
 
 def each_client(
-  function: Callable[[Any, jax.Array, Any], tuple[Any, Any]],
-  given: Any,
+  function: Callable[[Tree, jax.Array, Tree], tuple[Tree, Tree]],
+  given: Tree,
   ids: jax.Array,
-  client_state: Any,
+  client_state: Tree,
   width: int,
   mesh: Mesh,
-) -> tuple[Any, Any]:
+) -> tuple[Tree, Tree]:
   """Runs `function(given, id, client_state) -> (summed, listed)` for clients.
 
   Each device loops over its share, `width` clients at a time. Memory grows with
@@ -161,7 +160,7 @@ def _turns(steps, width, devices) -> np.ndarray:
 
 def _one_device(
   function, devices: int, lanes: int, given, dealt
-) -> tuple[Any, Any]:
+) -> tuple[Tree, Tree]:
   """Sums over all devices, and lists, of this device's clients.
 
   Leaves of `dealt` are [1, turns, width, ...], lane after lane. A loop over

@@ -6,7 +6,7 @@ no result.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from hns.engine.context import RoundConfig, RoundContext, State, round_keys
 from hns.engine.parallel import each_client
 from hns.engine.training import FederatedData
 from hns.methods.contract import ClientState, Initial, ServerState
+from hns.tree import Tree
 
 
 class RoundMetrics(NamedTuple):
@@ -174,7 +175,7 @@ def _common_download_bytes(
 
 def _aggregate(
   round_config: RoundConfig, context: RoundContext, sums: ClientSums
-) -> tuple[ServerState, Any]:
+) -> tuple[ServerState, Tree]:
   """The server's state after the mean, and the summed weights."""
   weights = aggregate.total_weights(
     sums.weights, sums.terms, context.message.weight, sums.examples
@@ -193,7 +194,7 @@ def _flip_rate(
   round_config: RoundConfig,
   context: RoundContext,
   after: State,
-  weights: Any,
+  weights: Tree,
 ) -> jax.Array:
   """Share of the coordinates voted on whose sign changed in the download."""
   message = round_config.method.server.broadcast(

@@ -22,6 +22,7 @@ from hns.methods.contract import (
 )
 from hns.methods.uploads import Upload, uniform
 from hns.networks.supermask import bernoulli, binary, signs_of, to_masked
+from hns.tree import Tree
 from hns.wire import Message
 
 # `(key, variables of the masked network) -> mask`
@@ -30,20 +31,20 @@ Prune = Callable[[jax.Array, Variables], Any]
 Spread = Callable[[jax.Array, jax.Array, int], jax.Array]
 
 
-def signed(key, frozen, scores) -> Any:
+def signed(key, frozen, scores) -> Tree:
   """The gate of HideNseek: variables with the scores' signs."""
   del key
   return {**frozen, 'signs': signs_of(scores)}
 
 
-def masked(key, frozen, scores) -> Any:
+def masked(key, frozen, scores) -> Tree:
   """The gate of {0, 1} masks: variables without what scores below 0."""
   del key
   mask = jax.tree.map(lambda m, s: m * binary(s), frozen['mask'], scores)
   return {**frozen, 'mask': mask}
 
 
-def sampled(key, frozen, scores) -> Any:
+def sampled(key, frozen, scores) -> Tree:
   """The gate of FedPM: each weight is there with probability sigmoid(score)."""
   draws = tree.uniform(key, scores)
   mask = jax.tree.map(

@@ -4,7 +4,7 @@ What a client has pruned is 0 in what it starts from and stays 0; the server
 hears of its places once, when they change, in a bit each before coding.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from hns.methods.contract import (
 )
 from hns.methods.lift import lift
 from hns.networks import pruning
+from hns.tree import Tree
 from hns.wire import Message
 
 _OFF = -1e9  # a score so far below 0 that no step moves it
@@ -35,9 +36,9 @@ class PruneState(NamedTuple):
     inner: what else it keeps.
   """
 
-  kept: Any
-  cut: Any = ()
-  inner: Any = ()
+  kept: Tree
+  cut: Tree = ()
+  inner: Tree = ()
 
 
 def lottery(
@@ -98,7 +99,7 @@ def lottery(
   )
 
 
-def kept_of(client_state: PruneState) -> Any:
+def kept_of(client_state: PruneState) -> Tree:
   """The `KeptMask` of clients that prune."""
   return client_state.kept
 
@@ -153,14 +154,14 @@ def prune_once(base: Method, target: float) -> Method:
   )
 
 
-def off(client_state: PruneState, scores: Any) -> Any:
+def off(client_state: PruneState, scores: Tree) -> Tree:
   """Scores that a gate never turns on where they were pruned."""
   return jax.tree.map(
     lambda s, m: jnp.where(m, s, _OFF), scores, client_state.kept
   )
 
 
-def largest(scores: Any, mask: Any, share: float, target: float) -> Any:
+def largest(scores: Tree, mask: Tree, share: float, target: float) -> Tree:
   """`mask` without `share` of each leaf's coordinates, those that score least.
 
   Of n coordinates n x target stay at least, and one, or all that are there if
@@ -195,5 +196,5 @@ def zeros_stay(forward, to_variables, initial_params, params) -> jax.Array:
   return forward(to_variables(living))
 
 
-def masked_by(values: Any, mask: Any) -> Any:
+def masked_by(values: Tree, mask: Tree) -> Tree:
   return jax.tree.map(jnp.multiply, values, mask)

@@ -25,13 +25,14 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import optax
 
+from hns.tree import Tree
 from hns.wire import Codec, Message
 
-# Trees of arrays; their structure is the method's own affair.
-Params = Any
-Frozen = Any
-ClientState = Any
-Variables = Any  # of `apply`, by collection
+# Their structure is the method's own affair.
+Params = Tree
+Frozen = Tree
+ClientState = Tree
+Variables = dict[str, Tree]  # of `apply`, by collection
 
 
 class Initial(NamedTuple):
@@ -44,7 +45,7 @@ class Initial(NamedTuple):
   """
 
   frozen: Frozen
-  server_state: Any
+  server_state: 'ServerState'
   client_state: ClientState
 
 
@@ -58,7 +59,7 @@ class ServerState(NamedTuple):
   """
 
   values: Params
-  memory: Any = ()
+  memory: Tree = ()
 
 
 class ClientInit(Protocol):
@@ -193,7 +194,7 @@ class Broadcast(Protocol):
   """
 
   def __call__(
-    self, key: jax.Array, frozen: Frozen, server_state: Any
+    self, key: jax.Array, frozen: Frozen, server_state: ServerState
   ) -> Message: ...
 
 
@@ -223,10 +224,10 @@ class ServerUpdate(Protocol):
     self,
     key: jax.Array,
     frozen: Frozen,
-    server_state: Any,
+    server_state: ServerState,
     mean: Params,
-    total: Any,
-  ) -> Any: ...
+    total: Tree,
+  ) -> ServerState: ...
 
 
 class Server(NamedTuple):
@@ -256,7 +257,7 @@ class KeptMask(Protocol):
   A tree of bool. It is sent, and counted, when it changes.
   """
 
-  def __call__(self, client_state: ClientState) -> Any: ...
+  def __call__(self, client_state: ClientState) -> Tree: ...
 
 
 class Wire(NamedTuple):

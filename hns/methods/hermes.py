@@ -1,7 +1,6 @@
 """Hermes: the client prunes whole units; the server averages common ones."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +21,7 @@ from hns.methods.contract import Initial, Method, Params, ServerState
 from hns.methods.uploads import keep_unvoted
 from hns.methods.wrappers import PersonalModel
 from hns.networks.supermask import to_masked
+from hns.tree import Tree
 from hns.wire import Message
 
 
@@ -102,7 +102,7 @@ def _common_part(frozen, message: Message, client_state: PruneState) -> Message:
   return message._replace(weight=masked_by(taken, client_state.kept))
 
 
-def _check_hidden(params: Any, head: str) -> None:
+def _check_hidden(params: Tree, head: str) -> None:
   """Raises `InputError` for a hidden layer with more than a kernel."""
   for path, _ in jax.tree_util.tree_leaves_with_path(
     to_masked(params)['params']
@@ -113,14 +113,14 @@ def _check_hidden(params: Any, head: str) -> None:
       raise invalid('algorithm', 'hermes', remedy)
 
 
-def _taken(message, client_state) -> Any:
+def _taken(message, client_state) -> Tree:
   """Where a client takes the download, if it keeps the unit."""
   return jax.tree.map(
     lambda common: common | ~client_state.inner.begun, message.weight
   )
 
 
-def _norms(model: Any, head: str) -> Any:
+def _norms(model: Tree, head: str) -> Tree:
   """The L1 norms of the units of hidden layers, None for the head's leaves."""
 
   def layer(path, w):

@@ -25,7 +25,7 @@ from hns.methods.bases import (
   spread_odds,
   supermask,
 )
-from hns.methods.contract import Method
+from hns.methods.contract import Method, Variables
 from hns.methods.hermes import prune_units
 from hns.methods.parameters import (
   GATES,
@@ -44,6 +44,7 @@ from hns.methods.parameters import (
   UploadName,
 )
 from hns.methods.wrappers import keep_local, proximal, remember_download
+from hns.tree import Tree
 
 
 class NetworkInfo(NamedTuple):
@@ -237,7 +238,7 @@ def fedpm(network: NetworkInfo, learning_rate: Rate = 0.1) -> Method:
   return base.revise(server=dict(init=init))
 
 
-def _everything(key: jax.Array, variables: Any) -> Any:
+def _everything(key: jax.Array, variables: Variables) -> Tree:
   """A `Prune` that keeps all weights."""
   del key
   return variables['mask']

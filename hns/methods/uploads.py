@@ -5,18 +5,19 @@ real numbers, weights or scores, and the server keeps such a tree.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from hns import tree, wire
-from hns.methods.contract import ServerState
+from hns.methods.contract import ClientState, Params, ServerState
 from hns.networks.supermask import bernoulli, sign
+from hns.tree import Tree
 from hns.wire import Codec
 
 
-def _nothing(values: Any) -> tuple:
+def _nothing(values: Params) -> tuple:
   del values
   return ()
 
@@ -36,20 +37,20 @@ class Upload(NamedTuple):
   """
 
   codec: Codec
-  encode: Callable[..., tuple[Any, Any]]
+  encode: Callable[..., tuple[Tree, ClientState]]
   aggregate: Callable[..., ServerState]
-  client_state: Callable[[Any], Any] = _nothing
-  memory: Callable[[Any], Any] = _nothing
+  client_state: Callable[[Params], ClientState] = _nothing
+  memory: Callable[[Params], Tree] = _nothing
 
 
 class Compress(NamedTuple):
   """A codec, and `(key, values, mask) -> values` of its alphabet."""
 
   codec: Codec
-  function: Callable[[jax.Array, Any, Any], Any]
+  function: Callable[[jax.Array, Tree, Tree], Tree]
 
 
-def keep_unvoted(old: Any, new: Any, total: Any) -> Any:
+def keep_unvoted(old: Tree, new: Tree, total: Tree) -> Tree:
   """`new`, but `old` where nobody voted; leaves keep their dtype."""
   return jax.tree.map(
     lambda t, a, b: jnp.where(t > 0, b, a).astype(a.dtype), total, old, new
@@ -224,7 +225,7 @@ def _vote(server, mean, total) -> ServerState:
   return server._replace(values=keep_unvoted(server.values, new, total))
 
 
-def _sign_relative_to(initial_params: Any, scores: Any) -> Any:
+def _sign_relative_to(initial_params: Params, scores: Params) -> Tree:
   """+1 where a score has the sign of the start, -1 where not, int8."""
   return jax.tree.map(
     lambda a, b: (sign(a) * sign(b)).astype(jnp.int8), initial_params, scores

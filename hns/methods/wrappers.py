@@ -1,7 +1,7 @@
 """Wrappers of a method: local parts, a remembered download, a pull."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from hns.methods.contract import (
   ServerState,
 )
 from hns.methods.lift import Beside, beside, lift
+from hns.tree import Tree
 from hns.wire import Codec, Message
 
 
@@ -33,7 +34,7 @@ class WithLocal(NamedTuple):
   message: Message
 
 
-def keep_local(base: Method, is_local: Callable[[str, Any], bool]) -> Method:
+def keep_local(base: Method, is_local: Callable[[str, Tree], bool]) -> Method:
   """`base`, of which the leaves chosen by `is_local` never leave the client.
 
   Arivazhagan et al. 2019 (arXiv 1912.00818) with the head chosen. At first
@@ -157,7 +158,7 @@ def remember_download(base: Method) -> Method:
   )
 
 
-def _symbols(codec: Codec, message: Message) -> Any:
+def _symbols(codec: Codec, message: Message) -> Tree:
   """The symbols of a message without steps, a tree like its values."""
   return jax.tree.map(lambda v: wire.symbols_of(codec, v, 1), message.value)
 
