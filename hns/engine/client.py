@@ -71,18 +71,8 @@ class ClientResult(NamedTuple):
   is_finite: jax.Array
 
 
-class ClientMetrics(NamedTuple):
-  """One client's part of `RoundMetrics`, leaves []."""
-
-  uplink: jax.Array
-  downlink: jax.Array
-  uploaded: jax.Array
-  steps: jax.Array
-  scored: jax.Array
-  took_part: jax.Array
-  rejected: jax.Array
-  diverged: jax.Array
-  num_correct: jax.Array
+# By name, what `RoundMetrics` lists of each client; leaves [].
+ClientMetrics = dict[str, jax.Array]
 
 
 class ClientSums(NamedTuple):
@@ -123,10 +113,10 @@ def client_terms(
   result = client_round(round_config, context, index, client_state)
   right, signs = _evaluated(round_config, context, index, result.model)
   metrics = _metrics(round_config, context, index, client_state, result)
+  metrics |= dict(downlink=downlink, num_correct=right)
   present = index != ABSENT
   metrics = jax.tree.map(
-    lambda x: jnp.where(present, x, 0).astype(x.dtype),
-    metrics._replace(downlink=downlink, num_correct=right),
+    lambda x: jnp.where(present, x, 0).astype(x.dtype), metrics
   )
   sums = ClientSums(
     *aggregate.weigh(result.read, context.message.weight, result.examples),
@@ -146,21 +136,19 @@ def _metrics(
   before: ClientState,
   result: ClientResult,
 ) -> ClientMetrics:
-  """A client's metrics but for `downlink` and `num_correct`."""
+  """What a client's result tells: its upload, its steps, how it fared."""
   sound = result.is_finite
   uplink = payloads.upload_bytes(
     round_config.method, result.upload, before, result.client_state
   )
-  return ClientMetrics(
+  return dict(
     uplink=uplink * sound,
-    downlink=jnp.int32(0),
     uploaded=wire.coordinates(result.upload) * sound,
     steps=steps_of(round_config.plan, result.examples)[0],
     scored=client_rows(context.federation.validation, index).size,
     took_part=jnp.array(True),
     rejected=~sound,
     diverged=~sound | (result.loss > _HOPELESS * result.guess),
-    num_correct=jnp.int32(-1),
   )
 
 
@@ -188,14 +176,13 @@ def client_round(
     method.client.to_variables, client_key(context, index, Stream.MODEL), frozen
   )
   chance = lambda variables: jnp.log(jnp.float32(round_config.classes))
+  start = trained.initial_params
   return ClientResult(
     upload,
     read,
     client_state,
     trained.loss,
-    method.client.objective(
-      chance, to_variables, *[trained.initial_params] * 2
-    ),
+    method.client.objective(chance, to_variables, start, start),
     trained.examples,
     to_variables(method.client.finalize(client_state, params)),
     is_finite,
@@ -206,10 +193,8 @@ def _upload(
   method: Method, context: RoundContext, index: jax.Array, trained: Trained
 ) -> tuple[wire.Message, wire.Message, ClientState]:
   """What a client sends, what the server reads in it, what the client keeps."""
-  key, frozen = (
-    client_key(context, index, Stream.UPDATE),
-    context.initial.frozen,
-  )
+  key = client_key(context, index, Stream.UPDATE)
+  frozen = context.initial.frozen
   upload, client_state = method.client.update(
     key,
     frozen,

@@ -147,15 +147,13 @@ def _metrics(
   sound: jax.Array,
 ) -> RoundMetrics:
   """What a round reports; `sound`: whether it changed the server's state."""
-  lost = metrics.took_part & ~sound
-  metrics = metrics._replace(
-    rejected=metrics.rejected | lost, diverged=metrics.diverged | lost
-  )
+  lost = metrics['took_part'] & ~sound
+  metrics |= {name: metrics[name] | lost for name in ('rejected', 'diverged')}
   return RoundMetrics(
     train_loss=jnp.where(sound, sums.loss / sums.examples, jnp.nan),
     flip_rate=flip_rate,
     votes=sums.signs,
-    **metrics._asdict(),
+    **metrics,
   )
 
 

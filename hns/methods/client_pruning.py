@@ -17,7 +17,7 @@ from hns.methods.contract import (
   Initial,
   Method,
 )
-from hns.methods.lift import lift
+from hns.methods.lift import beside, lift
 from hns.networks import pruning
 from hns.tree import Tree
 from hns.wire import Message
@@ -119,12 +119,7 @@ def prune_once(base: Method, target: float) -> Method:
   highest scores; its votes count there alone. Ours: single weights are pruned,
   where the paper prunes structures.
   """
-
-  inside = lift(
-    base,
-    keep=lambda client_state, inner: client_state._replace(inner=inner),
-    client_state=lambda given: given['client_state'].inner,
-  )
+  inside = beside(base)
 
   def init(key, params):
     frozen, server_state, inner = base.server.init(key, params)

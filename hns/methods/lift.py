@@ -27,7 +27,10 @@ class Beside(NamedTuple):
 
 
 def beside(base: Method) -> Method:
-  """`base`, whose clients keep a `Beside`; what is beside stays as it is."""
+  """`base`, whose clients keep more: a `Beside`, or another state with `inner`.
+
+  What is beside `inner` stays as it is.
+  """
   return lift(
     base,
     keep=lambda client_state, inner: client_state._replace(inner=inner),
