@@ -1,6 +1,7 @@
 """One client's part in a round: it trains, uploads, and is evaluated."""
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -175,17 +176,27 @@ def client_round(
   to_variables = functools.partial(
     method.client.to_variables, client_key(context, index, Stream.MODEL), frozen
   )
-  chance = lambda variables: jnp.log(jnp.float32(round_config.classes))
-  start = trained.initial_params
   return ClientResult(
     upload,
     read,
     client_state,
     trained.loss,
-    method.client.objective(chance, to_variables, start, start),
+    _guess(round_config, to_variables, trained.initial_params),
     trained.examples,
     to_variables(method.client.finalize(client_state, params)),
     is_finite,
+  )
+
+
+def _guess(
+  round_config: RoundConfig,
+  to_variables: Callable[[Params], Variables],
+  start: Params,
+) -> jax.Array:
+  """The objective at the start, of equal chances for all classes, f32 []."""
+  chance = lambda variables: jnp.log(jnp.float32(round_config.classes))
+  return round_config.method.client.objective(
+    jax.random.key(0), jnp.float32(0), chance, to_variables, start, start
   )
 
 
@@ -237,7 +248,7 @@ def train_client(
   federation, message = context.federation, context.message
   if method.client.before_training is not None:
     client_state = method.client.before_training(
-      client_key(context, index, Stream.BEFORE_TRAINING),
+      client_key(context, index, Stream.UPDATE),
       initial.frozen,
       message,
       client_state,

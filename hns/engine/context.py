@@ -55,9 +55,8 @@ class State(NamedTuple):
 class Stream(enum.IntEnum):
   """What a client draws for in a round; each has a key of its own."""
 
-  BEFORE_TRAINING = 0
   TRAINING = 1
-  UPDATE = 2
+  UPDATE = 2  # and what it draws for that before it trains
   MODEL = 3  # that it ends the round with
 
 

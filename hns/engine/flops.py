@@ -57,7 +57,7 @@ def _flops_of_step(round_config, initial, examples) -> float:
       round_config.method, round_config.apply, examples, frozen, params
     )
     chosen = jnp.arange(round_config.plan.batch_size)
-    grads = jax.grad(loss)(params, key, chosen, chosen >= 0)
+    grads = jax.grad(loss)(params, key, 0.0, chosen, chosen >= 0)
     return client.optimizer.update(grads, client.optimizer.init(params), params)
 
   return _flops(step, params, key, initial.frozen, examples)

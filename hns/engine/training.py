@@ -112,13 +112,14 @@ def batch_loss(
   frozen: Frozen,
   initial_params: Params,
 ) -> Callable[..., jax.Array]:
-  """The loss of one step, `(params, key, chosen, valid) -> float32 []`.
+  """The loss of a step, `(params, key, progress, chosen, valid) -> float32 []`.
 
+  `progress`, float32 [], is the share of the round's steps taken before it;
   `chosen`, int32 [b], are the examples of the batch; `valid`, bool [b], which
   of them count.
   """
 
-  def loss(params, key, chosen, valid):
+  def loss(params, key, progress, chosen, valid):
     images, labels = batch(examples, chosen)
 
     def forward(variables):
@@ -130,7 +131,7 @@ def batch_loss(
       return method.client.to_variables(key, frozen, params)
 
     return method.client.objective(
-      forward, to_variables, initial_params, params
+      key, progress, forward, to_variables, initial_params, params
     )
 
   return loss
@@ -166,8 +167,9 @@ def fit(
     first = place * plan.batch_size
     chosen = jax.lax.dynamic_slice(order, (first,), (plan.batch_size,))
     valid = first + jnp.arange(plan.batch_size) < rows.size
+    key_step = jax.random.fold_in(key_epoch, place)
     value, grads = jax.value_and_grad(loss)(
-      carry.params, jax.random.fold_in(key_epoch, place), chosen, valid
+      carry.params, key_step, number / steps, chosen, valid
     )
     return _moved(optimizer, carry._replace(order=order), value, grads, valid)
 

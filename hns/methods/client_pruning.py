@@ -183,8 +183,11 @@ def _keep(mask, share, target) -> jax.Array:
   return jnp.minimum(living, jnp.maximum(keep, least))
 
 
-def zeros_stay(forward, to_variables, initial_params, params) -> jax.Array:
+def zeros_stay(
+  key, progress, forward, to_variables, initial_params, params
+) -> jax.Array:
   """The `Objective` that leaves kernels' weights alone that start at 0."""
+  del key, progress
   living = jax.tree.map(
     lambda s, t: t * (s != 0) if t.ndim > 1 else t, initial_params, params
   )

@@ -115,7 +115,9 @@ class BeforeTraining(Protocol):
   """What does a client of the cohort look at before it trains?
 
   Exists for methods that prune on the client: `score(variables)` is the
-  accuracy of a model on its validation examples, float32 [].
+  accuracy of a model on its validation examples, float32 []. The key is that of
+  `ClientUpdate`: a client that keeps it can start from draws of its own, which
+  the server can repeat in `ReadUpload`.
   """
 
   def __call__(
@@ -132,11 +134,16 @@ class Objective(Protocol):
   """What does a training step minimise, float32 []?
 
   `forward(variables)` is the mean loss of the batch, `to_variables(params)`
-  gives the variables. Exists for what is added to that loss, such as a pull.
+  gives the variables. `key` is the step's; `progress`, float32 [], is the share
+  of the round's steps that were taken before it, in [0, 1). Exists for what is
+  added to the loss, such as a pull, and for methods that train another network
+  than the one they evaluate, such as one with binarised weights.
   """
 
   def __call__(
     self,
+    key: jax.Array,
+    progress: jax.Array,
     forward: Callable[[Variables], jax.Array],
     to_variables: Callable[[Params], Variables],
     initial_params: Params,
@@ -154,9 +161,11 @@ class Finalize(Protocol):
   def __call__(self, client_state: ClientState, params: Params) -> Params: ...
 
 
-def plain_loss(forward, to_variables, initial_params, params) -> jax.Array:
+def plain_loss(
+  key, progress, forward, to_variables, initial_params, params
+) -> jax.Array:
   """The `Objective` that is the loss of what the network sees."""
-  del initial_params
+  del key, progress, initial_params
   return forward(to_variables(params))
 
 

@@ -1,7 +1,8 @@
 """What the parameters of recipes may be: types with their limits and texts."""
 
 import math
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, NamedTuple
 
 import optax
 
@@ -9,11 +10,32 @@ from hns import wire
 from hns.fields import Label, OneOf, ValidationThreshold, Within
 from hns.methods import uploads
 from hns.methods.bases import (
+  Prune,
   masked,
   signed,
   spread_cell,
   spread_uniform,
 )
+
+
+class NetworkInfo(NamedTuple):
+  """What a recipe may know of the network.
+
+  Attributes:
+    prune: `(key, variables) -> mask`, of the config's score and density.
+    find_head: gives `head`, or raises `InputError` where it is ambiguous.
+    density: the config's.
+  """
+
+  prune: Prune
+  find_head: Callable[[], str]
+  density: float
+
+  @property
+  def head(self) -> str:
+    """The path of the output layer, such as `Dense_2`."""
+    return self.find_head()
+
 
 # What `upload` may be: what a client sends, and how its scores are spread.
 UPLOADS = {

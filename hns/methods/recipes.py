@@ -7,8 +7,7 @@ config: defaults, types, limits and texts come from its signature and docstring
 """
 
 import math
-from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,6 @@ import optax
 from hns.fields import OF_RUN, Within, same_fields
 from hns.methods import client_pruning, uploads, wrappers
 from hns.methods.bases import (
-  Prune,
   dense,
   masked,
   sampled,
@@ -26,6 +24,10 @@ from hns.methods.bases import (
   supermask,
 )
 from hns.methods.contract import Method, Variables
+from hns.methods.eden import eden
+from hns.methods.fedbat import fedbat
+from hns.methods.fedbif import fedbif
+from hns.methods.fedmrn import fedmrn
 from hns.methods.hermes import prune_units
 from hns.methods.parameters import (
   GATES,
@@ -35,6 +37,7 @@ from hns.methods.parameters import (
   CutShare,
   Gate,
   Kept,
+  NetworkInfo,
   Optimizer,
   Pruned,
   Pull,
@@ -43,25 +46,11 @@ from hns.methods.parameters import (
   UploadBits,
   UploadName,
 )
+from hns.methods.pfed1bs import pfed1bs
+from hns.methods.ssfl import ssfl
+from hns.methods.votes import doublesqueeze, majority_vote
 from hns.methods.wrappers import keep_local, proximal, remember_download
 from hns.tree import Tree
-
-
-class NetworkInfo(NamedTuple):
-  """What a recipe may know of the network.
-
-  Attributes:
-    prune: `(key, variables) -> mask`, of the config's score and density.
-    find_head: gives `head`, or raises `InputError` where it is ambiguous.
-  """
-
-  prune: Prune
-  find_head: Callable[[], str]
-
-  @property
-  def head(self) -> str:
-    """The path of the output layer, such as `Dense_2`."""
-    return self.find_head()
 
 
 def hidenseek(
@@ -263,4 +252,12 @@ RECIPES = {
   'hermes': hermes,
   'fedmask': fedmask,
   'fedpm': fedpm,
+  'eden': eden,
+  'fedmrn': fedmrn,
+  'fedbat': fedbat,
+  'fedbif': fedbif,
+  'pfed1bs': pfed1bs,
+  'majority_vote': majority_vote,
+  'doublesqueeze': doublesqueeze,
+  'ssfl': ssfl,
 }

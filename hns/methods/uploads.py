@@ -57,6 +57,15 @@ def keep_unvoted(old: Tree, new: Tree, total: Tree) -> Tree:
   )
 
 
+def add_mean(key, frozen, server_state, mean, total) -> ServerState:
+  """The `ServerUpdate` that adds the mean, where somebody voted."""
+  del key, frozen
+  values = jax.tree.map(jnp.add, server_state.values, mean)
+  return server_state._replace(
+    values=keep_unvoted(server_state.values, values, total)
+  )
+
+
 def full() -> Upload:
   """What was trained, in float32; the server keeps the mean."""
   return Upload(
@@ -155,21 +164,22 @@ def delta(
   )
 
 
-def one_bit() -> Compress:
+def one_bit(scaled: bool = True) -> Compress:
   """The sign of each value times the leaf's mean size; a drawn sign for 0.
 
-  Bernstein et al. 2018 (arXiv 1802.04434), with the scale of 1901.09847.
+  Bernstein et al. 2018 (arXiv 1802.04434), with the scale of 1901.09847; not
+  `scaled`, the sign alone.
   """
 
   def leaf(draw, x, mask):
     positive = jnp.where(x == 0, draw < 0.5, x > 0)
-    size = _round_to_bf16(_mean(abs(x), mask))
+    size = round_to_bf16(_mean(abs(x), mask)) if scaled else 1.0
     return jnp.where(positive, 1.0, -1.0) * size
 
   def function(key, values, mask):
     return jax.tree.map(leaf, tree.uniform(key, values), values, mask)
 
-  return Compress(wire.levels(1, stepped=True), function)
+  return Compress(wire.levels(1, stepped=scaled), function)
 
 
 def ternary(threshold: float) -> Compress:
@@ -182,7 +192,7 @@ def ternary(threshold: float) -> Compress:
   def leaf(x, mask):
     size = abs(x)
     loud = (size > threshold * _mean(size, mask)) & (mask != 0)
-    return jnp.sign(x) * loud * _round_to_bf16(_mean(size, loud))
+    return jnp.sign(x) * loud * round_to_bf16(_mean(size, loud))
 
   return Compress(
     Codec(3, stepped=True, coded=True),
@@ -190,12 +200,12 @@ def ternary(threshold: float) -> Compress:
   )
 
 
-def uniform(bits: int) -> Compress:
+def uniform(bits: int, reach: float = jnp.inf) -> Compress:
   """2^bits equally spaced levels up to the leaf's largest size, unbiased.
 
   A value goes up or down to a neighbouring level at random (QSGD: Alistarh et
   al. 2017, arXiv 1610.02132, with the largest size as the scale). 32 bits leave
-  the values as they are.
+  the values as they are. Sizes above `reach` root mean squares are cut off.
   """
   codec = wire.levels(bits, stepped=True, coded=True)
   if not codec.symbols:
@@ -204,12 +214,15 @@ def uniform(bits: int) -> Compress:
 
   def leaf(draw, x, mask):
     largest = jnp.max(abs(x) * mask)
-    step = _round_to_bf16(largest / top)
+    if reach < jnp.inf:
+      square = _mean(jnp.square(x), mask)
+      largest = jnp.minimum(largest, reach * jnp.sqrt(square))
+    step = round_to_bf16(largest / top)
     place = (jnp.clip(x / step, -top, top) + top) / 2
     place = jnp.floor(place + draw)
     # The largest level must occur, or the receiver cannot know the step.
     ends = jnp.where(x > 0, top, 0)
-    place = jnp.where(abs(x) == largest, ends, jnp.clip(place, 0, top))
+    place = jnp.where(abs(x) >= largest, ends, jnp.clip(place, 0, top))
     return (2 * place - top) * step
 
   def function(key, values, mask):
@@ -237,7 +250,7 @@ def _mean(size: jax.Array, mask: jax.Array) -> jax.Array:
   return jnp.sum(size * (mask != 0)) / jnp.maximum(count, 1)
 
 
-def _round_to_bf16(scale: jax.Array) -> jax.Array:
+def round_to_bf16(scale: jax.Array) -> jax.Array:
   """A scale as it travels: rounded to bfloat16, above 0."""
   # A cast to bfloat16 and back may be optimised away on an accelerator.
   return jax.lax.reduce_precision(jnp.maximum(scale, 1e-30), 8, 7)

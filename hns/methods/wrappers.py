@@ -181,8 +181,10 @@ def proximal(base: Method, pull: float) -> Method:
   FedProx: Li et al. 2018 (arXiv 1812.06127), eq. 2.
   """
 
-  def objective(forward, to_variables, initial_params, params):
-    loss = base.client.objective(forward, to_variables, initial_params, params)
+  def objective(key, progress, forward, to_variables, initial_params, params):
+    loss = base.client.objective(
+      key, progress, forward, to_variables, initial_params, params
+    )
     return loss + pull * distance(params, initial_params)
 
   return base.revise(client=dict(objective=objective))
@@ -226,7 +228,8 @@ def ditto(base: Method, pull: float) -> Method:
     own = client_state.extra
     return Pair(start, tree.where(own.begun, own.model, start))
 
-  def objective(forward, to_variables, initial_params, params):
+  def objective(key, progress, forward, to_variables, initial_params, params):
+    del key, progress
     shared = to_variables(params._replace(personal=params.shared))
     pulled = pull * distance(params.personal, initial_params.shared)
     return forward(shared) + forward(to_variables(params)) + pulled

@@ -53,7 +53,10 @@ def initialize(
   weights, initial, key = jax.random.split(jax.random.key(config.seed), 3)
   prune = functools.partial(_prune, config, net, inputs)
   head = functools.partial(_head, config, net, inputs, classes)
-  network, table = NetworkInfo(prune, head), config[config.algorithm]
+  network, table = (
+    NetworkInfo(prune, head, config.density),
+    config[config.algorithm],
+  )
   method = RECIPES[config.algorithm](network, **table)
   if not isinstance(method, Method):
     remedy = f'its recipe must return a Method, not {type(method).__name__}'

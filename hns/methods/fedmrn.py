@@ -1,0 +1,156 @@
+"""FedMRN: an update that is seeded noise times a trained mask of one bit."""
+
+import math
+from typing import Annotated, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hns import tree, wire
+from hns.fields import OF_RUN, Label, OneOf, Within
+from hns.methods import uploads
+from hns.methods.bases import dense
+from hns.methods.contract import Method, Params
+from hns.methods.parameters import (
+  OPTIMIZERS,
+  Bits,
+  NetworkInfo,
+  Optimizer,
+  Rate,
+)
+from hns.tree import Tree
+from hns.wire import Message
+
+# By name, the smallest value of a mask; the largest is 1.
+MASKS = {'signed': -1.0, 'binary': 0.0}
+MaskName = Annotated[str, OneOf(MASKS), Label(str), 'what noise is times']
+
+
+class Masked(NamedTuple):
+  """What a client of FedMRN trains, `update`, and what it starts from.
+
+  Attributes:
+    start: the download.
+    noise: the client's own of this round, never 0.
+    update: of the weights, at first 0.
+  """
+
+  start: Params
+  noise: Params
+  update: Params
+
+
+def masked_noise(
+  optimizer: optax.GradientTransformation,
+  least: float,
+  size: float,
+  download_bits: int,
+) -> Method:
+  """FedAvg whose clients send a mask; noise times mask is their update.
+
+  FedMRN (Li et al. 2024, arXiv 2408.03220). The noise n is uniform in [-size,
+  size], drawn from a seed that the server knows. With u what is trained, a
+  weight's mask is 1 with the probability u / n, clipped to [0, 1] (a signed
+  mask: 1 with probability (u / n + 1) / 2, else -1), and its gradient is
+  straight-through. At the share t of a round's steps a weight sees its mask
+  with probability t, else the mean of its mask (progressive masking). The
+  server adds the mean of the noise times the masks. Ours: a client's own model
+  has the mean of its mask, u clipped to what noise and mask can give.
+
+  Args:
+    optimizer: of the update.
+    least: -1 for signed masks, 0 for binary ones.
+    size: the largest size of the noise.
+    download_bits: bits a weight of the download.
+  """
+  base = dense(optimizer, uploads.full(), download_bits)
+
+  def init(key, params):
+    initial = base.server.init(key, params)
+    return initial._replace(client_state=jax.random.key(0))
+
+  def client_init(key, frozen, message, client_state):
+    start = base.client.init(key, frozen, message, ())
+    noise = _noise(client_state, start, size)
+    return Masked(start, noise, jax.tree.map(jnp.zeros_like, start))
+
+  def objective(key, progress, forward, to_variables, initial_params, params):
+    update = jax.tree.map(
+      lambda u, n, *draws: _seen(u, n, least, progress, *draws),
+      params.update,
+      initial_params.noise,
+      *(tree.uniform(k, params.update) for k in jax.random.split(key)),
+    )
+    return forward(to_variables(initial_params._replace(update=update)))
+
+  def to_variables(key, frozen, params):
+    added = lambda w, n, u: w + jnp.clip(u / n, least, 1) * n
+    return {'params': jax.tree.map(added, *params)}
+
+  def update(key, frozen, message, client_state, initial_params, params):
+    draws = tree.uniform(jax.random.fold_in(key, 1), params.update)
+    chosen = lambda u, n, d: jnp.where(_is_one(u / n, least, d), 1.0, -1.0)
+    value = jax.tree.map(chosen, params.update, params.noise, draws)
+    return Message(value, message.weight), client_state
+
+  def read_upload(key, frozen, message, upload):
+    noise = _noise(key, upload.value, size)
+    masked = lambda m, n: jnp.where(m > 0, 1.0, least) * n
+    return upload._replace(value=jax.tree.map(masked, upload.value, noise))
+
+  return base.revise(
+    client=dict(
+      before_training=lambda key, frozen, message, client_state, score: key,
+      init=client_init,
+      objective=objective,
+      to_variables=to_variables,
+      update=update,
+    ),
+    server=dict(init=init, read_upload=read_upload, update=uploads.add_mean),
+    wire=dict(upload_codec=wire.levels(1, coded=True)),
+  )
+
+
+def _noise(key: jax.Array, like: Tree, size: float) -> Tree:
+  """Uniform noise in [-size, size], never 0, of a client's key."""
+  never_0 = lambda d: jnp.where(d == 0, 1.0, d) * size
+  return jax.tree.map(never_0, tree.uniform(key, like, -1.0))
+
+
+def _is_one(share: jax.Array, least: float, draw: jax.Array) -> jax.Array:
+  """Whether a mask is 1, bool; `share` is update / noise, `draw` in [0, 1)."""
+  return draw < (share - least) / (1 - least)
+
+
+def _seen(
+  update: jax.Array,
+  noise: jax.Array,
+  least: float,
+  progress: jax.Array,
+  mask_draw: jax.Array,
+  progress_draw: jax.Array,
+) -> jax.Array:
+  """What moves a weight in a step; the gradient goes to `update` as it is."""
+  share = update / noise
+  mask = jnp.where(_is_one(share, least, mask_draw), 1.0, least)
+  mask = jnp.where(progress_draw < progress, mask, jnp.clip(share, least, 1))
+  return update + jax.lax.stop_gradient(mask * noise - update)
+
+
+def fedmrn(
+  network: NetworkInfo,
+  learning_rate: Rate = 0.1,
+  optimizer: Optimizer = 'sgd',
+  mask: MaskName = 'signed',
+  noise: Annotated[float, Within(0, math.inf)] = 0.01,
+  download_bits: Bits = OF_RUN,
+) -> Method:
+  """FedMRN: Li et al. 2024 (arXiv 2408.03220); seeded noise times a mask.
+
+  Args:
+    noise: its largest size
+  """
+  del network
+  moved = OPTIMIZERS[optimizer](learning_rate)
+  return masked_noise(moved, MASKS[mask], noise, download_bits)
