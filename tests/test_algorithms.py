@@ -41,7 +41,9 @@ def test_contract(name):
   )
   chex.assert_trees_all_equal_shapes_and_dtypes(alone[:2], first[:2])
   start, a, b = (
-    tree.flatten((p.state.server_state, p.client_state))
+    tree.flatten(
+      jax.tree.map(tree.to_host, (p.state.server_state, p.client_state))
+    )
     for p in (first, alone, chunked)
   )
   # Rounding flips a sign whose score is nearly 0, and changes a float.

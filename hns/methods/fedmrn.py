@@ -82,7 +82,8 @@ def masked_noise(
       initial_params.noise,
       *(tree.uniform(k, params.update) for k in jax.random.split(key)),
     )
-    return forward(to_variables(initial_params._replace(update=update)))
+    weights = jax.tree.map(jnp.add, initial_params.start, update)
+    return forward({'params': weights})
 
   def to_variables(key, frozen, params):
     added = lambda w, n, u: w + jnp.clip(u / n, least, 1) * n

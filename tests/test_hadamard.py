@@ -1,0 +1,48 @@
+"""The Hadamard transform and random rotations."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hns.methods import hadamard
+
+KEY = jax.random.key(3)
+
+
+@pytest.mark.parametrize('power', [0, 1, 3, 7, 8, 11])
+def test_the_transform_is_that_of_the_definition(power):
+  """Coordinate i, j of the matrix is (-1)^(common bits of i and j)."""
+  size = 2**power
+  places = np.arange(size)
+  common = np.bitwise_count(places[:, None] & places) % 2
+  matrix = np.where(common, -1, 1) / np.sqrt(size)
+  x = jax.random.normal(KEY, (size,))
+  y = hadamard.transform(x)
+  np.testing.assert_allclose(y, matrix @ np.asarray(x, float), atol=2e-5)
+  np.testing.assert_allclose(hadamard.transform(y), x, atol=1e-5)
+
+
+@pytest.mark.parametrize('count', [1, 2, 3, 100, 128, 1000, 3001])
+def test_a_rotation_keeps_lengths_and_comes_back(count):
+  x = jax.random.normal(KEY, (count,))
+  y = hadamard.rotate(KEY, x)
+  np.testing.assert_allclose(jnp.sum(y**2), jnp.sum(x**2), rtol=1e-4)
+  np.testing.assert_allclose(hadamard.unrotate(KEY, y), x, atol=1e-5)
+
+
+def test_a_rotation_spreads_one_coordinate_and_one_half():
+  """Also where the two transforms overlap in one coordinate alone."""
+  count = 2**12 - 1
+  one = jnp.zeros(count).at[5].set(1.0)
+  assert np.max(np.abs(hadamard.rotate(KEY, one))) < 0.05
+  half = jnp.where(jnp.arange(count) < count // 2, 1.0, 0.0)
+  rotated = hadamard.rotate(KEY, half)
+  energy = np.asarray(jnp.sum(rotated[: count // 2] ** 2) / jnp.sum(rotated**2))
+  assert 0.4 < energy < 0.6
+
+
+def test_another_key_is_another_rotation():
+  x = jax.random.normal(KEY, (500,))
+  other = hadamard.rotate(jax.random.key(4), x)
+  assert abs(np.corrcoef(hadamard.rotate(KEY, x), other)[0, 1]) < 0.2
