@@ -11,11 +11,13 @@ from hns.fields import Label, OneOf, ValidationThreshold, Within
 from hns.methods import uploads
 from hns.methods.bases import (
   Prune,
+  Spread,
   masked,
   signed,
   spread_cell,
   spread_uniform,
 )
+from hns.methods.uploads import Upload
 
 
 class NetworkInfo(NamedTuple):
@@ -37,20 +39,25 @@ class NetworkInfo(NamedTuple):
     return self.find_head()
 
 
-# What `upload` may be: what a client sends, and how its scores are spread.
-UPLOADS = {
-  'signs': (uploads.signs(), spread_uniform),
-  'change': (
-    uploads.delta(uploads.one_bit(), rate=2.0, momentum=0.5, bound=1.0),
-    spread_cell,
-  ),
-  'ternary': (
-    uploads.delta(
-      uploads.ternary(2.1), rate=2.0, momentum=0.5, bound=1.0, feedback=True
-    ),
-    spread_cell,
-  ),
-}
+def _signs(server_rate: float, momentum: float) -> tuple[Upload, Spread]:
+  """The plain vote: the server has no step and no momentum."""
+  del server_rate, momentum
+  return uploads.signs(), spread_uniform
+
+
+def _change(server_rate: float, momentum: float) -> tuple[Upload, Spread]:
+  one_bit = uploads.one_bit()
+  return uploads.delta(one_bit, server_rate, momentum, bound=1.0), spread_cell
+
+
+def _ternary(server_rate: float, momentum: float) -> tuple[Upload, Spread]:
+  rule = dict(rate=server_rate, momentum=momentum, bound=1.0, feedback=True)
+  return uploads.delta(uploads.ternary(2.1), **rule), spread_cell
+
+
+# What `upload` may be: `(server_rate, momentum) ->` what a client sends and the
+# server makes of it, and how a client's scores are spread.
+UPLOADS = {'signs': _signs, 'change': _change, 'ternary': _ternary}
 OPTIMIZERS = {'adam': optax.adam, 'sgd': optax.sgd}
 GATES = {'sign': signed, 'binary': masked}
 
@@ -60,6 +67,12 @@ def _bits(field: str, value: int) -> None:
 
 
 Rate = Annotated[float, Within(0, math.inf), "of a client's optimiser"]
+ServerRate = Annotated[
+  float, Within(0, math.inf), "the server's step, in mean changes of clients"
+]
+Momentum = Annotated[
+  float, Within(0, 1, '[)'), "share of the last step in the server's next"
+]
 Optimizer = Annotated[
   str,
   OneOf(OPTIMIZERS),

@@ -6,15 +6,14 @@ config: defaults, types, limits and texts come from its signature and docstring
 (`hns.fields`).
 """
 
-import math
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hns.fields import OF_RUN, Within, same_fields
+from hns.fields import OF_RUN, same_fields
 from hns.methods import client_pruning, uploads, wrappers
 from hns.methods.bases import (
   dense,
@@ -37,11 +36,13 @@ from hns.methods.parameters import (
   CutShare,
   Gate,
   Kept,
+  Momentum,
   NetworkInfo,
   Optimizer,
   Pruned,
   Pull,
   Rate,
+  ServerRate,
   Threshold,
   UploadBits,
   UploadName,
@@ -59,14 +60,16 @@ def hidenseek(
   upload: UploadName = OF_RUN,
   gate: Gate = 'sign',
   download_bits: Bits = OF_RUN,
-  remember: bool = False,
+  remember: bool = True,
+  server_rate: ServerRate = 4.0,
+  momentum: Momentum = 0.5,
 ) -> Method:
   """HideNseek (arXiv 2206.04385): signs on the survivors of one pruning.
 
   Args:
     remember: clients keep the last download and are sent what changed
   """
-  sent, spread = UPLOADS[upload]
+  sent, spread = UPLOADS[upload](server_rate, momentum)
   optimizer = optax.adam(learning_rate)
   method = supermask(
     optimizer, sent, download_bits, network.prune, spread, GATES[gate]
@@ -141,7 +144,7 @@ def signsgd(
   network: NetworkInfo,
   learning_rate: Rate = 0.01,
   optimizer: Optimizer = 'adam',
-  server_rate: Annotated[float, Within(0, math.inf)] = 1.0,
+  server_rate: ServerRate = 1.0,
   feedback: bool = True,
   pruned: Pruned = False,
   download_bits: Bits = OF_RUN,
@@ -149,7 +152,6 @@ def signsgd(
   """FedAvg of changes in one bit and a scale a layer, with error feedback.
 
   Args:
-    server_rate: the server's step, in mean changes of clients
     feedback: a client adds what a bit left out to its next change
   """
   return dense(
@@ -193,13 +195,15 @@ def fedmask(
   upload: UploadName = 'signs',
   download_bits: Bits = OF_RUN,
   target: Kept = 0.5,
+  server_rate: ServerRate = 2.0,
+  momentum: Momentum = 0.5,
 ) -> Method:
   """FedMask: Li et al. 2021 (SenSys); {0, 1} masks, the head's local.
 
   Ours: scores start as HideNseek's do, spread around the server's mean; all
   layers are masked.
   """
-  sent, spread = UPLOADS[upload]
+  sent, spread = UPLOADS[upload](server_rate, momentum)
   optimizer = optax.adam(learning_rate)
   base = supermask(optimizer, sent, download_bits, _everything, spread, masked)
   pruned = client_pruning.prune_once(base, target)
