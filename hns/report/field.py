@@ -2,7 +2,7 @@
 
 import collections
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -173,7 +173,8 @@ def _label(axes: Axes, points: list[Point]) -> None:
       axes.annotate('', xytext=end, **place, arrowprops=_LEADER)
 
 
-def _text_style(point: Point, is_best: bool) -> dict:
+def _text_style(point: Point, is_best: bool) -> dict[str, Any]:
+  """Keywords of a label: a darker colour of its family, bold if best."""
   return dict(
     ha='center',
     va='center',
@@ -183,7 +184,7 @@ def _text_style(point: Point, is_best: bool) -> dict:
   )
 
 
-def _size(axes: Axes, text: str, style: dict) -> tuple[float, float]:
+def _size(axes: Axes, text: str, style: dict[str, Any]) -> tuple[float, float]:
   """Width and height of a text in points, with a margin."""
   drawn = axes.text(0.5, 0.5, text, transform=axes.transAxes, **style)
   box, scale = drawn.get_window_extent(), 72 / axes.figure.dpi
