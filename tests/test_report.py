@@ -46,12 +46,18 @@ def test_seeds_share_a_line_and_what_holds_no_run_is_named(runs):
   groups = group(found)
   assert skipped == [f'{runs / "empty"}: no evaluated round']
   assert [group.seeds for group in groups] == [(0, 1), (0,)]
-  first, second = report.compare(groups).splitlines()[2:]
+  titles, _, first, second = report.compare(groups).splitlines()
+  assert titles.endswith('| global | bytes (up + down) |')
   sent = f'{round(sum(groups[0].weights) / 2):,}'
   assert (
     f'| hidenseek (paper, 4 down, density 0.2) | {sent} | 2 | 0 1 |' in first
   )
   assert '±' in first and '| fedavg |' in second and '±' not in second
+  assert first.endswith(f'| {versus.sum_of_bytes(last_rows(groups[0]))} |')
+
+
+def last_rows(group):
+  return [rows[-1] for rows in group.rows]
 
 
 def test_groups_of_one_label_say_how_they_differ(runs):
@@ -60,7 +66,7 @@ def test_groups_of_one_label_say_how_they_differ(runs):
   about['config']['hidenseek']['learning_rate'] = 0.5
   pair = group([saved, saved._replace(run_info=about)])
   assert [g.label.split(', hidenseek.')[1] for g in pair] == [
-    *('learning_rate=0.03', 'learning_rate=0.5'),
+    *('learning_rate=0.03)', 'learning_rate=0.5)'),
   ]
 
 
@@ -70,8 +76,8 @@ def test_words_and_numbers():
   found = label(rival, {'a': [1, 2]})
   assert found == 'signsgd (feedback, pruned, density 0.5)'
   assert metrics.mean_sd([0.5, 0.7]) == '0.600 ± 0.141'
-  assert report.size(1_500_000) == '1.5 MB'
-  assert report.size(999_600) == '1 MB' and report.size(999.4) == '999 B'
+  assert metrics.size(1_500_000) == '1.5 MB'
+  assert metrics.size(999_600) == '1 MB' and metrics.size(999.4) == '999 B'
 
 
 def test_the_command_writes_what_it_prints(runs, tmp_path):
@@ -96,6 +102,8 @@ def test_the_command_writes_what_it_prints(runs, tmp_path):
   assert [line['run'] for line in lines] == [str(f) for f in folders]
   last = read(runs / 's1')[-1]
   assert float(lines[1]['personal_accuracy']) == last['personal_accuracy']
+  sent = last['uplink_bytes'] + last['downlink_bytes']
+  assert int(lines[1]['bytes']) == sent > last['downlink_bytes']
   assert lines[2]['agree_with_server'] == ''
   for folder in folders:
     assert events(tmp_path / 'events' / folder.name) == [
@@ -249,7 +257,7 @@ def test_what_is_not_finite_is_shown_and_said(runs, tmp_path):
   assert line.startswith(f'{tmp_path}/run: no finite number, from round 1: ')
   assert 'train_loss' in line and 'client_accuracies' in line
   cells = report.compare(groups).splitlines()[2].split(' | ')
-  assert cells[5] == '0 1' and cells[6] == cells[8] == '-' != cells[10]
+  assert cells[4] == '0 1' and cells[5] == cells[7] == '-' != cells[9]
   assert versus.settings(groups) == {} and versus.claims(groups) == ''
   (tmp_path / 'out').mkdir()
   assert 'clients.png' not in pictures.write(groups, tmp_path / 'out')
@@ -265,16 +273,17 @@ def test_what_is_not_finite_is_shown_and_said(runs, tmp_path):
 
 
 def test_a_row_shows_what_it_tells():
-  row = {'round': 5, 'personal_accuracy': 0.5, 'uplink_bytes': 1200}
+  row = {'round': 5, 'personal_accuracy': 0.5}
+  row |= {'uplink_bytes': 1200, 'downlink_bytes': 300}
   more = {'train_loss': None, 'diverged_clients': 0.25}
   text = report.table([row | {'round': 4}, row | more])
   assert [line.split() for line in text.splitlines()] == [
-    ['round', 'personalised', 'objective', 'diverged', 'up'],
-    ['4', '0.500', '1.2', 'kB'],
-    ['5', '0.500', '-', '0.250', '1.2', 'kB'],
+    [*'round personalised objective diverged bytes (up + down)'.split()],
+    [*'4 0.500 1.5 kB (1.2 kB + 300 B)'.split()],
+    [*'5 0.500 - 0.250 1.5 kB (1.2 kB + 300 B)'.split()],
   ]
   row |= {'train_loss': float('nan')}
-  assert report.table([row]).split()[-3:] == ['-', '1.2', 'kB']
+  assert report.table([row]).split()[-8:-5] == ['-', '1.5', 'kB']
 
 
 def test_packed_runs_of_one_name_have_event_files_each(runs, tmp_path):
@@ -314,7 +323,7 @@ def test_a_name_cannot_break_a_table(runs):
   held = json.loads(json.dumps(saved.run_info))
   held['config']['dataset'] = 'a\nb|c'
   lines = report.compare(group([saved._replace(run_info=held)])).splitlines()
-  assert len(lines) == 3 and lines[2].startswith('| a b\\|c | 6 |')
+  assert len(lines) == 3 and lines[2].startswith('| a b\\|c, 6 clients |')
 
 
 def test_the_picture_of_a_run_shows_every_accuracy_that_it_tells(runs):

@@ -28,7 +28,7 @@ import tqdm
 from absl import flags
 
 from hns import command, streams
-from hns.engine.metrics import size, trouble
+from hns.engine.metrics import trouble
 from hns.errors import InputError, invalid
 from hns.report import pictures, versus
 from hns.report.files import Row
@@ -42,8 +42,7 @@ _COLUMNS = {
   'global_accuracy': ('global', '{:.3f}'),
   'train_loss': ('objective', '{:.3g}'),
   'diverged_clients': ('diverged', '{:.3f}'),
-  'uplink_bytes': ('up', None),
-  'downlink_bytes': ('down', None),
+  'bytes': (versus.BYTES, None),
   'seconds': ('s/round', '{:.2f}'),
 }
 
@@ -58,7 +57,7 @@ def table(rows: list[Row], most: int = 8) -> str:
   columns = {
     name: column
     for name, column in _COLUMNS.items()
-    if any(name in row for row in rows)
+    if name == 'bytes' or any(name in row for row in rows)
   }
   cells = [[title for title, _ in columns.values()]] + [
     [_cell(row, name, form) for name, (_, form) in columns.items()]
@@ -72,11 +71,13 @@ def table(rows: list[Row], most: int = 8) -> str:
 
 
 def _cell(row: Row, name: str, form: str | None) -> str:
-  """A number of a row, in bytes if `form` is None; '' if it is missing."""
+  """A number of a row, bytes if `form` is None; '' if it is missing."""
+  if form is None:
+    return versus.sum_of_bytes([row])
   value = row.get(name)
   if value is None or not math.isfinite(value):
     return '-' if name in row else ''
-  return form.format(value) if form else size(value)
+  return form.format(value)
 
 
 def compare(groups: list[Group]) -> str:
@@ -85,9 +86,9 @@ def compare(groups: list[Group]) -> str:
   `-` is a number that not all seeds have.
   """
   titles = (
-    'dataset | clients | method | weights sent down | round | seeds '
-    '| held | its worst tenth | personalised | its worst tenth | global '
-    '| up | down'
+    'data | method | weights sent down | round | seeds | held '
+    '| its worst tenth | personalised | its worst tenth | global '
+    f'| {versus.BYTES}'
   )
   return versus.markdown(titles.split(' | '), [_cells(g) for g in groups])
 
@@ -101,15 +102,13 @@ def _cells(group: Group) -> list[str]:
     *('personal_accuracy', 'personal_accuracy_p10', 'global_accuracy'),
   )
   return [
-    group.config['dataset'],
-    str(group.config['num_clients']),
+    group.setting,
     group.label,
     f'{round(statistics.mean(group.weights)):,}',
     '/'.join(sorted({str(number) for number in pick('round')})),
     ' '.join(map(str, group.seeds)),
     *(versus.over_seeds(last, name) for name in accuracies),
-    size(statistics.mean(pick('uplink_bytes'))),
-    size(statistics.mean(pick('downlink_bytes'))),
+    versus.sum_of_bytes(last),
   ]
 
 
@@ -134,9 +133,10 @@ def records(groups: list[Group]) -> list[dict[str, Any]]:
   return [
     {
       'run': str(folder),
-      'dataset': group.config['dataset'],
+      'data': group.setting,
       'method': group.label,
       'seed': seed,
+      'bytes': rows[-1]['uplink_bytes'] + rows[-1]['downlink_bytes'],
       **scalars(rows[-1]),
       **over_rounds(rows),
     }

@@ -16,6 +16,7 @@ from hns.engine.metrics import size
 from hns.report.styles import style
 
 WIDTH = 9  # inches, about as wide as shown, so that text is legible
+DPI = 180  # twice the resolution of a screen
 _FONT_SIZE = 8  # points, of a legend
 _BACKGROUND = dict(facecolor='white', edgecolor='none', alpha=0.8, pad=0.5)
 _MAX_LABELS = 5  # of bytes, side by side
@@ -107,9 +108,9 @@ def _method(name: str) -> str:
 
 
 def save(figure: Figure, path: pathlib.Path) -> None:
-  """Writes a PNG of twice the resolution of a screen, in few colours."""
+  """Writes a PNG in few colours."""
   drawn = io.BytesIO()
-  figure.savefig(drawn, dpi=180, format='png')
+  figure.savefig(drawn, dpi=DPI, format='png')
   image = Image.open(drawn).convert('RGB')
   image.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
 

@@ -16,7 +16,7 @@ from hns import durable
 from hns.errors import InputError, invalid
 from hns.report import files
 from hns.report.files import Row, RunInfo
-from hns.report.labels import label, label_words
+from hns.report.labels import Word, label_words, named
 from hns.values import leaves
 
 # Fields of a config that do not affect the numbers of a run.
@@ -188,9 +188,9 @@ class Group(NamedTuple):
   """Runs that differ only in their seed, in the order of their seeds.
 
   Attributes:
-    label: the method and its variant.
-    variant: the label without tuned fields.
-    chosen: the part of the label that describes tuned fields.
+    label: the method and its words.
+    words: what the label says of the method.
+    setting: on which data methods are compared: dataset, clients, partition.
     config: their config without the seed.
     seeds: of each run.
     folders: of each run.
@@ -201,8 +201,8 @@ class Group(NamedTuple):
   """
 
   label: str
-  variant: str
-  chosen: tuple[str, ...]
+  words: tuple[Word, ...]
+  setting: str
   config: dict[str, Any]
   seeds: tuple[int, ...]
   folders: tuple[pathlib.Path, ...]
@@ -212,49 +212,88 @@ class Group(NamedTuple):
 
 
 def group(saved: list[Saved]) -> list[Group]:
-  """Groups runs that differ only in their seed."""
+  """Groups runs that differ only in their seed.
+
+  Labels tell the network where the runs have several, settings the partition
+  where it differs between runs of one dataset and number of clients.
+  """
   by_config = collections.defaultdict(list)
   for run in saved:
     config = identity(run)
     seed = config.pop('seed')
     by_config[json.dumps(config, sort_keys=True)].append((seed, run))
-  groups = []
-  for key, runs in by_config.items():
-    config, layers = json.loads(key), runs[0][1].run_info.get('layers', {})
-    runs.sort(key=lambda pair: (pair[0], pair[1].folder))
-    fixed = label_words(config, layers, tuned=False)
-    words = label_words(config, layers)
-    seeds, runs = zip(*runs)
-    groups.append(
-      Group(
-        label(config, layers),
-        label(config, layers, tuned=False),
-        tuple(word for word in words if word not in fixed),
-        config,
-        seeds,
-        tuple(run.folder for run in runs),
-        tuple(run.run_info['weights_downloaded'] for run in runs),
-        tuple(run.run_info.get('layers', {}) for run in runs),
-        tuple(run.rows for run in runs),
+  configs = list(map(json.loads, by_config))
+  several = len({config['model'] for config in configs}) > 1
+  return _with_unique_labels(
+    [
+      _grouped(config, setting, runs, several)
+      for config, setting, runs in zip(
+        configs, settings_of(configs), by_config.values()
       )
-    )
-  return _with_unique_labels(groups)
+    ]
+  )
+
+
+def _grouped(
+  config: dict[str, Any],
+  setting: str,
+  pairs: list[tuple[int, Saved]],
+  tell_model: bool,
+) -> Group:
+  """The group of runs of one config, given with their seeds."""
+  seeds, runs = zip(*sorted(pairs, key=lambda pair: (pair[0], pair[1].folder)))
+  words = label_words(config, runs[0].run_info.get('layers', {}))
+  words += [Word('model', config['model'], tuned=True)] * tell_model
+  return Group(
+    named(config['algorithm'], words),
+    tuple(words),
+    setting,
+    config,
+    seeds,
+    tuple(run.folder for run in runs),
+    tuple(run.run_info['weights_downloaded'] for run in runs),
+    tuple(run.run_info.get('layers', {}) for run in runs),
+    tuple(run.rows for run in runs),
+  )
+
+
+def settings_of(configs: list[dict[str, Any]]) -> list[str]:
+  """By config, the data on which methods are compared.
+
+  That is the dataset and the clients, and the partition where some of these
+  configs share out the same data otherwise.
+  """
+  names = [f'{c["dataset"]}, {c["num_clients"]} clients' for c in configs]
+  kinds = [_partition(config) for config in configs]
+  by_name = collections.defaultdict(set)
+  for name, kind in zip(names, kinds):
+    by_name[name].add(kind)
+  return [
+    f'{name}, {kind}' if len(by_name[name]) > 1 else name
+    for name, kind in zip(names, kinds)
+  ]
+
+
+def _partition(config: dict[str, Any]) -> str:
+  """How examples are shared out, such as dirichlet 0.1."""
+  kind = config.get('partition', '')
+  return f'{kind} {config.get("alpha")}' if kind == 'dirichlet' else kind
 
 
 def _with_unique_labels(groups: list[Group]) -> list[Group]:
-  """Adds the fields that differ to equal labels of one dataset."""
+  """Adds the fields that differ to equal labels of one setting."""
   same_label = collections.defaultdict(list)
   for g in groups:
-    same_label[g.label, g.config['dataset']].append(leaves(g.config))
+    same_label[g.label, g.setting].append(leaves(g.config))
 
   def renamed(g):
-    fields, others = leaves(g.config), same_label[g.label, g.config['dataset']]
-    differing = [
-      name
+    fields, others = leaves(g.config), same_label[g.label, g.setting]
+    added = [
+      Word(name, f'{name}={value}')
       for name, value in fields.items()
       if any(other.get(name) != value for other in others)
     ]
-    words = ''.join(f', {name}={fields[name]}' for name in differing)
-    return g._replace(label=g.label + words, variant=g.variant + words)
+    words = (*g.words, *added)
+    return g._replace(label=named(g.config['algorithm'], words), words=words)
 
   return [renamed(g) for g in groups]

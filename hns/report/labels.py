@@ -1,29 +1,46 @@
-"""Labels of methods: the name, the fields of its table, the pruning."""
+"""Labels of methods: the name, the fields of its table, pruning, network."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from hns.fields import Field, fields_of
 from hns.methods.recipes import RECIPES
 
 
-def label(
-  config: dict[str, Any], layers: dict[str, list[int]], tuned: bool = True
-) -> str:
-  """A method and its variant, in a few words.
+class Word(NamedTuple):
+  """What a label says of one field.
+
+  Attributes:
+    field: its name.
+    text: of its value.
+    tuned: whether tuning chooses it, so that it makes no variant of a method.
+  """
+
+  field: str
+  text: str
+  tuned: bool = False
+
+
+def named(algorithm: str, words: Iterable[Word]) -> str:
+  """A method and, in brackets, what is said of it."""
+  texts = ', '.join(word.text for word in words)
+  return f'{algorithm} ({texts})' if texts else algorithm
+
+
+def label(config: dict[str, Any], layers: dict[str, list[int]]) -> str:
+  """A method and its variant, in a few words; arguments as `label_words`."""
+  return named(config['algorithm'], label_words(config, layers))
+
+
+def label_words(
+  config: dict[str, Any], layers: dict[str, list[int]]
+) -> list[Word]:
+  """What is said of the method's fields and of the server's pruning.
 
   Args:
     config: of a run.
     layers: by layer, the weights that survived pruning and all weights.
-    tuned: whether to include tuned fields.
   """
-  name, words = config['algorithm'], label_words(config, layers, tuned)
-  return f'{name} ({", ".join(words)})' if words else name
-
-
-def label_words(
-  config: dict[str, Any], layers: dict[str, list[int]], tuned: bool = True
-) -> list[str]:
-  """The labels of the method's fields and of the server's pruning."""
   name = config['algorithm']
   table = config.get(name, {})
   fields = fields_of(RECIPES[name]) if name in RECIPES else {}
@@ -31,12 +48,10 @@ def label_words(
     *(f for f in fields if f in table),
     *sorted(table.keys() - fields.keys()),
   ]
-  words = [_word(f, table[f], fields.get(f), tuned) for f in order]
+  words = [_word(f, table[f], fields.get(f)) for f in order]
   if _is_pruned(config, layers):
-    words.append(f'density {config["density"]:g}')
-    words += [p for p in [config.get('pruning')] if p not in (None, 'synflow')]
-    words += ['single-shot'] * (config.get('pruning_steps') == 1)
-  return [word for word in words if word]
+    words += _pruning_words(config)
+  return [word for word in words if word.text]
 
 
 def _is_pruned(config: dict[str, Any], layers: dict[str, list[int]]) -> bool:
@@ -45,8 +60,18 @@ def _is_pruned(config: dict[str, Any], layers: dict[str, list[int]]) -> bool:
   return bool(layers) and (not is_full or config['density'] == 1)
 
 
-def _word(name: str, value: Any, field: Field | None, tuned: bool) -> str:
-  """The label of a field's value; of True without a label the field's name."""
+def _pruning_words(config: dict[str, Any]) -> list[Word]:
+  """Those of the server's pruning; its usual values have none."""
+  score, once = config.get('pruning'), config.get('pruning_steps') == 1
+  return [
+    Word('density', f'density {config["density"]:g}', tuned=True),
+    Word('pruning', '' if score in (None, 'synflow') else score),
+    Word('pruning_steps', 'single-shot' * once),
+  ]
+
+
+def _word(name: str, value: Any, field: Field | None) -> Word:
+  """That of a field's value; of True without a label the field's name."""
   if field is not None and field.label is not None:
-    return field.label.words(value) if tuned or not field.label.tuned else ''
-  return name if value is True else ''
+    return Word(name, field.label.words(value), field.label.tuned)
+  return Word(name, name if value is True else '')

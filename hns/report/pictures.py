@@ -66,16 +66,16 @@ def one_run(rows: list[Row], title: str) -> Figure:
 
 
 def accuracy(groups: list[Group]) -> Figure:
-  """Personalised accuracy, mean and range over seeds, a row per dataset."""
+  """Personalised accuracy, mean and range over seeds, a row per setting."""
   titles = 'round', 'bytes sent so far, both directions', 'seconds of training'
-  datasets, names = _by(('dataset',), groups), _names(groups)
-  figure, rows = figure_of(datasets, 3, sharey='row')
-  for chosen, panels in zip(datasets, rows):
+  settings, names = _by_setting(groups), _names(groups)
+  figure, rows = figure_of(settings, 3, sharey='row')
+  for (setting, chosen), panels in zip(settings.items(), rows):
     for group in chosen:
       y = series(group, 'personal_accuracy')
       for axes, x in zip(panels, _clocks(group)):
         curve(axes, x, y, names[group.label])
-    panels[0].set_ylabel(f'{_data(chosen)}\npersonalised accuracy')
+    panels[0].set_ylabel(f'{setting}\npersonalised accuracy')
     panels[1].set_xscale('log')
     in_bytes(panels[1], 0)
   for axes, title in zip(rows[-1], titles):
@@ -86,8 +86,7 @@ def accuracy(groups: list[Group]) -> Figure:
 
 def _names(groups: list[Group]) -> dict[str, str]:
   """By label, the name of a group among these."""
-  datasets = _by(('dataset',), groups)
-  return versus.names({_data(chosen): chosen for chosen in datasets})
+  return versus.names(_by_setting(groups))
 
 
 def _clocks(group: Group) -> Iterator[np.ndarray]:
@@ -105,11 +104,11 @@ def clients(groups: list[Group]) -> Figure | None:
   groups = _with_metric(groups, 'client_accuracies')
   if not groups:
     return None
-  datasets = _by(('dataset',), groups)
-  heights = [0.7 + 0.4 * len(chosen) for chosen in datasets]
+  settings = _by_setting(groups)
+  heights = [0.7 + 0.4 * len(chosen) for chosen in settings.values()]
   figure = Figure(figsize=(WIDTH, sum(heights)), layout='constrained')
-  panels = figure.subplots(len(datasets), height_ratios=heights, squeeze=False)
-  for axes, chosen in zip(panels[:, 0], datasets):
+  panels = figure.subplots(len(settings), height_ratios=heights, squeeze=False)
+  for axes, (setting, chosen) in zip(panels[:, 0], settings.items()):
     values = [
       np.concatenate([rows[-1]['client_accuracies'] for rows in group.rows])
       for group in chosen
@@ -118,7 +117,7 @@ def clients(groups: list[Group]) -> Figure | None:
     names = [group.label for group in chosen]
     _boxes(axes, values, places, [style(name)['color'] for name in names])
     axes.set_yticks(places, names)
-    axes.set_xlabel(f'{_data(chosen)}: personalised test accuracy of a client')
+    axes.set_xlabel(f'{setting}: personalised test accuracy of a client')
     plain(axes)
     axes.grid(axis='y', visible=False)
   return figure
@@ -149,14 +148,17 @@ def _boxes(
 
 def layers(groups: list[Group]) -> Figure | None:
   """The share of each layer's weights that pruning left, mean over seeds."""
-  datasets = _by(('dataset', 'model'), [g for g in groups if any(g.layers)])
-  if not datasets:
+  networks = collections.defaultdict(list)
+  for group in groups:
+    if any(group.layers):
+      networks[f'{group.setting}, {group.config["model"]}'].append(group)
+  if not networks:
     return None
   figure = Figure(
-    figsize=(WIDTH, 0.3 + 2.3 * len(datasets)), layout='constrained'
+    figsize=(WIDTH, 0.3 + 2.3 * len(networks)), layout='constrained'
   )
-  panels = figure.subplots(len(datasets), squeeze=False)[:, 0]
-  for axes, chosen in zip(panels, datasets):
+  panels = figure.subplots(len(networks), squeeze=False)[:, 0]
+  for axes, (name, chosen) in zip(panels, networks.items()):
     bars = {_pruning(g): _densities(g) for g in chosen}
     width = 0.8 / len(bars)
     for number, (label, share) in enumerate(bars.items()):
@@ -164,8 +166,7 @@ def layers(groups: list[Group]) -> Figure | None:
       drawn = axes.bar(x, share.values(), width, label=label, **bar(label))
       axes.bar_label(drawn, fmt='{:.2g}', fontsize=7)
       axes.set_xticks(range(len(share)), share)
-    model = chosen[0].config['model']
-    axes.set_ylabel(f'{_data(chosen)}, {model}\nshare of weights left')
+    axes.set_ylabel(f'{name}\nshare of weights left')
     axes.set_ylim(0, 1.1)
     plain(axes)
     axes.grid(axis='x', visible=False)
@@ -193,25 +194,23 @@ def _densities(group: Group) -> dict[str, float]:
 def signs(groups: list[Group]) -> Figure | None:
   """The agreement of signs, and the share that a round flips, over rounds."""
   complete = _with_metric(groups, 'agree_with_server')
-  datasets = [
-    d for d in _by(('dataset',), groups) if any(g in complete for g in d)
-  ]
-  if not datasets:
+  settings = _by_setting(complete)
+  if not settings:
     return None
   shares = {
     'agree_with_server': 'client and server agree',
     'agree_with_clients': 'two clients agree',
     'flip_rate': 'the server flips in a round',
   }
-  figure, rows = figure_of(datasets, len(shares), sharey=False)
+  figure, rows = figure_of(settings, len(shares), sharey=False)
   names = _names(groups)
-  for chosen, panels in zip(datasets, rows):
+  for (setting, chosen), panels in zip(settings.items(), rows):
     for axes, share in zip(panels, shares):
-      for group in [g for g in chosen if g in complete]:
+      for group in chosen:
         x = series(group, 'round')[0]
         curve(axes, x, series(group, share), names[group.label])
     panels[1].sharey(panels[0])
-    panels[0].set_ylabel(f'{_data(chosen)}\nshare of the signs')
+    panels[0].set_ylabel(f'{setting}\nshare of the signs')
   for top, bottom, title in zip(rows[0], rows[-1], shares.values()):
     top.set_title(title, fontsize=9)
     bottom.set_xlabel('round')
@@ -228,8 +227,10 @@ PICTURES: dict[str, tuple[Callable[[list[Group]], Figure | None], str]] = {
   'front': (
     field.front,
     'Accuracy as held (the model a client ended its last round with) against '
-    'bytes; a method has the same number in every panel. None is both cheaper '
-    'and better than those on the line, in bold.',
+    'the bytes of both directions: up and to the left is better. The colour '
+    'is what travels. No method is both cheaper and better than those on the '
+    'thin line, in bold; other lines join one method at several densities or '
+    'networks.',
   ),
   'clients': (
     clients,
@@ -278,14 +279,8 @@ def _with_metric(groups: list[Group], name: str) -> list[Group]:
   return [g for g in groups if all(has(r) for rows in g.rows for r in rows)]
 
 
-def _by(fields: tuple[str, ...], groups: list[Group]) -> list[list[Group]]:
-  """Lists of groups that have equal values of these fields."""
-  lists = {}
+def _by_setting(groups: list[Group]) -> dict[str, list[Group]]:
+  lists = collections.defaultdict(list)
   for group in groups:
-    key = tuple(group.config[field] for field in fields)
-    lists.setdefault(key, []).append(group)
-  return list(lists.values())
-
-
-def _data(groups: list[Group]) -> str:
-  return groups[0].config['dataset']
+    lists[group.setting].append(group)
+  return dict(lists)

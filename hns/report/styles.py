@@ -1,9 +1,10 @@
 """The style of a method, the same in all panels and pictures.
 
 The colour shows the method, the marker its upload, the dash the bits of its
-download and its optimiser, a hollow marker pruning to less than half. Styles
-depend on the name alone; those of unknown names on its checksum. Colours are
-Okabe and Ito's, for the colour-blind, and a few more with distinct markers.
+download and its optimiser, a hollow marker pruning to less than half, the half
+of a marker in grey its network. Styles depend on the name alone; those of
+unknown names on its checksum. Colours are Okabe and Ito's, for the
+colour-blind, and a few more with distinct markers.
 """
 
 import re
@@ -47,6 +48,10 @@ _WORDS = {
   '4 down': {},
   '4 bits up': {},
   'pruned': {},
+  'cnn': {},
+  'lenet': dict(fillstyle='left', markerfacecoloralt='0.7'),
+  'conv4': dict(fillstyle='right', markerfacecoloralt='0.7'),
+  'mlp': dict(fillstyle='top', markerfacecoloralt='0.7'),
 }
 _PRUNED = r'(?:density|keeps) ([\d.e-]+)'
 _PRUNERS = {'synflow': '#0072b2', 'magnitude': '#e69f00', 'random': '#999999'}

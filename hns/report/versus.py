@@ -4,7 +4,8 @@ The accuracy is by default that of the model as held, which a client ended its
 last round with. Two methods are compared at the first evaluated round in which
 each one's mean over seeds reaches the common target: the lower of their final
 accuracies. Seconds are not compared, because simulations may have shared a
-machine. Only runs of the same dataset, clients and model are compared.
+machine. Only runs of the same setting are compared: dataset, clients and
+partition. Bytes are those of both directions.
 """
 
 import collections
@@ -14,24 +15,34 @@ import numpy as np
 from hns.engine.metrics import mean_sd, size
 from hns.report.files import Row
 from hns.report.groups import Group
+from hns.report.labels import Word, named
 
 ACCURACIES = 'held', 'personal'
+BYTES = 'bytes (up + down)'  # the title of a column of `sum_of_bytes`
 COSTS = {
-  'uplink_bytes': 'up',
-  'downlink_bytes': 'down',
+  'bytes': 'bytes',
   'client_flops': 'client FLOPs',
   'client_steps': 'client steps',
   'round': 'rounds',
 }
 
 
+def sum_of_bytes(rows: list[Row]) -> str:
+  """Mean bytes of some rows: the sum, and in brackets up and down."""
+  fields = 'uplink_bytes', 'downlink_bytes'
+  up, down = (float(np.mean([row[name] for row in rows])) for name in fields)
+  return f'{size(up + down)} ({size(up)} + {size(down)})'
+
+
 def with_accuracy(group: Group, accuracy: str = 'held') -> Group:
-  """A group with one accuracy, and its p10, also as `accuracy` and `p10`."""
+  """A group with one accuracy as `accuracy`, its p10 as `p10`, and `bytes`."""
   field = f'{accuracy}_accuracy'
   aliases = {field: 'accuracy', f'{field}_p10': 'p10'}
-  extend = lambda row: (
-    row | {alias: row[name] for name, alias in aliases.items() if name in row}
-  )
+
+  def extend(row):
+    found = {alias: row[name] for name, alias in aliases.items() if name in row}
+    return row | found | {'bytes': row['uplink_bytes'] + row['downlink_bytes']}
+
   return group._replace(
     rows=tuple([extend(row) for row in rows] for rows in group.rows)
   )
@@ -40,7 +51,7 @@ def with_accuracy(group: Group, accuracy: str = 'held') -> Group:
 def settings(
   groups: list[Group], accuracy: str = 'held'
 ) -> dict[str, list[Group]]:
-  """Groups by setting: dataset, clients and model, `with_accuracy`.
+  """Groups by setting, `with_accuracy`.
 
   Groups without the accuracy, or where it is not finite, are left out.
   """
@@ -48,11 +59,7 @@ def settings(
   for group in groups:
     rows = [row for rows in group.rows for row in rows]
     if all(row.get(f'{accuracy}_accuracy') is not None for row in rows):
-      config = group.config
-      name = f'{config["dataset"]}, {config["num_clients"]} clients'
-      by_setting[f'{name}, {config["model"]}'].append(
-        with_accuracy(group, accuracy)
-      )
+      by_setting[group.setting].append(with_accuracy(group, accuracy))
   return dict(by_setting)
 
 
@@ -66,27 +73,26 @@ def is_ours(group: Group) -> bool:
 def overview(groups: list[Group], accuracy: str = 'held') -> str:
   """A Markdown table of methods by settings; '' for fewer than two settings.
 
-  A cell has the accuracy, the best of a setting in bold, and the bytes up /
-  down; in brackets the tuned fields where they differ between settings. Methods
-  are ordered as by `ranked`.
+  A setting has the accuracy, the best in bold, and the bytes; in brackets the
+  tuned fields that `names` leaves out. Methods are ordered as by `ranked`.
   """
   by_setting = settings(groups, accuracy)
   if len(by_setting) < 2:
     return ''
-  best = _best(by_setting)
+  best, words = _best(by_setting), row_words(by_setting)
 
-  def cell(row, label, name):
+  def cell(row, name):
     if name not in row:
       return ['', '']
-    result = results(row[name])
-    bold = '**' if final(row[name]) == best[name] else ''
-    tuned = row[name].chosen if label != row[name].label else ()
-    words = [f'{bold}{result[0]}{bold}', *(f'({word})' for word in tuned)]
-    return [' '.join(words), f'{result[-2]} / {result[-1]}']
+    group, (accuracy, *_, sent) = row[name], results(row[name])
+    bold = '**' if final(group) == best[name] else ''
+    left_out = [w for w in group.words if w not in words[group.label]]
+    tuned = named('', left_out)
+    return [f'{bold}{accuracy}{bold}{tuned}', sent]
 
-  titles = [title for name in by_setting for title in (name, 'up / down')]
+  titles = [title for name in by_setting for title in (name, BYTES)]
   cells = [
-    [label, *(x for name in by_setting for x in cell(row, label, name))]
+    [label, *(x for name in by_setting for x in cell(row, name))]
     for label, row in ranked(by_setting)
   ]
   return markdown(['method', *titles], cells)
@@ -114,19 +120,50 @@ def _best(by_setting: dict[str, list[Group]]) -> dict[str, float]:
 
 
 def names(by_setting: dict[str, list[Group]]) -> dict[str, str]:
-  """By label the name of a method: its variant if that is unique, else itself.
+  """By label the name of a method, without the words that `row_words` drops."""
+  words = row_words(by_setting)
+  return {
+    group.label: named(group.config['algorithm'], words[group.label])
+    for groups in by_setting.values()
+    for group in groups
+  }
 
-  A variant is unique if no setting has two groups of it.
+
+def row_words(
+  by_setting: dict[str, list[Group]],
+) -> dict[str, tuple[Word, ...]]:
+  """By label the words of a method's name.
+
+  Those of a tuned field are left out if the field differs between the settings
+  of a variant and never within one: there it tells no two methods apart.
   """
-  by_variant, name_of = collections.defaultdict(list), {}
+  variants = collections.defaultdict(list)
   for setting, groups in by_setting.items():
     for group in groups:
-      by_variant[group.variant].append((setting, group.label))
-  for variant, pairs in by_variant.items():
-    labels = {label for _, label in pairs}
-    is_unique = len(labels) > 1 and len(dict(pairs)) == len(pairs)
-    name_of |= {label: variant if is_unique else label for label in labels}
-  return name_of
+      fixed = tuple(word for word in group.words if not word.tuned)
+      variants[group.config['algorithm'], fixed].append((setting, group))
+  return {
+    group.label: tuple(w for w in group.words if w.field not in left_out)
+    for pairs in variants.values()
+    for left_out in [_between_settings(pairs)]
+    for _, group in pairs
+  }
+
+
+def _between_settings(pairs: list[tuple[str, Group]]) -> set[str]:
+  """Tuned fields that differ between settings, but in none of them."""
+  fields = {word.field for _, g in pairs for word in g.words if word.tuned}
+  return {
+    field
+    for field in fields
+    for said in [{(setting, _said(g, field)) for setting, g in pairs}]
+    if len(said) == len(dict(said)) and len({text for _, text in said}) > 1
+  }
+
+
+def _said(group: Group, field: str) -> str:
+  """The word of a field; '' without one."""
+  return ''.join(word.text for word in group.words if word.field == field)
 
 
 def claims(groups: list[Group], accuracy: str = 'held') -> str:
@@ -148,7 +185,7 @@ def claims(groups: list[Group], accuracy: str = 'held') -> str:
       else [group.label, *results(group), *compared(ours, group)]
       for group in sorted(chosen, key=final, reverse=True)
     ]
-    titles = ['method', accuracy, 'its worst tenth', 'global', 'up', 'down']
+    titles = ['method', accuracy, 'its worst tenth', 'global', BYTES]
     titles += [f'ours: {name}' for name in ['accuracy', *COSTS.values()]]
     parts += [f'**{setting}**', markdown(titles, lines)]
   return '\n\n'.join(parts)
@@ -170,11 +207,7 @@ def results(group: Group) -> list[str]:
   """Final accuracies and bytes of a method, over seeds, as text."""
   last = _last_rows(group)
   names = 'accuracy', 'p10', 'global_accuracy'
-  sent = 'uplink_bytes', 'downlink_bytes'
-  return [
-    *(over_seeds(last, name) for name in names),
-    *(size(np.mean([row[name] for row in last])) for name in sent),
-  ]
+  return [*(over_seeds(last, name) for name in names), sum_of_bytes(last)]
 
 
 def over_seeds(rows: list[Row], name: str) -> str:
@@ -245,5 +278,4 @@ def at(group: Group, target: float) -> dict[str, float]:
 
 def sent(group: Group) -> float:
   """Bytes of both directions, mean over seeds."""
-  last = _last_rows(group)
-  return float(np.mean([r['uplink_bytes'] + r['downlink_bytes'] for r in last]))
+  return float(np.mean([row['bytes'] for row in _last_rows(group)]))
