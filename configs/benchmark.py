@@ -1,7 +1,13 @@
-"""Every method in two settings on three datasets: the field side by side.
+"""Every method in two settings: the field side by side.
 
+  python launch/sweep.py --config=configs/benchmark.py --sweep=frontier
   python launch/sweep.py --config=configs/benchmark.py --workdir=runs/benchmark
   python -m hns.main --config=configs/benchmark.py:scarce-mnist-fedmask
+
+--sweep=frontier has what counts where few bytes may travel, at most two bits a
+weight in both directions: `WIDE` variants, LeNet pruned to a few percent, and
+methods of one bit on the `cnn`. The other sweeps give all methods one small
+network and four bits down.
 
 A case is SETTING-DATASET-VARIANT. `scarce` is LotteryFL's setting made smaller:
 100 clients, 10 a round, 2 classes of 20 pictures each (FEMNIST: a writer's 36).
@@ -52,6 +58,22 @@ DATASETS = {
   'cifar10': dict(_SHARDS, dataset='cifar10'),
   'femnist': dict(_WRITERS, dataset='femnist'),
 }
+# Of the frontier as well: settings as the one named.
+MORE_DATASETS = {
+  'fashion': (dict(_SHARDS, dataset='fashion_mnist'), 'mnist'),
+  'cifar100': (
+    dict(dataset='cifar100', partition='shards', classes_per_client=10),
+    'cifar10',
+  ),
+  'uneven01': (
+    dict(dataset='cifar10', partition='dirichlet', alpha=0.1),
+    'cifar10',
+  ),
+  'uneven03': (
+    dict(dataset='cifar10', partition='dirichlet', alpha=0.3),
+    'cifar10',
+  ),
+}
 SETTINGS = {
   'scarce': {
     'mnist': _SCARCE,
@@ -71,19 +93,43 @@ SETTINGS = {
     ),
   },
 }
+_FOUR_DOWN = dict(server_rate=2.0, remember=False)
 # What a variant changes: its algorithm, then fields of that one's table.
 VARIANTS = {
   # Trained as `fedavg_finetuned`, `fedavg` has the same global model.
   **{name: (name, {}) for name in RECIPES if name != 'fedavg'},
-  'hidenseek': ('hidenseek', dict(upload='change')),
-  'hidenseek_paper': ('hidenseek', dict(upload='signs')),
-  'hidenseek_ternary': ('hidenseek', dict(upload='ternary')),
-  'hidenseek_binary': ('hidenseek', dict(upload='change', gate='binary')),
-  'hidenseek_personal': ('hidenseek_personal', dict(upload='change')),
+  'hidenseek': ('hidenseek', dict(_FOUR_DOWN, upload='change')),
+  'hidenseek_paper': ('hidenseek', dict(_FOUR_DOWN, upload='signs')),
+  'hidenseek_ternary': ('hidenseek', dict(_FOUR_DOWN, upload='ternary')),
+  'hidenseek_binary': (
+    'hidenseek',
+    dict(_FOUR_DOWN, upload='change', gate='binary'),
+  ),
+  'hidenseek_personal': (
+    'hidenseek_personal',
+    dict(_FOUR_DOWN, upload='change'),
+  ),
   'signsgd_pruned': ('signsgd', dict(pruned=True)),
   'fedmask_sparse': ('fedmask', dict(target=0.2)),
   'fedmask_change': ('fedmask', dict(target=0.2, upload='change')),
 }
+# LeNet, pruned to a few percent of its weights.
+_PRUNED = dict(pruned=True)
+WIDE = {
+  'wide': ('hidenseek', dict(upload='change', download_bits=1)),
+  'wide_ternary': ('hidenseek', dict(upload='ternary', download_bits=1)),
+  'wide_binary': (
+    'hidenseek',
+    dict(upload='change', download_bits=1, gate='binary'),
+  ),
+  'wide_signsgd': ('signsgd', _PRUNED),
+  'wide_doublesqueeze': ('doublesqueeze', _PRUNED),
+  'wide_majority_vote': ('majority_vote', _PRUNED),
+  'wide_ssfl': ('ssfl', {}),
+}
+DENSITIES = [0.009, 0.018, 0.027, 0.09]
+# On the `cnn`, which is the smallest network here that learns.
+NARROW = 'eden fedmrn fedbat fedbif pfed1bs fedmask'.split()
 # Four trials a variant, of float weights with both optimisers; LotteryFL and
 # FedMask have more, because the best of four lay at an edge.
 _SIGNS = [dict(learning_rate=rate) for rate in (0.01, 0.02, 0.03, 0.06)]
@@ -105,6 +151,11 @@ _REWOUND = [
 ]
 _REWOUND += [trial | dict(threshold=0.5, target=0.5) for trial in _FLOATS[::2]]
 _SPARSE = [dict(learning_rate=rate) for rate in (0.06, 0.1, 0.2, 0.4)]
+_SERVER = [
+  dict(learning_rate=rate, server_rate=server)
+  for rate in (0.01, 0.02)
+  for server in (2.0, 4.0)
+]
 TRIALS = {
   **{
     variant: _FLOATS if 'optimizer' in fields_of(RECIPES[name]) else _SIGNS
@@ -120,9 +171,37 @@ TRIALS = {
     for trial in _SIGNS
   ],
   'fedpm': [dict(learning_rate=rate) for rate in (0.03, 0.1, 0.3, 1.0)],
+  **dict.fromkeys(['wide', 'wide_ternary', 'wide_binary'], _SERVER),
+  'wide_ssfl': _FLOATS,
+  'wide_signsgd': [
+    trial | dict(download_bits=bits) for trial in _BOTH for bits in (2, 4)
+  ],
+  'wide_doublesqueeze': [
+    trial | dict(step=step) for trial in _BOTH for step in (0.1, 0.2)
+  ],
+  'wide_majority_vote': [
+    trial | dict(step=step) for trial in _BOTH for step in (0.03, 0.1)
+  ],
+  'fedmrn': [
+    trial | dict(noise=size) for trial in _BOTH for size in (0.01, 0.03)
+  ],
+  'fedbif': [
+    dict(learning_rate=rate, optimizer=name)
+    for name, rate in (
+      *(('adam', 0.001), ('adam', 0.003)),
+      *(('sgd', 0.01), ('sgd', 0.03)),
+    )
+  ],
+  'pfed1bs': [
+    trial | dict(pull=pull) for trial in _BOTH for pull in (5e-4, 5e-3)
+  ],
 }
 # What was chosen on the second serves the first.
-_LIKE = {'mnist': 'cifar10'}
+_LIKE = {
+  'mnist': 'cifar10',
+  'fashion': 'cifar10',
+  **dict.fromkeys(['cifar100', 'uneven01', 'uneven03'], 'cifar10'),
+}
 _FILE = pathlib.Path(__file__).with_name('tuned.json')
 TUNED = json.loads(_FILE.read_text()) if _FILE.exists() else {}
 
@@ -131,28 +210,42 @@ def get_config(case=''):
   words = case.split('-') if case else []
   setting, dataset, variant = words + _DEFAULT[len(words) :]
   try:
-    fields = DATASETS[dataset] | SETTINGS[setting][dataset]
-    algorithm, table = VARIANTS[variant]
+    fields, like = MORE_DATASETS.get(dataset) or (DATASETS[dataset], dataset)
+    fields = fields | SETTINGS[setting][like]
+    algorithm, table = (VARIANTS | WIDE)[variant]
   except KeyError as error:
-    known = ', '.join([*SETTINGS, *DATASETS, *VARIANTS])
+    known = ', '.join([*SETTINGS, *DATASETS, *MORE_DATASETS, *VARIANTS, *WIDE])
     remedy = f'there is no {error}: SETTING-DATASET-VARIANT, of {known}'
     raise invalid('case', case, remedy) from error
   tuned = TUNED.get(f'scarce-{_LIKE.get(dataset, dataset)}-{variant}', {})
   table = {**table, **tuned}
+  if variant in WIDE:
+    fields |= dict(model='lenet', density=0.027)
   return base(algorithm=algorithm, **fields, **{algorithm: table})
 
 
-def cases(settings, datasets=DATASETS):
+def cases(settings, datasets=DATASETS, variants=VARIANTS):
   return [
     f'{setting}-{dataset}-{variant}'
     for setting in settings
     for dataset in datasets
-    for variant in VARIANTS
+    for variant in variants
   ]
 
 
 def runs(*settings):
   return grid({'config': cases(settings), 'seed': [0, 1, 2]})
+
+
+def frontier():
+  """Few bytes both ways: wide networks at several densities, and rivals."""
+  datasets = [*DATASETS, *MORE_DATASETS]
+  wide = cases(['scarce'], datasets, WIDE)
+  narrow = cases(['scarce'], datasets, NARROW)
+  return cross(
+    grid({'config': wide, 'density': DENSITIES}) + grid({'config': narrow}),
+    grid({'seed': [0, 1, 2]}),
+  )
 
 
 def tuning():
@@ -165,9 +258,9 @@ def tuning():
       'eval_every': _SCARCE['rounds'],
       **{f'{algorithm}.{name}': value for name, value in trial.items()},
     }
-    for case in cases(['scarce'], datasets)
+    for case in cases(['scarce'], datasets, VARIANTS | WIDE)
     for variant in [case.split('-')[2]]
-    for algorithm in [VARIANTS[variant][0]]
+    for algorithm in [(VARIANTS | WIDE)[variant][0]]
     for trial in TRIALS[variant]
   ]
 
@@ -190,6 +283,7 @@ def sweep():
 
 
 SWEEPS = {
+  'frontier': frontier,
   'tuning': tuning,
   'ablation': ablation,
   'large': lambda: runs('large'),
