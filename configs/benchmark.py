@@ -183,7 +183,7 @@ TRIALS = {
     trial | dict(step=step) for trial in _BOTH for step in (0.03, 0.1)
   ],
   'fedmrn': [
-    trial | dict(noise=size) for trial in _BOTH for size in (0.01, 0.03)
+    trial | dict(noise=size) for trial in _BOTH for size in (0.1, 0.5)
   ],
   'fedbif': [
     dict(learning_rate=rate, optimizer=name)

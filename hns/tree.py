@@ -83,6 +83,11 @@ def count(tree: Tree) -> jax.Array:
   return sum(map(leaf, jax.tree.leaves(tree)), jnp.int32(0))
 
 
+def root_mean_square(leaf: jax.Array) -> jax.Array:
+  """Of all coordinates of an array, float32 []."""
+  return jnp.sqrt(jnp.mean(jnp.square(leaf)))
+
+
 def merge(first: Tree, second: Tree) -> Tree:
   """The union of two dicts of dicts that have no leaf in common."""
   flat = {**flatten_dict(first), **flatten_dict(second)}

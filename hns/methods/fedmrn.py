@@ -11,7 +11,7 @@ from hns import tree, wire
 from hns.fields import OF_RUN, Label, OneOf, Within
 from hns.methods import uploads
 from hns.methods.bases import dense
-from hns.methods.contract import Method, Params
+from hns.methods.contract import Initial, Method, Params
 from hns.methods.parameters import (
   OPTIMIZERS,
   Bits,
@@ -19,7 +19,7 @@ from hns.methods.parameters import (
   Optimizer,
   Rate,
 )
-from hns.tree import Tree
+from hns.tree import Tree, root_mean_square
 from hns.wire import Message
 
 # By name, the smallest value of a mask; the largest is 1.
@@ -49,30 +49,33 @@ def masked_noise(
 ) -> Method:
   """FedAvg whose clients send a mask; noise times mask is their update.
 
-  FedMRN (Li et al. 2024, arXiv 2408.03220). The noise n is uniform in [-size,
-  size], drawn from a seed that the server knows. With u what is trained, a
-  weight's mask is 1 with the probability u / n, clipped to [0, 1] (a signed
-  mask: 1 with probability (u / n + 1) / 2, else -1), and its gradient is
-  straight-through. At the share t of a round's steps a weight sees its mask
-  with probability t, else the mean of its mask (progressive masking). The
-  server adds the mean of the noise times the masks. Ours: a client's own model
-  has the mean of its mask, u clipped to what noise and mask can give.
+  FedMRN (Li et al. 2024, arXiv 2408.03220). The noise n is uniform, drawn from
+  a seed that the server knows. With u what is trained, a weight's mask is 1
+  with the probability u / n, clipped to [0, 1] (a signed mask: 1 with
+  probability (u / n + 1) / 2, else -1), and its gradient is straight-through.
+  At the share t of a round's steps a weight sees its mask with probability t,
+  else the mean of its mask (progressive masking). The server adds the mean of
+  the noise times the masks. Ours: the noise of a layer is at most `size` root
+  mean squares of its weights as drawn (the paper draws all layers with one
+  deviation, 0.01, and its noise is at most that); a client's own model has the
+  mean of its mask, u clipped to what noise and mask can give.
 
   Args:
     optimizer: of the update.
     least: -1 for signed masks, 0 for binary ones.
-    size: the largest size of the noise.
+    size: the largest of the noise, in a layer's root mean squares.
     download_bits: bits a weight of the download.
   """
   base = dense(optimizer, uploads.full(), download_bits)
 
   def init(key, params):
-    initial = base.server.init(key, params)
-    return initial._replace(client_state=jax.random.key(0))
+    _, server_state, _ = base.server.init(key, params)
+    sizes = jax.tree.map(lambda w: size * root_mean_square(w), params)
+    return Initial(sizes, server_state, jax.random.key(0))
 
   def client_init(key, frozen, message, client_state):
-    start = base.client.init(key, frozen, message, ())
-    noise = _noise(client_state, start, size)
+    start = base.client.init(key, (), message, ())
+    noise = _noise(client_state, start, frozen)
     return Masked(start, noise, jax.tree.map(jnp.zeros_like, start))
 
   def objective(key, progress, forward, to_variables, initial_params, params):
@@ -96,7 +99,7 @@ def masked_noise(
     return Message(value, message.weight), client_state
 
   def read_upload(key, frozen, message, upload):
-    noise = _noise(key, upload.value, size)
+    noise = _noise(key, upload.value, frozen)
     masked = lambda m, n: jnp.where(m > 0, 1.0, least) * n
     return upload._replace(value=jax.tree.map(masked, upload.value, noise))
 
@@ -108,15 +111,22 @@ def masked_noise(
       to_variables=to_variables,
       update=update,
     ),
-    server=dict(init=init, read_upload=read_upload, update=uploads.add_mean),
+    server=dict(
+      init=init,
+      broadcast=lambda key, frozen, state: base.server.broadcast(
+        key, (), state
+      ),
+      read_upload=read_upload,
+      update=uploads.add_mean,
+    ),
     wire=dict(upload_codec=wire.levels(1, coded=True)),
   )
 
 
-def _noise(key: jax.Array, like: Tree, size: float) -> Tree:
-  """Uniform noise in [-size, size], never 0, of a client's key."""
-  never_0 = lambda d: jnp.where(d == 0, 1.0, d) * size
-  return jax.tree.map(never_0, tree.uniform(key, like, -1.0))
+def _noise(key: jax.Array, like: Tree, sizes: Tree) -> Tree:
+  """Uniform noise in [-size, size], by layer, never 0, of a client's key."""
+  never_0 = lambda d, size: jnp.where(d == 0, 1.0, d) * size
+  return jax.tree.map(never_0, tree.uniform(key, like, -1.0), sizes)
 
 
 def _is_one(share: jax.Array, least: float, draw: jax.Array) -> jax.Array:
@@ -144,13 +154,13 @@ def fedmrn(
   learning_rate: Rate = 0.1,
   optimizer: Optimizer = 'sgd',
   mask: MaskName = 'signed',
-  noise: Annotated[float, Within(0, math.inf)] = 0.01,
+  noise: Annotated[float, Within(0, math.inf)] = 0.3,
   download_bits: Bits = OF_RUN,
 ) -> Method:
   """FedMRN: Li et al. 2024 (arXiv 2408.03220); seeded noise times a mask.
 
   Args:
-    noise: its largest size
+    noise: its largest, in root mean squares of a layer's weights as drawn
   """
   del network
   moved = OPTIMIZERS[optimizer](learning_rate)

@@ -22,7 +22,7 @@ from hns.methods.parameters import (
 from hns.methods.uploads import Upload
 from hns.methods.wrappers import remember_download
 from hns.networks.supermask import sign
-from hns.tree import Tree
+from hns.tree import Tree, root_mean_square
 from hns.wire import Message
 
 Step = Annotated[
@@ -86,7 +86,9 @@ def moved_in_steps(
   def init(key, params):
     inner, server_state, client_state = base.server.init(key, params)
     first = server_state.values
-    grid = Grid(inner, first, jax.tree.map(lambda w: _step(w, rate), first))
+    grid = Grid(
+      inner, first, jax.tree.map(lambda w: rate * root_mean_square(w), first)
+    )
     levels = jax.tree.map(lambda w: jnp.ones(w.shape, jnp.int16), first)
     wanted = first if feedback else ()
     return Initial(grid, ServerState(levels, wanted), client_state)
@@ -123,10 +125,6 @@ def moved_in_steps(
       wire=dict(download_codec=wire.levels(bits, coded=True)),
     )
   )
-
-
-def _step(first: jax.Array, rate: float) -> jax.Array:
-  return rate * jnp.sqrt(jnp.mean(jnp.square(first)))
 
 
 def _place(frozen: Grid, levels: Tree) -> Params:
