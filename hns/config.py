@@ -36,6 +36,8 @@ class Run(NamedTuple):
     group: the feature of partition=natural, such as writer
     partition: how examples are shared out
     num_clients: clients in all
+    unseen_clients: clients, drawn by the seed, that never take part in a round
+      and are evaluated apart; 0: none
     classes_per_client: classes, for partition=shards
     examples_per_client: training examples; 0: all; for dirichlet the mean, for
       natural the most
@@ -58,7 +60,8 @@ class Run(NamedTuple):
       memory grows with it; 0: 1 on a CPU, else estimated
     devices: devices that clients are spread over; 0: all there are
     eval_every: rounds between evaluations
-    eval_clients: so many, always the same, are evaluated; 0: all
+    eval_clients: so many of those that can take part, always the same, are
+      evaluated; 0: all
     eval_held: also evaluate, in every round, the model that a client ends it
       with: accuracy as held
     eval_split: examples evaluated; validation is for tuning
@@ -74,6 +77,7 @@ class Run(NamedTuple):
   group: str = ''
   partition: Annotated[str, OneOf(PARTITIONS)] = 'shards'
   num_clients: Count = 20
+  unseen_clients: CountOrNone = 0
   classes_per_client: Count = 2
   examples_per_client: CountOrNone = 50
   alpha: Annotated[float, Within(0, math.inf)] = 0.5

@@ -160,12 +160,13 @@ class Drawing(NamedTuple):
 
   cohort: int
   mesh: Any
+  unseen: tuple[int, ...]
 
 
 def drawn(experiment, number):
   """The cohort of a round."""
   config, federation = experiment.round_config, experiment.federation
-  drawing = Drawing(config.cohort, config.mesh)
+  drawing = Drawing(config.cohort, config.mesh, config.unseen)
   draw = compiled(rounds.cohort, drawing)
   return draw(experiment.key, federation, jnp.int32(number))
 

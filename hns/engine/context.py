@@ -28,6 +28,7 @@ class RoundConfig(NamedTuple):
     eval_split: which examples of a client the model is evaluated on that it
       ends a round with: test, validation, or none if empty.
     classes: how many there are.
+    unseen: ids of the clients that are in no cohort, ordered by size.
   """
 
   method: Method
@@ -38,6 +39,7 @@ class RoundConfig(NamedTuple):
   mesh: Mesh
   eval_split: str = ''
   classes: int = 1
+  unseen: tuple[int, ...] = ()
 
 
 class State(NamedTuple):

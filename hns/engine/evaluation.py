@@ -25,6 +25,9 @@ class Evaluation(NamedTuple):
     votes: int32 [weights], the sum of the personal models' signs, 0 where
       pruned; None for a method without signs.
     server: int32 [weights], the global model's signs, likewise.
+    num_correct_unseen: int32 [unseen], as `num_correct_personal`, of the
+      clients that never take part, none of which is counted above.
+    count_unseen: int32 [unseen], the number of their examples.
   """
 
   num_correct_personal: jax.Array
@@ -32,6 +35,8 @@ class Evaluation(NamedTuple):
   count: jax.Array
   votes: jax.Array | None
   server: jax.Array | None
+  num_correct_unseen: jax.Array
+  count_unseen: jax.Array
 
 
 def evaluate_global(

@@ -39,12 +39,24 @@ def held_accuracy(correct: np.ndarray, count: np.ndarray) -> dict[str, float]:
   return {**spread('held_accuracy', each), 'held_clients': int(part.sum())}
 
 
+def unseen_accuracy(correct: np.ndarray, count: np.ndarray) -> dict[str, float]:
+  """Personalised accuracy of clients that never take part; {} without any.
+
+  Args:
+    correct: int [unseen], right answers of the model after local training.
+    count: int [unseen], how many examples each has.
+  """
+  if not len(correct):
+    return {}
+  return spread('unseen_accuracy', accuracies(correct, count))
+
+
 def summarise(evaluation: Evaluation) -> dict[str, float]:
   """Personalised accuracy over clients, global accuracy over examples.
 
   `client_accuracies` are ordered by the clients' training examples, so that
   runs of one partition list the same clients. Methods of signs also tell
-  `agreement`.
+  `agreement`, and clients that never take part only `unseen_accuracy`.
 
   Args:
     evaluation: `hns.engine.evaluation.Evaluation`, as NumPy arrays.
@@ -58,6 +70,7 @@ def summarise(evaluation: Evaluation) -> dict[str, float]:
     'global_accuracy': right / examples,
     'client_accuracies': each.round(4).tolist(),
     **agreement(evaluation.votes, evaluation.server, len(each)),
+    **unseen_accuracy(evaluation.num_correct_unseen, evaluation.count_unseen),
   }
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hns import tree
 from hns.engine import aggregate, parallel, payloads
@@ -89,12 +90,14 @@ def cohort(
 ) -> jax.Array:
   """Ids of the clients of round `number`, int32 [cohort].
 
-  Drawn without replacement, and ordered by size, so that clients that train
-  side by side finish together.
+  Drawn without replacement from all but `round_config.unseen`, and ordered by
+  size, so that clients that train side by side finish together.
   """
   sizes = federation.train.size
-  ids = jax.random.permutation(round_keys(key, number).cohort, sizes.shape[0])
-  ids = ids[: round_config.cohort].astype(jnp.int32)
+  everyone = np.arange(sizes.shape[0], dtype=np.int32)
+  seen = jnp.asarray(np.delete(everyone, round_config.unseen))
+  ids = jax.random.permutation(round_keys(key, number).cohort, seen)
+  ids = ids[: round_config.cohort]
   return ids[jnp.lexsort((ids, sizes[ids]))]
 
 

@@ -59,6 +59,7 @@ def _assemble(
   ready = initialization.initialize(config, net, inputs, dataset.classes)
   sizes = np.asarray(federation.train.size)
   plan = _plan(config, sizes)
+  unseen = _unseen_ids(config.seed, config.unseen_clients, sizes)
   round_config = RoundConfig(
     ready.method,
     Supermask(ready.net).apply,
@@ -69,6 +70,7 @@ def _assemble(
     mesh,
     config.eval_split if config.eval_held else '',
     dataset.classes,
+    tuple(unseen.tolist()),
   )
   key, initial, federation = parallel.replicate(
     (ready.key, ready.initial, federation), mesh
@@ -78,7 +80,7 @@ def _assemble(
     key,
     initial,
     federation,
-    _eval_client_ids(config.seed, config.eval_clients, sizes),
+    _eval_client_ids(config.seed, config.eval_clients, sizes, unseen),
     config.eval_split,
     ready.layers,
     ready.head,
@@ -102,10 +104,25 @@ def _plan(config: ConfigDict, sizes: np.ndarray) -> Plan:
   return Plan(batch_size, config.local_epochs, config.local_steps)
 
 
-def _eval_client_ids(seed: int, count: int, sizes: np.ndarray) -> np.ndarray:
-  """Random clients to evaluate, ordered by size as cohorts are; 0 for all."""
+def _unseen_ids(seed: int, count: int, sizes: np.ndarray) -> np.ndarray:
+  """Random clients that never take part, ordered by size."""
+  # Not the stream of the partition, or who is drawn could tell of its classes.
+  rng = np.random.RandomState([seed, 1])
+  return _by_size(rng.permutation(len(sizes))[:count], sizes)
+
+
+def _eval_client_ids(
+  seed: int, count: int, sizes: np.ndarray, unseen: np.ndarray
+) -> np.ndarray:
+  """Random clients to evaluate, ordered by size; 0 for all but `unseen`."""
   order = np.random.RandomState(seed).permutation(len(sizes))
-  ids = np.sort(order[: count or len(sizes)])
+  order = order[~np.isin(order, unseen)]
+  return _by_size(order[: count or len(order)], sizes)
+
+
+def _by_size(ids: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+  """Clients in the order of a cohort."""
+  ids = np.sort(ids)
   return ids[np.argsort(sizes[ids], kind='stable')]
 
 

@@ -14,10 +14,7 @@ def validate(config: ConfigDict) -> None:
   check_types(config)
   for name, field in fields_of(Run).items():
     field.check(name, config[name])
-  for name in ('cohort', 'eval_clients'):
-    if config[name] > config.num_clients:
-      remedy = f'cannot be above num_clients={config.num_clients}: lower it too'
-      raise invalid(name, config[name], remedy)
+  _check_clients(config)
   _check_examples(config)
   if config.partition == 'natural' and not config.group:
     raise invalid('group', '', 'partition=natural needs a feature: writer')
@@ -25,6 +22,21 @@ def validate(config: ConfigDict) -> None:
   needed_by = needs_validation(config)
   if needed_by and not config.validation_fraction:
     raise invalid('validation_fraction', 0, f'{needed_by} needs some examples')
+
+
+def _check_clients(config: ConfigDict) -> None:
+  """Raises `InputError` for more clients than can take part."""
+  total, unseen = config.num_clients, config.unseen_clients
+  if unseen >= total:
+    remedy = f'must be below num_clients={total}: some have to take part'
+    raise invalid('unseen_clients', unseen, remedy)
+  most = f'num_clients={total}'
+  if unseen:
+    most = f'{total - unseen}, {most} without unseen_clients={unseen}'
+  for name in ('cohort', 'eval_clients'):
+    if config[name] > total - unseen:
+      remedy = f'cannot be above {most}: lower it too'
+      raise invalid(name, config[name], remedy)
 
 
 def _check_chosen_table(config: ConfigDict) -> None:

@@ -127,10 +127,39 @@ def evaluate(
 ) -> evaluation.Evaluation:
   """Evaluates the personal models of `eval_client_ids` and the global model.
 
-  Each client trains as in the next round; the results are discarded.
+  Each client trains as in the next round; the results are discarded. The
+  clients of `round_config.unseen` do the same, apart from all others.
   """
-  chosen, cohort = experiment.eval_client_ids, experiment.round_config.cohort
-  personal, votes = [], []
+  chosen = np.asarray(experiment.eval_client_ids, np.int32)
+  unseen = np.asarray(experiment.round_config.unseen, np.int32)
+  count = np.asarray(experiment.rows.size)
+  personal, votes = zip(*_evaluate_blocks(experiment, run, progress, chosen))
+  apart = _evaluate_blocks(experiment, run, progress, unseen)
+  args = *experiment.constants, progress.state, chosen
+  shared, server_signs = jax.device_get(run.evaluate_global(*args))
+  return evaluation.Evaluation(
+    np.concatenate(personal),
+    shared,
+    count[chosen],
+    jax.tree.map(lambda *blocks: np.sum(blocks, 0), *votes),
+    server_signs,
+    np.concatenate([unseen[:0], *(right for right, _ in apart)]),
+    count[unseen],
+  )
+
+
+def _evaluate_blocks(
+  experiment: Experiment,
+  run: Programs,
+  progress: Progress,
+  chosen: np.ndarray,
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+  """Right answers and summed signs of as many clients a time as a cohort has.
+
+  Of their models after local training: int32 [block], and int32 [weights] or
+  None.
+  """
+  cohort = experiment.round_config.cohort
   for first in tqdm.tqdm(
     range(0, len(chosen), cohort),
     'evaluating',
@@ -142,17 +171,7 @@ def evaluate(
     ids = np.full(cohort, parallel.ABSENT, np.int32)
     ids[: len(block)] = block
     reported = _evaluate_personal(experiment, run, progress, ids)
-    personal.append(reported.num_correct[: len(block)])
-    votes.append(reported.votes)
-  args = *experiment.constants, progress.state, np.asarray(chosen, np.int32)
-  shared, server_signs = jax.device_get(run.evaluate_global(*args))
-  return evaluation.Evaluation(
-    np.concatenate(personal),
-    shared,
-    np.asarray(experiment.rows.size)[chosen],
-    jax.tree.map(lambda *blocks: np.sum(blocks, 0), *votes),
-    server_signs,
-  )
+    yield reported.num_correct[: len(block)], reported.votes
 
 
 def _evaluate_personal(

@@ -25,7 +25,8 @@ class Experiment(NamedTuple):
     key: the PRNG key that all rounds derive theirs from.
     initial: what exists before round 1.
     federation: all clients' examples.
-    eval_client_ids: int [clients evaluated], ordered by size.
+    eval_client_ids: int [clients evaluated], of those that can take part,
+      ordered by size.
     split: the examples that accuracies are measured on, test or validation.
     layers: for each layer, the weights that survived pruning and all weights;
       {} without pruning.
