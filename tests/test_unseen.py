@@ -8,9 +8,11 @@ import pytest
 from conftest import clients, drawn, play, small, small_config
 
 from hns import config as configs
+from hns import report
 from hns.engine import client_store, context, evaluation, parallel, rounds
 from hns.errors import InputError
-from hns.report import files
+from hns.report import files, pictures, versus
+from hns.report.groups import group, load
 from hns.runs import experiment, identity, limits, loop
 
 FIELDS = dict(num_clients=9, cohort=2, unseen_clients=3)
@@ -198,3 +200,24 @@ def test_a_folder_of_others_is_refused_and_an_older_one_is_read(told):
   with pytest.raises(InputError, match='unseen_clients is 3 there and 0 here'):
     experiment.run(small_config(**KEEPS | {'unseen_clients': 0}), told)
   assert configs.base(**older).unseen_clients == 0
+
+
+def test_reports_show_them_where_there_are_any(told):
+  rows = files.read(told)
+  shown = f'{rows[-1]["unseen_accuracy"]:.3f}'
+  quiet = [{k: v for k, v in r.items() if 'unseen' not in k} for r in rows]
+  lines = report.table(rows).splitlines()
+  place = lines[0].replace('worst tenth', 'worst').split().index('unseen')
+  assert lines[-1].split()[place] == shown
+  assert 'unseen' not in report.table(quiet)
+  groups = group(load([str(told)])[0])
+  without = [g._replace(rows=(quiet,)) for g in groups]
+  titles, _, line = report.compare(groups).splitlines()
+  assert line.split(' | ')[titles.split(' | ').index('unseen')] == shown
+  assert ' | unseen |' not in report.compare(without)
+  assert report.records(groups)[0]['unseen_accuracy_best_ever'] <= 1
+  (name,) = versus.settings(groups, 'unseen')
+  assert name == 'digits, 9 clients (3 unseen)'
+  assert versus.settings(without, 'unseen') == {}
+  drawn = [len(pictures.one_run(r, '').axes[0].lines) for r in (rows, quiet)]
+  assert drawn == [6, 5]

@@ -39,11 +39,22 @@ _COLUMNS = {
   'personal_accuracy': ('personalised', '{:.3f}'),
   'personal_accuracy_p10': ('worst tenth', '{:.3f}'),
   'held_accuracy': ('held', '{:.3f}'),
+  'unseen_accuracy': ('unseen', '{:.3f}'),
   'global_accuracy': ('global', '{:.3f}'),
   'train_loss': ('objective', '{:.3g}'),
   'diverged_clients': ('diverged', '{:.3f}'),
   'bytes': (versus.BYTES, None),
   'seconds': ('s/round', '{:.2f}'),
+}
+
+# Of `compare`, in its order, and their titles.
+_ACCURACIES = {
+  'held_accuracy': 'held',
+  'held_accuracy_p10': 'its worst tenth',
+  'personal_accuracy': 'personalised',
+  'personal_accuracy_p10': 'its worst tenth',
+  'unseen_accuracy': 'unseen',
+  'global_accuracy': 'global',
 }
 
 
@@ -83,24 +94,24 @@ def _cell(row: Row, name: str, form: str | None) -> str:
 def compare(groups: list[Group]) -> str:
   """A Markdown table of the last round's metrics, mean and sd over seeds.
 
-  `-` is a number that not all seeds have.
+  `-` is a number that not all seeds have. Clients that never take part have a
+  column where any run has some.
   """
-  titles = (
-    'data | method | weights sent down | round | seeds | held '
-    '| its worst tenth | personalised | its worst tenth | global '
-    f'| {versus.BYTES}'
-  )
-  return versus.markdown(titles.split(' | '), [_cells(g) for g in groups])
+  last = [rows[-1] for g in groups for rows in g.rows]
+  accuracies = _ACCURACIES.copy()
+  if not any('unseen_accuracy' in row for row in last):
+    del accuracies['unseen_accuracy']
+  titles = [
+    *('data', 'method', 'weights sent down', 'round', 'seeds'),
+    *(*accuracies.values(), versus.BYTES),
+  ]
+  return versus.markdown(titles, [_cells(g, list(accuracies)) for g in groups])
 
 
-def _cells(group: Group) -> list[str]:
+def _cells(group: Group, accuracies: list[str]) -> list[str]:
   """One row of `compare`."""
   last = [rows[-1] for rows in group.rows]
   pick = lambda name: [row[name] for row in last]
-  accuracies = (
-    *('held_accuracy', 'held_accuracy_p10'),
-    *('personal_accuracy', 'personal_accuracy_p10', 'global_accuracy'),
-  )
   return [
     group.setting,
     group.label,
@@ -151,7 +162,8 @@ def over_rounds(rows: list[Row]) -> dict[str, float]:
   Accuracies that are not finite in some row are left out.
   """
   summary = {}
-  for name in ('held_accuracy', 'personal_accuracy', 'global_accuracy'):
+  for kind in ('held', 'personal', 'unseen', 'global'):
+    name = f'{kind}_accuracy'
     values = [row[name] for row in rows if name in row]
     if values and None not in values:
       summary[f'{name}_last_five'] = statistics.mean(values[-5:])

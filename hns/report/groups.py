@@ -16,7 +16,7 @@ from hns import durable
 from hns.errors import InputError, invalid
 from hns.report import files
 from hns.report.files import Row, RunInfo
-from hns.report.labels import Word, label_words, named
+from hns.report.labels import Word, label_words, named, settings_of
 from hns.values import leaves
 
 # Fields of a config that do not affect the numbers of a run.
@@ -255,29 +255,6 @@ def _grouped(
     tuple(run.run_info.get('layers', {}) for run in runs),
     tuple(run.rows for run in runs),
   )
-
-
-def settings_of(configs: list[dict[str, Any]]) -> list[str]:
-  """By config, the data on which methods are compared.
-
-  That is the dataset and the clients, and the partition where some of these
-  configs share out the same data otherwise.
-  """
-  names = [f'{c["dataset"]}, {c["num_clients"]} clients' for c in configs]
-  kinds = [_partition(config) for config in configs]
-  by_name = collections.defaultdict(set)
-  for name, kind in zip(names, kinds):
-    by_name[name].add(kind)
-  return [
-    f'{name}, {kind}' if len(by_name[name]) > 1 else name
-    for name, kind in zip(names, kinds)
-  ]
-
-
-def _partition(config: dict[str, Any]) -> str:
-  """How examples are shared out, such as dirichlet 0.1."""
-  kind = config.get('partition', '')
-  return f'{kind} {config.get("alpha")}' if kind == 'dirichlet' else kind
 
 
 def _with_unique_labels(groups: list[Group]) -> list[Group]:

@@ -1,5 +1,9 @@
-"""Labels of methods: the name, the fields of its table, pruning, network."""
+"""Labels of methods: the name, the fields of its table, pruning, network.
 
+And names of settings: the data on which methods are compared.
+"""
+
+import collections
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -75,3 +79,33 @@ def _word(name: str, value: Any, field: Field | None) -> Word:
   if field is not None and field.label is not None:
     return Word(name, field.label.words(value), field.label.tuned)
   return Word(name, name if value is True else '')
+
+
+def settings_of(configs: list[dict[str, Any]]) -> list[str]:
+  """By config, the data on which methods are compared.
+
+  That is the dataset and the clients, and the partition where some of these
+  configs share out the same data otherwise.
+  """
+  names = [f'{config["dataset"]}, {_clients(config)}' for config in configs]
+  kinds = [_partition(config) for config in configs]
+  by_name = collections.defaultdict(set)
+  for name, kind in zip(names, kinds):
+    by_name[name].add(kind)
+  return [
+    f'{name}, {kind}' if len(by_name[name]) > 1 else name
+    for name, kind in zip(names, kinds)
+  ]
+
+
+def _clients(config: dict[str, Any]) -> str:
+  """How many, and how many of them are unseen; older runs have none."""
+  unseen = config.get('unseen_clients')
+  words = f' ({unseen} unseen)' if unseen else ''
+  return f'{config["num_clients"]} clients{words}'
+
+
+def _partition(config: dict[str, Any]) -> str:
+  """How examples are shared out, such as dirichlet 0.1."""
+  kind = config.get('partition', '')
+  return f'{kind} {config.get("alpha")}' if kind == 'dirichlet' else kind

@@ -33,6 +33,7 @@ _LINES = {
   'held_accuracy_p10': ('as held (worst tenth)', '^:', '#d55e00'),
   'personal_accuracy': ('personalised (mean of clients)', 'o-', '#0072b2'),
   'personal_accuracy_p10': ('personalised (worst tenth)', 'v:', '#0072b2'),
+  'unseen_accuracy': ('unseen (mean of clients)', 'x-.', '#009e73'),
   'global_accuracy': ('global', 's--', '#000000'),
 }
 

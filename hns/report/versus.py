@@ -17,7 +17,7 @@ from hns.report.files import Row
 from hns.report.groups import Group
 from hns.report.labels import Word, named
 
-ACCURACIES = 'held', 'personal'
+ACCURACIES = 'held', 'personal', 'unseen'
 BYTES = 'bytes (up + down)'  # the title of a column of `sum_of_bytes`
 COSTS = {
   'bytes': 'bytes',
