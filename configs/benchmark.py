@@ -93,7 +93,7 @@ SETTINGS = {
     ),
   },
 }
-_FOUR_DOWN = dict(server_rate=2.0, remember=False)
+_FOUR_DOWN = dict(server_rate=2.0, remember=False, download_bits=4)
 # What a variant changes: its algorithm, then fields of that one's table.
 VARIANTS = {
   # Trained as `fedavg_finetuned`, `fedavg` has the same global model.
@@ -116,11 +116,11 @@ VARIANTS = {
 # LeNet, pruned to a few percent of its weights.
 _PRUNED = dict(pruned=True)
 WIDE = {
-  'wide': ('hidenseek', dict(upload='change', download_bits=1)),
-  'wide_ternary': ('hidenseek', dict(upload='ternary', download_bits=1)),
+  'wide': ('hidenseek', dict(upload='change')),
+  'wide_ternary': ('hidenseek', dict(upload='ternary')),
   'wide_binary': (
     'hidenseek',
-    dict(upload='change', download_bits=1, gate='binary'),
+    dict(upload='change', gate='binary'),
   ),
   'wide_signsgd': ('signsgd', _PRUNED),
   'wide_doublesqueeze': ('doublesqueeze', _PRUNED),

@@ -22,7 +22,9 @@ def get_config():
     examples_per_client=100,
     density=1.0,
     rounds=40,
-    hidenseek=dict(learning_rate=0.03),
+    hidenseek=dict(
+      learning_rate=0.03, download_bits=4, remember=False, server_rate=2.0
+    ),
     fedavg=dict(learning_rate=0.05),
     local=dict(learning_rate=0.02),
     signsgd=dict(learning_rate=0.003),
@@ -35,5 +37,5 @@ def sweep():
     grid({'algorithm': ['fedavg', 'local', 'signsgd']})
     + grid({'upload': ['signs', 'change']})
     + grid({'upload': ['ternary'], 'hidenseek.learning_rate': [0.02]})
-    + grid({'upload': ['change'], 'download_bits': [1]}),
+    + grid({'upload': ['change'], 'hidenseek.download_bits': [1]}),
   )

@@ -30,7 +30,9 @@ def get_config():
     model='lenet',
     density=0.2,
     rounds=40,
-    hidenseek=dict(learning_rate=0.03),
+    hidenseek=dict(
+      learning_rate=0.03, download_bits=4, remember=False, server_rate=2.0
+    ),
     fedavg=dict(learning_rate=0.05),
     local=dict(learning_rate=0.1),
     signsgd=dict(learning_rate=0.1, optimizer='sgd'),
@@ -46,7 +48,7 @@ def sweep():
     + grid(
       {
         'upload': ['change'],
-        'download_bits': [1],
+        'hidenseek.download_bits': [1],
         'hidenseek.learning_rate': [0.015],
       }
     ),

@@ -20,7 +20,9 @@ def get_config():
     num_clients=30,
     examples_per_client=60,
     local_epochs=10,
-    hidenseek=dict(learning_rate=0.06),
+    hidenseek=dict(
+      learning_rate=0.06, download_bits=4, remember=False, server_rate=2.0
+    ),
     fedavg=dict(learning_rate=0.02),
     local=dict(learning_rate=0.05),
     signsgd=dict(learning_rate=0.003),
@@ -39,9 +41,11 @@ def sweep():
     + grid({'algorithm': ['signsgd'], 'signsgd.pruned': [False, True]})
     + cross(
       DENSITIES[:1],
-      grid({'upload': ['signs', 'ternary'], 'download_bits': [4]}),
+      grid({'upload': ['signs', 'ternary'], 'hidenseek.download_bits': [4]}),
     )
-    + cross(DENSITIES, grid({'upload': ['change'], 'download_bits': [4, 1]})),
+    + cross(
+      DENSITIES, grid({'upload': ['change'], 'hidenseek.download_bits': [4, 1]})
+    ),
   )
 
 
@@ -51,7 +55,7 @@ def ablation():
   return cross(
     grid({'seed': [0, 1, 2]}),
     DENSITIES,
-    grid({'upload': uploads, 'download_bits': [1, 4]}),
+    grid({'upload': uploads, 'hidenseek.download_bits': [1, 4]}),
   )
 
 

@@ -67,7 +67,8 @@ class Run(NamedTuple):
     eval_split: examples evaluated; validation is for tuning
     checkpoint_seconds: seconds between checkpoints, at least
     upload: what a client of hidenseek sends
-    download_bits: bits a weight, if quantised; 1 to 8, or 32
+    download_bits: bits a weight, if quantised; 1 to 8, or 32; hidenseek has its
+      own
   """
 
   algorithm: Annotated[str, OneOf(RECIPES)] = 'hidenseek'

@@ -64,14 +64,19 @@ models.MODELS['tiny'] = lambda classes: models.Network(classes, dense=(200,))
 def get_config():
   config = runpy.run_path({str(ROOT / 'configs' / 'test.py')!r})['get_config']()
   config.update({{'model': 'tiny', 'devices': 1, 'upload': 'signs'}})
+  config.hidenseek.update(remember=False, download_bits=4)
   return config
 """)
   return path
 
 
 def small_config(**fields):
-  """`configs/test.py` on one device with the paper's upload; fields changed."""
+  """`configs/test.py` on one device, with the paper's upload; fields changed.
+
+  HideNseek's clients keep nothing, and are sent four bits.
+  """
   config = read_config('test')
+  config.hidenseek.update(remember=False, download_bits=4)
   config.update(
     {
       'model': 'tiny',

@@ -164,7 +164,7 @@ def test_an_error_inside_a_recipe_is_the_users_own(monkeypatch):
 
 def test_setting_a_tables_field_changes_no_other():
   config = configs.base(fedmask=dict(download_bits=8), download_bits=2)
-  assert (config.download_bits, config.hidenseek.download_bits) == (2, 2)
+  assert (config.download_bits, config.signsgd.download_bits) == (2, 2)
   assert config.fedmask.download_bits == 8
   config = configs.base(hidenseek=dict(upload='signs'), upload='ternary')
   assert (config.upload, config.hidenseek.upload) == ('ternary', 'signs')
@@ -172,5 +172,6 @@ def test_setting_a_tables_field_changes_no_other():
   config.signsgd.download_bits = 32
   assert (config.download_bits, config.fedmask.download_bits) == (4, 4)
   config.download_bits = 2
-  assert config.hidenseek.download_bits == 2
+  assert config.eden.download_bits == 2
+  assert config.hidenseek.download_bits == 1  # its own
   assert config.signsgd.download_bits == 32

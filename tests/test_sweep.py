@@ -75,6 +75,8 @@ def test_the_results_of_the_readme_are_three_sweeps():
     'download_bits': 1,
     'gate': 'sign',
     'remember': False,
+    'server_rate': 2.0,
+    'momentum': 0.5,
   }
 
 
@@ -344,7 +346,7 @@ def test_the_command(tmp_path, capsys):
   assert '1 runs (0-0)' in result.stdout and '1 left' in result.stdout
   assert 'known when the first run is done' in result.stdout
   assert (
-    '| digits | 6 | local | 0 | 1 | 0 |' in result.stdout
+    '| digits, 6 clients | local | 0 | 1 | 0 |' in result.stdout
     and result.stderr == ''
   )
   with open(tmp_path / 'table.csv') as file:
@@ -386,7 +388,9 @@ def test_no_rival_is_tuned_with_fewer_trials_than_ours(tmp_path):
   assert len(sweeps.plan(get_config, points, tmp_path)) == len(points)
   with pytest.raises(InputError, match="no 'nowhere'"):
     commandline.read(f'{file}:scarce-nowhere')
-  with pytest.raises(InputError, match="sweep='tuned': .* has tuning, abl"):
+  with pytest.raises(
+    InputError, match="sweep='tuned': .* has frontier, tuning"
+  ):
     sweeps.read(file, {}, 'tuned')
 
 

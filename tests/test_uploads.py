@@ -86,7 +86,7 @@ def download_of(round_config, *given):
 
 
 VARIANTS = [
-  dict(upload='ternary', download_bits=1, hidenseek={'remember': True}),
+  dict(upload='ternary', hidenseek={'remember': True, 'download_bits': 1}),
   dict(algorithm='fedavg_quantized', fedavg_quantized={'pruned': True}),
 ]
 

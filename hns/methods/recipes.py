@@ -56,10 +56,10 @@ from hns.tree import Tree
 
 def hidenseek(
   network: NetworkInfo,
-  learning_rate: Rate = 0.03,
+  learning_rate: Rate = 0.02,
   upload: UploadName = OF_RUN,
   gate: Gate = 'sign',
-  download_bits: Bits = OF_RUN,
+  download_bits: Bits = 1,
   remember: bool = True,
   server_rate: ServerRate = 4.0,
   momentum: Momentum = 0.5,
