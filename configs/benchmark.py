@@ -179,7 +179,8 @@ TRIALS = {
   ],
   'wide_doublesqueeze': [
     trial | dict(step=step) for trial in _BOTH for step in (0.1, 0.2)
-  ],
+  ]
+  + [_BOTH[1] | dict(step=0.4)],
   'wide_majority_vote': [
     trial | dict(step=step) for trial in _BOTH for step in (0.03, 0.1)
   ],

@@ -59,11 +59,18 @@ def values(trial: Trial) -> dict[str, float | str]:
   for field, value in trial.items():
     _, dot, name = field.partition('.')
     if dot and value:
-      try:
-        fields[name] = float(value)
-      except ValueError:
-        fields[name] = value
+      fields[name] = _number(value)
   return fields
+
+
+def _number(text: str) -> float | str:
+  """A number, whole if it is written so; or the text."""
+  for kind in (int, float):
+    try:
+      return kind(text)
+    except ValueError:
+      pass
+  return text
 
 
 def tried(cases: dict[str, list[Trial]]) -> str:
