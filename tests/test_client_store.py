@@ -29,6 +29,22 @@ def test_nothing_kept_costs_nothing():
   assert client_store.bytes_each(BIRTH) == 9
 
 
+def test_bools_are_kept_as_bits(tmp_path):
+  """Of any shape, and as written and read."""
+  initial = {'m': jnp.zeros((3, 7), bool), 'x': jnp.float32(0)}
+  assert client_store.bytes_each(initial) == 3 + 4
+  store = client_store.create(initial)
+  masks = jax.random.uniform(jax.random.key(0), (2, 3, 7)) < 0.5
+  client_store.keep(store, [4, 2], {'m': masks, 'x': jnp.array([1.0, 2.0])})
+  assert store.states[4]['m'].nbytes == 3
+  client_store.write(store, lambda name: open(tmp_path / name, 'wb'))
+  read = client_store.read(initial, [4, 2], tmp_path)
+  for held in (store, read):
+    got = client_store.fetch(held, [2, 9, 4])
+    assert got['m'].dtype == bool and got['x'].tolist() == [2, 0, 1]
+    np.testing.assert_array_equal(got['m'], [masks[1], initial['m'], masks[0]])
+
+
 def test_only_clients_that_took_part_cost_memory():
   """And a state kept is a copy, not a view of its cohort's."""
   store = client_store.create({'w': jnp.ones(1000)})

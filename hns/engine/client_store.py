@@ -24,11 +24,24 @@ class ClientStore(NamedTuple):
 
   Attributes:
     initial: what every client starts with.
-    states: by client id, those that are no longer that, as `to_host` leaves.
+    states: by client id, those that are no longer that, as `pack` leaves.
   """
 
   initial: ClientState
   states: dict[int, ClientState]
+
+
+def pack(leaf: ArrayLike) -> np.ndarray:
+  """A leaf on the host, a view if it can be; bools as bits, uint8 [bytes]."""
+  leaf = to_host(leaf)
+  return np.packbits(leaf) if leaf.dtype == bool else leaf
+
+
+def unpack(packed: np.ndarray, like: np.ndarray) -> np.ndarray:
+  """The inverse of `pack`, for a leaf on the host of this shape and dtype."""
+  if like.dtype != bool:
+    return packed
+  return np.unpackbits(packed, count=like.size).astype(bool).reshape(like.shape)
 
 
 def create(initial: ClientState) -> ClientStore:
@@ -43,9 +56,16 @@ def fetch(store: ClientStore, ids: ArrayLike) -> ClientState:
   if not jax.tree.leaves(store.initial):
     return store.initial
   initial = jax.tree.map(to_host, store.initial)
-  chosen = [store.states.get(int(i), initial) for i in np.asarray(ids)]
+  chosen = [_state(store, int(i), initial) for i in np.asarray(ids)]
   stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *chosen)
   return jax.tree.map(from_host, stacked, store.initial)
+
+
+def _state(store: ClientStore, index: int, initial: ClientState) -> ClientState:
+  """A client's state, as `to_host` leaves; `initial` if it has none."""
+  if index not in store.states:
+    return initial
+  return jax.tree.map(unpack, store.states[index], initial)
 
 
 def keep(store: ClientStore, ids: ArrayLike, client_state: ClientState) -> None:
@@ -56,13 +76,16 @@ def keep(store: ClientStore, ids: ArrayLike, client_state: ClientState) -> None:
   for place, i in enumerate(np.asarray(ids)):
     # A copy: a view would hold the whole cohort's.
     store.states[int(i)] = jax.tree.map(
-      lambda x, p=place: x[p].copy(), client_state
+      lambda x, p=place: pack(x[p].copy()), client_state
     )
 
 
 def bytes_each(initial: ClientState) -> int:
   """Bytes that one client's state costs on the host."""
-  return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(initial))
+  return sum(
+    -(-x.size // 8) if x.dtype == bool else x.size * x.dtype.itemsize
+    for x in jax.tree.leaves(initial)
+  )
 
 
 def write(
@@ -90,7 +113,7 @@ def read(
   Raises:
     ValueError: the files are not of so many states like `initial`.
   """
-  leaves, structure = jax.tree.flatten(jax.tree.map(to_host, initial))
+  leaves, structure = jax.tree.flatten(jax.tree.map(pack, initial))
   with contextlib.ExitStack() as opened:
     files = [
       opened.enter_context(open(folder / f'own-{place}', 'rb'))

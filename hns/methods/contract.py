@@ -114,10 +114,9 @@ class ClientUpdate(Protocol):
 class BeforeTraining(Protocol):
   """What does a client of the cohort look at before it trains?
 
-  Exists for methods that prune on the client: `score(variables)` is the
-  accuracy of a model on its validation examples, float32 []. The key is that of
-  `ClientUpdate`: a client that keeps it can start from draws of its own, which
-  the server can repeat in `ReadUpload`.
+  `score(variables)` is the accuracy of a model on its validation examples,
+  float32 []. Exists for methods that prune on the client. The key is that of
+  `ClientUpdate`: kept, it gives draws that `ReadUpload` can repeat.
   """
 
   def __call__(
@@ -136,8 +135,7 @@ class Objective(Protocol):
   `forward(variables)` is the mean loss of the batch, `to_variables(params)`
   gives the variables. `key` is the step's; `progress`, float32 [], is the share
   of the round's steps that were taken before it, in [0, 1). Exists for what is
-  added to the loss, such as a pull, and for methods that train another network
-  than the one they evaluate, such as one with binarised weights.
+  added to the loss, such as a pull, and for weights that training sees rounded.
   """
 
   def __call__(

@@ -159,13 +159,19 @@ def remember_download(base: Method) -> Method:
 
 
 def _symbols(codec: Codec, message: Message) -> Tree:
-  """The symbols of a message without steps, a tree like its values."""
-  return jax.tree.map(lambda v: wire.symbols_of(codec, v, 1), message.value)
+  """The symbols of a message without steps, a tree like its values.
+
+  Of two symbols, bool: a bit where clients' states are kept.
+  """
+  dtype = jnp.bool_ if codec.symbols == 2 else jnp.uint8
+  return jax.tree.map(
+    lambda v: wire.symbols_of(codec, v, 1).astype(dtype), message.value
+  )
 
 
 def _modular_difference(count: int, now, before) -> jax.Array:
   """Levels of the difference of two symbols, of which there are `count`."""
-  moved = (now.astype(jnp.int16) - before) % count
+  moved = (now.astype(jnp.int16) - before.astype(jnp.int16)) % count
   return (2 * moved - (count - 1)).astype(jnp.int16)
 
 
