@@ -127,8 +127,8 @@ WIDE = {
   'wide_majority_vote': ('majority_vote', _PRUNED),
   'wide_ssfl': ('ssfl', {}),
 }
-# For budgets of 1.2, 2.6 and 8 MB in `scarce`, both ways.
-DENSITIES = [0.0095, 0.019, 0.026, 0.09]
+# About 0.8 to 8 MB in `scarce`, both ways.
+DENSITIES = [0.01, 0.02, 0.03, 0.1]
 # On the `cnn`, which is the smallest network here that learns.
 NARROW = 'eden fedmrn fedbat fedbif pfed1bs fedmask'.split()
 # Four trials a variant, of float weights with both optimisers; LotteryFL and
@@ -222,7 +222,7 @@ def get_config(case=''):
   tuned = TUNED.get(f'scarce-{_LIKE.get(dataset, dataset)}-{variant}', {})
   table = {**table, **tuned}
   if variant in WIDE:
-    fields |= dict(model='lenet', density=0.026)
+    fields |= dict(model='lenet', density=0.03)
   return base(algorithm=algorithm, **fields, **{algorithm: table})
 
 

@@ -34,6 +34,12 @@ def split(tree: Tree, chosen: Callable[[str, Any], bool]) -> tuple[Tree, Tree]:
   return first, second
 
 
+def has(tree: Tree) -> Callable[[str, Any], bool]:
+  """`(path, leaf) -> bool`, for `split`: whether `tree` has a leaf there."""
+  paths = {path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(tree)}
+  return lambda path, leaf: path in paths
+
+
 def combine(first: Tree, second: Tree) -> Tree:
   """Fills the holes of `first` with the leaves of `second`."""
   return jax.tree.map(

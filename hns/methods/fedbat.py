@@ -95,7 +95,7 @@ def binarized(
       update=update,
     ),
     server=dict(update=uploads.add_mean),
-    wire=dict(upload_codec=wire.levels(1, stepped=True)),
+    wire=dict(upload_codec=wire.levels(1, stepped=True, coded=True)),
   )
 
 

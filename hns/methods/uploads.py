@@ -34,6 +34,7 @@ class Upload(NamedTuple):
       sent.
     client_state: `values -> client_state`, what a client keeps at first.
     memory: `values -> memory`, what the server keeps beside its values.
+    is_change: whether values are changes of what is trained.
   """
 
   codec: Codec
@@ -41,6 +42,7 @@ class Upload(NamedTuple):
   aggregate: Callable[..., ServerState]
   client_state: Callable[[Params], ClientState] = _nothing
   memory: Callable[[Params], Tree] = _nothing
+  is_change: bool = False
 
 
 class Compress(NamedTuple):
@@ -161,6 +163,7 @@ def delta(
     aggregate,
     zeros if feedback else _nothing,
     zeros if momentum else _nothing,
+    is_change=True,
   )
 
 
@@ -179,7 +182,7 @@ def one_bit(scaled: bool = True) -> Compress:
   def function(key, values, mask):
     return jax.tree.map(leaf, tree.uniform(key, values), values, mask)
 
-  return Compress(wire.levels(1, stepped=scaled), function)
+  return Compress(wire.levels(1, stepped=scaled, coded=True), function)
 
 
 def ternary(threshold: float) -> Compress:
