@@ -128,7 +128,7 @@ WIDE = {
   'wide_ssfl': ('ssfl', {}),
 }
 # About 0.8 to 8 MB in `scarce`, both ways.
-DENSITIES = [0.01, 0.02, 0.03, 0.1]
+DENSITIES = [0.01, 0.0145, 0.02, 0.03, 0.1]
 # On the `cnn`, which is the smallest network here that learns.
 NARROW = 'eden fedmrn fedbat fedbif pfed1bs fedmask'.split()
 # Four trials a variant, of float weights with both optimisers; LotteryFL and
