@@ -114,9 +114,8 @@ class ClientUpdate(Protocol):
 class BeforeTraining(Protocol):
   """What does a client of the cohort look at before it trains?
 
-  `score(variables)` is the accuracy of a model on its validation examples,
-  float32 []. Exists for methods that prune on the client. The key is that of
-  `ClientUpdate`: kept, it gives draws that `ReadUpload` can repeat.
+  `score(variables)` is a model's accuracy on its validation examples, float32
+  []. Exists for clients that prune. The key is that of `ClientUpdate`.
   """
 
   def __call__(
