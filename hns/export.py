@@ -34,7 +34,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from hns import command, data, durable, tree
 from hns import config as configs
-from hns.engine import evaluation, rounds
+from hns.engine import client_store, evaluation, rounds
 from hns.engine.training import correct
 from hns.errors import InputError, invalid, shown
 from hns.methods.recipes import RECIPES
@@ -197,7 +197,8 @@ def _variables(run: _Run, folder: Folder, client: int | None) -> dict[str, Any]:
   )
   if client is None:
     return evaluation.global_model(round_config, context)
-  client_state = progress.store.states.get(client, initial.client_state)
+  fetched = client_store.fetch(progress.store, [client])
+  client_state = jax.tree.map(lambda x: x[0], fetched)
   return evaluation.personal_model(round_config, context, client, client_state)
 
 

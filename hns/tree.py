@@ -89,9 +89,15 @@ def count(tree: Tree) -> jax.Array:
   return sum(map(leaf, jax.tree.leaves(tree)), jnp.int32(0))
 
 
-def root_mean_square(leaf: jax.Array) -> jax.Array:
-  """Of all coordinates of an array, float32 []."""
-  return jnp.sqrt(jnp.mean(jnp.square(leaf)))
+def sizes(tree: Tree) -> Tree:
+  """The root mean square of each leaf; of a leaf of zeros, of all leaves."""
+  whole = jnp.sqrt(jnp.mean(jnp.square(flatten(tree))))
+
+  def size(leaf):
+    mean = jnp.sqrt(jnp.mean(jnp.square(leaf)))
+    return jnp.where(mean > 0, mean, whole).astype(leaf.dtype)
+
+  return jax.tree.map(size, tree)
 
 
 def merge(first: Tree, second: Tree) -> Tree:

@@ -103,7 +103,7 @@ def test_arrays_of_another_run_are_one_line(tmp_path, shared, said):
   assert '\n' not in str(error.value)
 
 
-@pytest.mark.parametrize('name', ['state.npz', 'own-0', 'about.json'])
+@pytest.mark.parametrize('name', ['state.npz', 'kept-0', 'about.json'])
 def test_what_reads_otherwise_does_not_replace_what_was(
   tmp_path, monkeypatch, name
 ):

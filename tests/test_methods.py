@@ -304,7 +304,10 @@ def test_flops_are_counted():
 @pytest.mark.parametrize(
   'fields',
   [
-    {'algorithm': 'hidenseek_personal'},
+    {
+      'algorithm': 'hidenseek_personal',
+      'hidenseek_personal': {'remember': False},
+    },
     {'algorithm': 'ditto'},
   ],
 )

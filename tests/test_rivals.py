@@ -10,8 +10,10 @@ import pytest
 from conftest import play, small
 
 from hns import tree, wire
+from hns.errors import InputError
 from hns.methods import eden, fedbat, fedbif, fedmrn, pfed1bs, ssfl, votes
 from hns.methods.uploads import delta, one_bit
+from hns.methods.wrappers import keep_local
 from hns.wire import Message
 
 KEY = jax.random.key(7)
@@ -371,3 +373,71 @@ def test_ssfl_scores_are_weight_times_change():
   later = Message(message.value, kept)
   sent, _ = method.client.update(KEY, frozen, later, state, start, after)
   np.testing.assert_array_equal(flat(sent.value), flat(after))
+
+
+def test_fedbif_trains_the_bit_alone_and_turns_it_by_its_own_size():
+  """The gradient of a number is that of its weight; the rest has none."""
+  method = fedbif.frozen_bits(SGD, 3)
+  frozen, _, _, start = first_round(method)
+
+  def loss(params):
+    variables = method.client.to_variables(KEY, frozen, params)
+    return jnp.sum(variables['params']['Dense_0']['kernel'] * CHANGE_KERNEL)
+
+  grads = jax.grad(loss)(start)
+  np.testing.assert_allclose(grads.virtual['Dense_0']['kernel'], CHANGE_KERNEL)
+  assert not np.any(flat((grads.rest, grads.size)))
+  size = start.size['Dense_0']['kernel']
+  number = start.virtual['Dense_0']['kernel']
+  np.testing.assert_allclose(np.abs(number), size, rtol=1e-6)
+
+
+def test_a_tie_goes_either_way():
+  method = vote(feedback=False)
+  nothing = jax.tree.map(jnp.zeros_like, WEIGHTS)
+  frozen, server_state, _ = method.server.init(KEY, WEIGHTS)
+  total = jax.tree.map(jnp.ones_like, WEIGHTS)
+  moved = method.server.update(KEY, frozen, server_state, nothing, total)
+  assert 0.4 < np.mean(flat(moved.values) > 1) < 0.6
+  sketches = pfed1bs.one_bit_sketches(SGD, 0.5, 0.3, 0.0)
+  _, state, _ = sketches.server.init(KEY, WEIGHTS)
+  mean, total = {'sketch': jnp.zeros(300)}, {'sketch': jnp.ones(300)}
+  same = sketches.server.update(KEY, (), state, mean, total)
+  np.testing.assert_array_equal(flat(same.values), flat(state.values))
+
+
+def test_a_layer_of_zeros_can_be_trained():
+  """As a bias is drawn: its noise and its steps are of the others' size."""
+  weights = WEIGHTS | {'Dense_1': {'bias': jnp.zeros(5)}}
+  method = fedmrn.masked_noise(SGD, -1.0, 0.5, 32)
+  frozen, server_state, state = method.server.init(KEY, weights)
+  message = method.server.broadcast(KEY, frozen, server_state)
+  params = method.client.init(KEY, frozen, message, state)
+  seen_by_network = method.client.to_variables(KEY, frozen, params)
+  assert np.all(np.isfinite(flat(seen_by_network)))
+  assert np.max(np.abs(params.noise['Dense_1']['bias'])) > 0.1
+  grid = vote(feedback=False).server.init(KEY, weights).frozen
+  assert grid.step['Dense_1']['bias'] > 0
+
+
+def test_ssfl_without_pruning_is_fedavg():
+  experiment = small(algorithm='ssfl', density=1.0)
+  other = small(algorithm='fedavg')
+  a, b = (play(e, 2).state.server_state.values for e in (experiment, other))
+  np.testing.assert_array_equal(flat(a), flat(b))
+
+
+def test_a_client_of_ssfl_pays_once_for_the_places_it_keeps():
+  experiment = small(algorithm='ssfl', density=0.3, cohort=6)
+  uplink = [np.asarray(play(experiment, n).report.uplink) for n in (2, 3)]
+  kept = np.asarray(play(experiment, 3).report.uploaded)
+  floats = wire.HEADER_BYTES + 4 * kept
+  np.testing.assert_array_equal(uplink[1], floats)
+  assert np.all(uplink[0] > floats + wire.HEADER_BYTES)
+
+
+def test_what_has_no_local_part_is_refused():
+  method = fedbat.binarized(SGD, 0.5, 6.0, 32)
+  local = keep_local(method, lambda path, leaf: True)
+  with pytest.raises(InputError, match='params have the paths of its messages'):
+    local.server.init(KEY, WEIGHTS)

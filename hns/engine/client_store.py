@@ -100,7 +100,7 @@ def write(
     create: opens a new file of that name.
   """
   for place in range(len(jax.tree.leaves(store.initial))):
-    with create(f'own-{place}') as file:
+    with create(f'kept-{place}') as file:
       for state in store.states.values():
         file.write(jax.tree.leaves(state)[place].tobytes())
 
@@ -116,7 +116,7 @@ def read(
   leaves, structure = jax.tree.flatten(jax.tree.map(pack, initial))
   with contextlib.ExitStack() as opened:
     files = [
-      opened.enter_context(open(folder / f'own-{place}', 'rb'))
+      opened.enter_context(open(folder / f'kept-{place}', 'rb'))
       for place in range(len(leaves))
     ]
 

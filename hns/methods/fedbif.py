@@ -42,8 +42,9 @@ def frozen_bits(optimizer: optax.GradientTransformation, bits: int) -> Method:
   and the server averages the clients' weights. Ours, where the abstract is
   silent: a weight is its layer's step times the sum of +-2^j over its bits j,
   with `_REACH` for the largest; the server rounds up or down at random,
-  unbiased; bits take turns, one a round, the largest first, and messages
-  say whose turn it is; a bit's number starts at what the bit adds.
+  unbiased; bits take turns, one a round, the largest first, and messages say
+  whose turn it is; a bit's number starts at what the bit adds, so a weight
+  trained by as much turns it. A layer that is drawn as zeros stays zeros.
 
   Args:
     optimizer: of the numbers.
@@ -67,7 +68,11 @@ def frozen_bits(optimizer: optax.GradientTransformation, bits: int) -> Method:
     return _apart(message.value, bits)
 
   def to_variables(key, frozen, params):
-    whole = lambda rest, size, number: rest + size * sign(number)
+    fixed = jax.lax.stop_gradient
+
+    def whole(rest, size, number):
+      return number + fixed(rest + size * sign(number) - number)
+
     return {'params': jax.tree.map(whole, *params)}
 
   def update(key, frozen, message, client_state, initial_params, params):

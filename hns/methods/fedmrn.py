@@ -19,7 +19,7 @@ from hns.methods.parameters import (
   Optimizer,
   Rate,
 )
-from hns.tree import Tree, root_mean_square
+from hns.tree import Tree
 from hns.wire import Message
 
 # By name, the smallest value of a mask; the largest is 1.
@@ -70,7 +70,7 @@ def masked_noise(
 
   def init(key, params):
     _, server_state, _ = base.server.init(key, params)
-    sizes = jax.tree.map(lambda w: size * root_mean_square(w), params)
+    sizes = jax.tree.map(lambda rms: size * rms, tree.sizes(params))
     return Initial(sizes, server_state, jax.random.key(0))
 
   def client_init(key, frozen, message, client_state):

@@ -84,7 +84,9 @@ def one_bit_sketches(
     return Message({'sketch': signs}, message.weight), params.model
 
   def server_update(key, frozen, server_state, mean, total):
-    signs = jax.tree.map(sign, mean)
+    # A tie changes nothing.
+    vote = lambda old, m: jnp.where(m == 0, old, sign(m))
+    signs = jax.tree.map(vote, server_state.values, mean)
     return server_state._replace(
       values=uploads.keep_unvoted(server_state.values, signs, total)
     )

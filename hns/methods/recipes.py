@@ -56,7 +56,7 @@ from hns.tree import Tree
 
 def hidenseek(
   network: NetworkInfo,
-  learning_rate: Rate = 0.02,
+  learning_rate: Rate = 0.03,
   upload: UploadName = OF_RUN,
   gate: Gate = 'sign',
   download_bits: Bits = 1,

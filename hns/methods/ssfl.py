@@ -24,26 +24,30 @@ def data_saliency(
   by |w x gradient| on their data (Lee et al. 2019, arXiv 1810.02340); the
   server keeps the share `density` with the highest mean score, of all layers
   together, and only these are trained and sent from then on. Ours: the scores
-  are of the first round's cohort, and the gradient is summed over its steps:
-  |w x what training changed|. The first round's bytes are those of all weights,
-  both ways. A layer may lose all its weights; such a network only guesses.
+  are of the first round's cohort, and the gradient is summed over its steps: |w
+  x what training changed|, of SGD. The first round's bytes are those of all
+  weights, both ways, and a client that takes part again tells once which
+  weights it has left, as if it had chosen them: it could as well be told. A
+  layer may lose all its weights; such a network only guesses.
 
   Args:
     optimizer: of the weights.
     density: share of the weights kept, vectors such as biases aside.
   """
   base = dense(optimizer, uploads.full())
+  if density == 1:
+    return base
 
   def init(key, params):
     drawn = base.server.init(key, params).server_state.values
     kept = jax.tree.map(lambda w: jnp.ones(w.shape, bool), drawn)
-    return Initial((), ServerState(drawn, kept), ())
+    return Initial((), ServerState(drawn, kept), kept)
 
   def update(key, frozen, message, client_state, initial_params, params):
     score = lambda w, after: abs(w * (after - w))
     scores = jax.tree.map(score, initial_params, params)
     value = tree.where(_is_pruned(message.weight), params, scores)
-    return Message(value, message.weight), client_state
+    return Message(value, message.weight), message.weight
 
   def server_update(key, frozen, server_state, mean, total):
     values, kept = server_state
@@ -62,6 +66,7 @@ def data_saliency(
       broadcast=lambda key, frozen, state: Message(state.values, state.memory),
       update=server_update,
     ),
+    wire=dict(kept_mask=lambda client_state: client_state),
   )
 
 
@@ -75,9 +80,12 @@ def _highest(scores: Tree, density: float) -> Tree:
   """The share `density` of the kernels' weights that score highest, bool."""
   kernels, vectors = tree.split(scores, lambda path, leaf: leaf.ndim > 1)
   flat = tree.flatten(kernels)
-  count = jnp.array([round(density * flat.size)], jnp.int32)
+  # One at least is left out: that shows that the mask was chosen.
+  count = min(round(density * flat.size), flat.size - 1)
   order = jnp.arange(flat.size, dtype=jnp.uint32)
-  (kept,) = pruning.top_k([flat], [order], count)
+  (kept,) = pruning.top_k(
+    [flat.astype(jnp.float32)], [order], jnp.array([count])
+  )
   everything = jax.tree.map(lambda v: jnp.ones(v.shape, bool), vectors)
   return tree.combine(tree.unflatten(kept, kernels), everything)
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hns import wire
+from hns import tree, wire
 from hns.fields import AtLeast, Label, Within
 from hns.methods import uploads
 from hns.methods.bases import Prune, dense
@@ -22,13 +22,14 @@ from hns.methods.parameters import (
 from hns.methods.uploads import Upload
 from hns.methods.wrappers import remember_download
 from hns.networks.supermask import sign
-from hns.tree import Tree, root_mean_square
+from hns.tree import Tree
 from hns.wire import Message
 
 Step = Annotated[
   float,
   Within(0, math.inf),
-  "the server's in a round, in root mean squares of a layer's first weights",
+  "the server's in a round, in root mean squares of a layer's first weights, "
+  'pruned ones as 0',
 ]
 GridBits = Annotated[
   int,
@@ -69,9 +70,10 @@ def moved_in_steps(
   Bernstein et al. 2018 (arXiv 1802.04434). With it the server adds the mean to
   what it wants a weight to be, and moves towards that, so that nothing is lost:
   error feedback on the server, as in DoubleSqueeze (Tang et al. 2019, arXiv
-  1905.05957). Ours: a layer's step is `rate` times the root mean square of its
-  weights as drawn, in all rounds, and a weight stays within 2^(bits - 1) steps
-  of where it was drawn.
+  1905.05957). Ours: a vote counts by its client's examples, and a tie is drawn;
+  a layer's step is `rate` times the root mean square of its weights as drawn,
+  pruned ones as 0, in all rounds; a weight stays within 2^(bits - 1) steps of
+  where it was drawn.
 
   Args:
     optimizer: of the weights.
@@ -86,9 +88,8 @@ def moved_in_steps(
   def init(key, params):
     inner, server_state, client_state = base.server.init(key, params)
     first = server_state.values
-    grid = Grid(
-      inner, first, jax.tree.map(lambda w: rate * root_mean_square(w), first)
-    )
+    step = jax.tree.map(lambda size: rate * size, tree.sizes(first))
+    grid = Grid(inner, first, step)
     levels = jax.tree.map(lambda w: jnp.ones(w.shape, jnp.int16), first)
     wanted = first if feedback else ()
     return Initial(grid, ServerState(levels, wanted), client_state)
@@ -109,11 +110,12 @@ def moved_in_steps(
     levels, wanted = server_state
     gap = mean
     if feedback:
-      wanted = jax.tree.map(jnp.add, wanted, mean)
+      wanted = jax.tree.map(lambda w, m: (w + m).astype(w.dtype), wanted, mean)
       gap = jax.tree.map(jnp.subtract, wanted, _place(frozen, levels))
     most = 2**bits - 1
     moved = jax.tree.map(
-      lambda level, g: jnp.clip(level + 2 * sign(g), -most, most), levels, gap
+      lambda level, g, draw: jnp.clip(level + 2 * _turn(g, draw), -most, most),
+      *(levels, gap, tree.uniform(key, gap)),
     )
     # Where nobody voted the mean is 0, and `wanted` stays as it was.
     return ServerState(uploads.keep_unvoted(levels, moved, total), wanted)
@@ -125,6 +127,11 @@ def moved_in_steps(
       wire=dict(download_codec=wire.levels(bits, coded=True)),
     )
   )
+
+
+def _turn(gap: jax.Array, draw: jax.Array) -> jax.Array:
+  """1 or -1, the sign of a gap; of a tie, drawn."""
+  return jnp.where(gap == 0, jnp.where(draw < 0.5, -1, 1), sign(gap))
 
 
 def _place(frozen: Grid, levels: Tree) -> Params:

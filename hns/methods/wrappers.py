@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from hns import tree, wire
-from hns.errors import invalid
+from hns.errors import InputError, invalid
 from hns.methods.contract import (
   Frozen,
   Initial,
@@ -68,6 +68,11 @@ def _local_server(base, inside, local, shared) -> dict[str, Callable]:
     frozen, server_state, client_state = base.server.init(key, params)
     message = base.server.broadcast(key, frozen, server_state)
     start = base.client.init(key, frozen, message, client_state)
+    if not _same_paths(start, message.value):
+      raise InputError(
+        'a local part needs a method whose params have the paths of its '
+        'messages'
+      )
     return Initial(
       WithLocal(frozen, server_state, message),
       ServerState(*map(shared, server_state)),
@@ -79,6 +84,14 @@ def _local_server(base, inside, local, shared) -> dict[str, Callable]:
     return Message(*map(shared, inside.server.broadcast(key, frozen, whole)))
 
   return dict(init=init, broadcast=broadcast)
+
+
+def _same_paths(*trees: Tree) -> bool:
+  paths = [
+    [tree.path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(t)]
+    for t in trees
+  ]
+  return paths[0] == paths[1]
 
 
 def _local_client(base, inside, local, shared) -> dict[str, Callable]:
