@@ -62,10 +62,12 @@ def test_the_command_leaves_metrics_config_and_picture(tmp_path):
   rows = files.read(tmp_path)
   assert [row['round'] for row in rows] == [1, 2, 3]
   assert all(set(row) == FIELDS for row in rows)
-  assert [row['uplink_bytes'] for row in rows] == [
-    n * rows[0]['uplink_bytes'] for n in (1, 2, 3)
-  ]
-  assert 1 < rows[0]['uplink_bits_per_weight'] < 1.1
+  # Of all rounds so far; an entropy code makes each a little shorter.
+  sent = [row['uplink_bytes'] for row in rows]
+  assert all(
+    0.9 * n < total / sent[0] < 1.1 * n for n, total in zip((1, 2, 3), sent)
+  )
+  assert 0.9 < rows[0]['uplink_bits_per_weight'] < 1.1
   assert (tmp_path / 'accuracy.png').read_bytes()[:4] == b'\x89PNG'
   about = json.loads((tmp_path / 'config.json').read_text())
   assert about['config']['rounds'] == 3

@@ -57,6 +57,20 @@ def test_predictions_are_those_of_the_run(shared, run):
   assert told[2] == pytest.approx(export.evaluate(run, mine, 2), abs=1e-4)
 
 
+@pytest.mark.parametrize('algorithm', ['hidenseek', 'fedmrn'])
+def test_a_client_that_keeps_bits_or_a_key_can_be_exported(algorithm, tmp_path):
+  """Its personal accuracy is that of the metrics."""
+  config = small_config(algorithm=algorithm, rounds=2)
+  config.hidenseek.update(remember=True, download_bits=1)
+  with sharing():
+    rows = experiment.run(config, tmp_path)
+    for client in range(3):
+      arrays = export.arrays(tmp_path, client)
+      found = correct(models.create('tiny', 10), arrays, tmp_path, client)
+      told = rows[-1]['client_accuracies'][client]
+      assert found == pytest.approx(told, abs=1e-4)
+
+
 def test_a_file_loads_bit_for_bit(shared, run):
   content = export.from_run(run, 1)
   model = export.load(content)
