@@ -210,7 +210,7 @@ def test_preparation_and_objective_are_asked():
     assert score({'params': client_state[1]}).shape == ()
     return jax.tree.map(jnp.zeros_like, client_state)
 
-  def objective(forward, view, start, trained):
+  def objective(key, progress, forward, view, start, trained):
     gaps = jax.tree.map(lambda a, b: jnp.sum((a - b - 1) ** 2), trained, start)
     return 0.0 * forward(view(trained)) + sum(jax.tree.leaves(gaps))
 

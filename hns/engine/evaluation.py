@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
-from hns.engine import rounds
+from hns.engine import client_store, rounds
 from hns.engine.client import client_round
 from hns.engine.context import RoundConfig, RoundContext, State
 from hns.engine.parallel import each_client
@@ -93,13 +94,17 @@ def personal_models(
   round_config: RoundConfig,
   context: RoundContext,
   ids: jax.Array,
-  client_state: ClientState = (),
+  client_state: ClientState | None = None,
 ) -> Variables:
   """Variables that clients have after local training, leaves [ids, ...].
 
   With a supermask, `['signs']` holds every client's signs. `client_state` is
-  what the clients keep, for methods where they do.
+  what the clients keep, leaves [ids, ...]; None: what all keep at first.
   """
+  if client_state is None:
+    client_state = client_store.fetch(
+      client_store.create(context.initial.client_state), np.zeros(len(ids))
+    )
 
   def client(context, index, client_state):
     return (), personal_model(round_config, context, index, client_state)

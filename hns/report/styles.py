@@ -48,6 +48,7 @@ _WORDS = {
   '4 down': {},
   '4 bits up': {},
   'pruned': {},
+  'remember': {},
   'cnn': {},
   'lenet': dict(fillstyle='left', markerfacecoloralt='0.7'),
   'conv4': dict(fillstyle='right', markerfacecoloralt='0.7'),
@@ -71,7 +72,9 @@ def style(name: str) -> dict[str, Any]:
     if share is None:
       options |= _WORDS.get(word, _default_style(word))
     elif float(share[1]) < 0.5:
-      options['markerfacecolor'] = 'white'
+      # Fewer weights, a thinner edge.
+      width = round(1.5 * float(share[1]) ** 0.25, 2)
+      options |= dict(markerfacecolor='white', markeredgewidth=width)
   return options
 
 

@@ -106,7 +106,7 @@ def configure(workload: Workload, method: str, width: int) -> ConfigDict:
   data.SOURCES['noise'] = lambda: _noise(workload)
   table = {'learning_rate': RATES[method]}
   if method == 'hidenseek':
-    table['download_bits'] = 8
+    table |= {'download_bits': 8, 'remember': False}
   fields = {method: table}
   return config.base(
     algorithm=method,
