@@ -12,7 +12,6 @@ from conftest import play, small
 from hns import tree, wire
 from hns.errors import InputError
 from hns.methods import eden, fedbat, fedbif, fedmrn, pfed1bs, ssfl, votes
-from hns.methods.uploads import delta, one_bit
 from hns.methods.wrappers import keep_local
 from hns.wire import Message
 
@@ -254,8 +253,7 @@ def test_pfed1bs_server_votes_and_models_stay_at_home():
 
 
 def vote(feedback, rate=0.1, bits=6):
-  upload = delta(one_bit(scaled=feedback), feedback=feedback)
-  return votes.moved_in_steps(SGD, upload, feedback, rate, bits, None)
+  return votes.moved_in_steps(SGD, feedback, rate, bits, None)
 
 
 def after_votes(method, means):

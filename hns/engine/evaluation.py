@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
-from hns.engine import client_store, rounds
+from hns.engine import rounds
 from hns.engine.client import client_round
 from hns.engine.context import RoundConfig, RoundContext, State
 from hns.engine.parallel import each_client
@@ -102,9 +102,8 @@ def personal_models(
   what the clients keep, leaves [ids, ...]; None: what all keep at first.
   """
   if client_state is None:
-    client_state = client_store.fetch(
-      client_store.create(context.initial.client_state), np.zeros(len(ids))
-    )
+    everyone = lambda x: jnp.broadcast_to(x, (len(ids), *x.shape))
+    client_state = jax.tree.map(everyone, context.initial.client_state)
 
   def client(context, index, client_state):
     return (), personal_model(round_config, context, index, client_state)

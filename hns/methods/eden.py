@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hns import tree, wire
+from hns import tree
 from hns.fields import OF_RUN
 from hns.methods import uploads
 from hns.methods.bases import dense
@@ -31,7 +31,8 @@ def one_bit_rotated(
   takes scale x R^-1 sign(R x), whose mean over rotations is x. Ours: R is
   `hadamard.rotate` of all layers as one vector.
   """
-  base = dense(optimizer, uploads.full(), download_bits)
+  change = uploads.delta(uploads.one_bit())
+  base = dense(optimizer, change, download_bits)
 
   def update(key, frozen, message, client_state, initial_params, params):
     change = jax.tree.map(jnp.subtract, params, initial_params)
@@ -43,9 +44,7 @@ def one_bit_rotated(
     return Message(tree.unflatten(change, message.value), message.weight)
 
   return base.revise(
-    client=dict(update=update),
-    server=dict(read_upload=read_upload, update=uploads.add_mean),
-    wire=dict(upload_codec=wire.levels(1, stepped=True)),
+    client=dict(update=update), server=dict(read_upload=read_upload)
   )
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hns import tree, wire
+from hns import tree
 from hns.fields import OF_RUN, Within
 from hns.methods import uploads
 from hns.methods.bases import dense
@@ -60,7 +60,8 @@ def binarized(
     rho: how fast a bit's size is trained.
     download_bits: bits a weight of the download.
   """
-  base = dense(optimizer, uploads.full(), download_bits)
+  change = uploads.delta(uploads.one_bit())
+  base = dense(optimizer, change, download_bits)
 
   def client_init(key, frozen, message, client_state):
     start = base.client.init(key, frozen, message, client_state)
@@ -94,8 +95,6 @@ def binarized(
       to_variables=to_variables,
       update=update,
     ),
-    server=dict(update=uploads.add_mean),
-    wire=dict(upload_codec=wire.levels(1, stepped=True, coded=True)),
   )
 
 

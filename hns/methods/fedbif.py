@@ -1,5 +1,6 @@
 """FedBiF: clients train one bit of every quantised weight."""
 
+from collections.abc import Callable
 from typing import Annotated, NamedTuple
 
 import jax
@@ -10,8 +11,15 @@ from hns import wire
 from hns.fields import AtLeast
 from hns.methods import uploads
 from hns.methods.bases import dense
-from hns.methods.contract import Initial, Method, Params, ServerState
+from hns.methods.contract import (
+  Initial,
+  Method,
+  Params,
+  ServerState,
+  Variables,
+)
 from hns.methods.parameters import OPTIMIZERS, NetworkInfo, Optimizer, Rate
+from hns.methods.uploads import Compress
 from hns.networks.supermask import sign
 from hns.tree import Tree
 from hns.wire import Message
@@ -53,6 +61,17 @@ def frozen_bits(optimizer: optax.GradientTransformation, bits: int) -> Method:
   base = dense(optimizer, uploads.full())
   download = uploads.uniform(bits, _REACH)
 
+  def client_init(key, frozen, message, client_state):
+    return _apart(message.value, bits)
+
+  return base.revise(
+    client=dict(init=client_init, to_variables=_to_variables, update=_update),
+    server=_server(base, download, bits),
+    wire=dict(upload_codec=wire.levels(1), download_codec=download.codec),
+  )
+
+
+def _server(base: Method, download: Compress, bits: int) -> dict[str, Callable]:
   def init(key, params):
     weights = base.server.init(key, params).server_state.values
     values = {'turn': jnp.zeros(bits), 'weights': weights}
@@ -64,41 +83,34 @@ def frozen_bits(optimizer: optax.GradientTransformation, bits: int) -> Method:
     ones = jax.tree.map(lambda v: jnp.ones((), bool), values)
     return Message(download.function(key, values, ones), ones)
 
-  def client_init(key, frozen, message, client_state):
-    return _apart(message.value, bits)
-
-  def to_variables(key, frozen, params):
-    fixed = jax.lax.stop_gradient
-
-    def whole(rest, size, number):
-      return number + fixed(rest + size * sign(number) - number)
-
-    return {'params': jax.tree.map(whole, *params)}
-
-  def update(key, frozen, message, client_state, initial_params, params):
-    trained = message.value | {'weights': params.virtual}
-    return message._replace(value=jax.tree.map(sign, trained)), client_state
-
   def read_upload(key, frozen, message, upload):
     params = _apart(message.value, bits)
-    trained = params._replace(virtual=upload.value['weights'])
-    weights = to_variables(key, frozen, trained)['params']
+    sent = params._replace(virtual=upload.value['weights'])
+    weights = _to_variables(key, frozen, sent)['params']
     return message._replace(value=upload.value | {'weights': weights})
 
-  def server_update(key, frozen, server_state, mean, total):
+  def update(key, frozen, server_state, mean, total):
     values = uploads.keep_unvoted(server_state.values, mean, total)
     return ServerState(values, server_state.memory + 1)
 
-  return base.revise(
-    client=dict(init=client_init, to_variables=to_variables, update=update),
-    server=dict(
-      init=init,
-      broadcast=broadcast,
-      read_upload=read_upload,
-      update=server_update,
-    ),
-    wire=dict(upload_codec=wire.levels(1), download_codec=download.codec),
+  return dict(
+    init=init, broadcast=broadcast, read_upload=read_upload, update=update
   )
+
+
+def _to_variables(key, frozen, params: OneBit) -> Variables:
+  """Weights with their bits; a number's gradient is that of its weight."""
+
+  def whole(rest, size, number):
+    rest, size = jax.lax.stop_gradient((rest, size))
+    return rest + size * sign(number / size)
+
+  return {'params': jax.tree.map(whole, *params)}
+
+
+def _update(key, frozen, message, client_state, initial_params, params):
+  trained = message.value | {'weights': params.virtual}
+  return message._replace(value=jax.tree.map(sign, trained)), client_state
 
 
 def _apart(value: Tree, bits: int) -> OneBit:

@@ -1,6 +1,7 @@
 """FedMRN: an update that is seeded noise times a trained mask of one bit."""
 
 import math
+from collections.abc import Callable
 from typing import Annotated, NamedTuple
 
 import jax
@@ -66,14 +67,17 @@ def masked_noise(
     size: the largest of the noise, in a layer's root mean squares.
     download_bits: bits a weight of the download.
   """
-  base = dense(optimizer, uploads.full(), download_bits)
+  change = uploads.delta(uploads.one_bit())
+  base = dense(optimizer, change, download_bits)
+  return base.revise(
+    client=_client(base, least),
+    server=_server(base, least, size),
+    wire=dict(upload_codec=wire.levels(1, coded=True)),
+  )
 
-  def init(key, params):
-    _, server_state, _ = base.server.init(key, params)
-    sizes = jax.tree.map(lambda rms: size * rms, tree.sizes(params))
-    return Initial(sizes, server_state, jax.random.key(0))
 
-  def client_init(key, frozen, message, client_state):
+def _client(base: Method, least: float) -> dict[str, Callable]:
+  def init(key, frozen, message, client_state):
     start = base.client.init(key, (), message, ())
     noise = _noise(client_state, start, frozen)
     return Masked(start, noise, jax.tree.map(jnp.zeros_like, start))
@@ -98,29 +102,30 @@ def masked_noise(
     value = jax.tree.map(chosen, params.update, params.noise, draws)
     return Message(value, message.weight), client_state
 
+  return dict(
+    before_training=lambda key, frozen, message, client_state, score: key,
+    init=init,
+    objective=objective,
+    to_variables=to_variables,
+    update=update,
+  )
+
+
+def _server(base: Method, least: float, size: float) -> dict[str, Callable]:
+  def init(key, params):
+    _, server_state, _ = base.server.init(key, params)
+    sizes = jax.tree.map(lambda rms: size * rms, tree.sizes(params))
+    return Initial(sizes, server_state, jax.random.key(0))
+
+  def broadcast(key, frozen, server_state):
+    return base.server.broadcast(key, (), server_state)
+
   def read_upload(key, frozen, message, upload):
     noise = _noise(key, upload.value, frozen)
     masked = lambda m, n: jnp.where(m > 0, 1.0, least) * n
     return upload._replace(value=jax.tree.map(masked, upload.value, noise))
 
-  return base.revise(
-    client=dict(
-      before_training=lambda key, frozen, message, client_state, score: key,
-      init=client_init,
-      objective=objective,
-      to_variables=to_variables,
-      update=update,
-    ),
-    server=dict(
-      init=init,
-      broadcast=lambda key, frozen, state: base.server.broadcast(
-        key, (), state
-      ),
-      read_upload=read_upload,
-      update=uploads.add_mean,
-    ),
-    wire=dict(upload_codec=wire.levels(1, coded=True)),
-  )
+  return dict(init=init, broadcast=broadcast, read_upload=read_upload)
 
 
 def _noise(key: jax.Array, like: Tree, sizes: Tree) -> Tree:

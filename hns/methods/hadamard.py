@@ -61,13 +61,9 @@ def unrotate(key: jax.Array, y: jax.Array) -> jax.Array:
   return y[np.argsort(_order(y.size))] * before
 
 
-def random_signs(key: jax.Array, count: int) -> jax.Array:
-  """+1 or -1 with equal chances, float32 [count]."""
-  return jax.random.rademacher(key, (count,), jnp.float32)
-
-
 def _signs(key: jax.Array, count: int) -> jax.Array:
-  return jax.vmap(random_signs, (0, None))(jax.random.split(key), count)
+  """Twice +1 or -1 with equal chances, float32 [2, count]."""
+  return jax.random.rademacher(key, (2, count), jnp.float32)
 
 
 def _largest_power(count: int) -> int:

@@ -38,6 +38,10 @@ class NetworkInfo(NamedTuple):
     """The path of the output layer, such as `Dense_2`."""
     return self.find_head()
 
+  def prune_if(self, pruned: bool) -> Prune | None:
+    """`prune`, or None for all weights."""
+    return self.prune if pruned else None
+
 
 def _signs(server_rate: float, momentum: float) -> tuple[Upload, Spread]:
   """The plain vote: the server has no step and no momentum."""

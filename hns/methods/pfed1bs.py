@@ -12,7 +12,13 @@ from hns import tree, wire
 from hns.fields import Within
 from hns.methods import uploads
 from hns.methods.bases import dense
-from hns.methods.contract import Initial, Method, Params, ServerState
+from hns.methods.contract import (
+  Initial,
+  Method,
+  Params,
+  ServerState,
+  Variables,
+)
 from hns.methods.hadamard import transform
 from hns.methods.parameters import (
   OPTIMIZERS,
@@ -71,45 +77,54 @@ def one_bit_sketches(
     return Initial((), ServerState(values), drawn)
 
   def objective(key, progress, forward, to_variables, initial_params, params):
-    z, v = sketch(params.model, share), initial_params.signs
-    # log cosh x = |x| + log((1 + exp(-2 |x|)) / 2), which does not overflow.
-    x = abs(_SHARPNESS * z)
-    size = (x + jnp.log1p(jnp.exp(-2 * x)) - np.log(2)) / _SHARPNESS
+    apart = _disagreement(sketch(params.model, share), initial_params.signs)
     weights = sum(jnp.sum(jnp.square(w)) for w in jax.tree.leaves(params.model))
-    drawn = pull * jnp.sum(size - v * z) + decay / 2 * weights
-    return forward(to_variables(params)) + drawn
+    added = pull * apart + decay / 2 * weights
+    return forward(to_variables(params)) + added
 
   def update(key, frozen, message, client_state, initial_params, params):
     signs = sign(sketch(params.model, share)).astype(jnp.int8)
     return Message({'sketch': signs}, message.weight), params.model
 
-  def server_update(key, frozen, server_state, mean, total):
-    # A tie changes nothing.
-    vote = lambda old, m: jnp.where(m == 0, old, sign(m))
-    signs = jax.tree.map(vote, server_state.values, mean)
-    return server_state._replace(
-      values=uploads.keep_unvoted(server_state.values, signs, total)
-    )
-
+  signs = wire.levels(1, coded=True)
   return base.revise(
     client=dict(
-      init=lambda key, frozen, message, client_state: Pulled(
-        client_state, message.value['sketch']
-      ),
-      to_variables=lambda key, frozen, params: {'params': params.model},
+      init=_client_init,
+      to_variables=_to_variables,
       objective=objective,
       update=update,
     ),
-    server=dict(init=init, broadcast=_broadcast, update=server_update),
-    wire=dict(
-      upload_codec=wire.levels(1, coded=True),
-      download_codec=wire.levels(1, coded=True),
-    ),
+    server=dict(init=init, broadcast=_broadcast, update=_vote),
+    wire=dict(upload_codec=signs, download_codec=signs),
   )
+
+
+def _client_init(key, frozen, message, client_state) -> Pulled:
+  return Pulled(client_state, message.value['sketch'])
+
+
+def _to_variables(key, frozen, params: Pulled) -> Variables:
+  return {'params': params.model}
 
 
 def _broadcast(key, frozen, server_state) -> Message:
   return Message(server_state.values, {'sketch': jnp.ones((), bool)})
+
+
+def _vote(key, frozen, server_state, mean, total) -> ServerState:
+  """The `ServerUpdate` that keeps the signs of the mean; ties change none."""
+  signs = lambda old, m: jnp.where(m == 0, old, sign(m))
+  new = jax.tree.map(signs, server_state.values, mean)
+  kept = uploads.keep_unvoted(server_state.values, new, total)
+  return server_state._replace(values=kept)
+
+
+def _disagreement(z: jax.Array, v: jax.Array) -> jax.Array:
+  """sum h(z) - <v, z>, float32 []; near 0 where z has the signs v."""
+  # log cosh x = |x| + log((1 + exp(-2 |x|)) / 2), which does not overflow.
+  x = abs(_SHARPNESS * z)
+  size = (x + jnp.log1p(jnp.exp(-2 * x)) - np.log(2)) / _SHARPNESS
+  return jnp.sum(size - v * z)
 
 
 def sketch(model: Params, share: float) -> jax.Array:

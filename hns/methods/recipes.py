@@ -136,7 +136,7 @@ def fedavg_quantized(
     OPTIMIZERS[optimizer](learning_rate),
     uploads.delta(uploads.uniform(upload_bits)),
     download_bits,
-    network.prune if pruned else None,
+    network.prune_if(pruned),
   )
 
 
@@ -158,7 +158,7 @@ def signsgd(
     OPTIMIZERS[optimizer](learning_rate),
     uploads.delta(uploads.one_bit(), server_rate, feedback=feedback),
     download_bits,
-    network.prune if pruned else None,
+    network.prune_if(pruned),
   )
 
 

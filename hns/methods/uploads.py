@@ -59,15 +59,6 @@ def keep_unvoted(old: Tree, new: Tree, total: Tree) -> Tree:
   )
 
 
-def add_mean(key, frozen, server_state, mean, total) -> ServerState:
-  """The `ServerUpdate` that adds the mean, where somebody voted."""
-  del key, frozen
-  values = jax.tree.map(jnp.add, server_state.values, mean)
-  return server_state._replace(
-    values=keep_unvoted(server_state.values, values, total)
-  )
-
-
 def full() -> Upload:
   """What was trained, in float32; the server keeps the mean."""
   return Upload(

@@ -11,7 +11,13 @@ from hns import tree, wire
 from hns.fields import AtLeast, Label, Within
 from hns.methods import uploads
 from hns.methods.bases import Prune, dense
-from hns.methods.contract import Initial, Method, Params, ServerState
+from hns.methods.contract import (
+  Initial,
+  Method,
+  Params,
+  ServerState,
+  ServerUpdate,
+)
 from hns.methods.parameters import (
   OPTIMIZERS,
   NetworkInfo,
@@ -19,7 +25,6 @@ from hns.methods.parameters import (
   Pruned,
   Rate,
 )
-from hns.methods.uploads import Upload
 from hns.methods.wrappers import remember_download
 from hns.networks.supermask import sign
 from hns.tree import Tree
@@ -55,7 +60,6 @@ class Grid(NamedTuple):
 
 def moved_in_steps(
   optimizer: optax.GradientTransformation,
-  upload: Upload,
   feedback: bool,
   rate: float,
   bits: int,
@@ -77,56 +81,61 @@ def moved_in_steps(
 
   Args:
     optimizer: of the weights.
-    upload: what a client sends of its change.
-    feedback: whether the server remembers what its steps left out.
+    feedback: whether client and server remember what a bit and a step left out.
     rate: of a step.
     bits: of the number of steps that a weight can be away, 2 to 8.
     prune: gives the mask of the weights that exist; None for all.
   """
+  upload = uploads.delta(uploads.one_bit(feedback), feedback=feedback)
   base = dense(optimizer, upload, 32, prune)
 
   def init(key, params):
     inner, server_state, client_state = base.server.init(key, params)
     first = server_state.values
     step = jax.tree.map(lambda size: rate * size, tree.sizes(first))
-    grid = Grid(inner, first, step)
     levels = jax.tree.map(lambda w: jnp.ones(w.shape, jnp.int16), first)
-    wanted = first if feedback else ()
-    return Initial(grid, ServerState(levels, wanted), client_state)
+    known = ServerState(levels, first if feedback else ())
+    return Initial(Grid(inner, first, step), known, client_state)
 
   def broadcast(key, frozen, server_state):
     whole = ServerState(server_state.values)
     message = base.server.broadcast(key, frozen.inner, whole)
     return Message(server_state.values, message.weight)
 
-  def client_init(key, frozen, message, client_state):
-    place = _place(frozen, message.value)
-    return jax.tree.map(jnp.multiply, place, message.weight)
-
   def to_variables(key, frozen, params):
     return base.client.to_variables(key, frozen.inner, params)
 
-  def server_update(key, frozen, server_state, mean, total):
+  stepped = base.revise(
+    client=dict(init=_client_init, to_variables=to_variables),
+    server=dict(init=init, broadcast=broadcast, update=_step(feedback, bits)),
+    wire=dict(download_codec=wire.levels(bits, coded=True)),
+  )
+  return remember_download(stepped)
+
+
+def _client_init(key, frozen: Grid, message, client_state) -> Params:
+  place = _place(frozen, message.value)
+  return jax.tree.map(jnp.multiply, place, message.weight)
+
+
+def _step(feedback: bool, bits: int) -> ServerUpdate:
+  """One step of every weight, up or down."""
+  most = 2**bits - 1
+
+  def moved(level, gap, draw):
+    return jnp.clip(level + 2 * _turn(gap, draw), -most, most)
+
+  def update(key, frozen, server_state, mean, total):
     levels, wanted = server_state
     gap = mean
     if feedback:
       wanted = jax.tree.map(lambda w, m: (w + m).astype(w.dtype), wanted, mean)
       gap = jax.tree.map(jnp.subtract, wanted, _place(frozen, levels))
-    most = 2**bits - 1
-    moved = jax.tree.map(
-      lambda level, g, draw: jnp.clip(level + 2 * _turn(g, draw), -most, most),
-      *(levels, gap, tree.uniform(key, gap)),
-    )
+    new = jax.tree.map(moved, levels, gap, tree.uniform(key, gap))
     # Where nobody voted the mean is 0, and `wanted` stays as it was.
-    return ServerState(uploads.keep_unvoted(levels, moved, total), wanted)
+    return ServerState(uploads.keep_unvoted(levels, new, total), wanted)
 
-  return remember_download(
-    base.revise(
-      client=dict(init=client_init, to_variables=to_variables),
-      server=dict(init=init, broadcast=broadcast, update=server_update),
-      wire=dict(download_codec=wire.levels(bits, coded=True)),
-    )
-  )
+  return update
 
 
 def _turn(gap: jax.Array, draw: jax.Array) -> jax.Array:
@@ -149,15 +158,8 @@ def majority_vote(
   pruned: Pruned = False,
 ) -> Method:
   """signSGD with majority vote: Bernstein et al. 2018 (arXiv 1802.04434)."""
-  votes = uploads.delta(uploads.one_bit(scaled=False))
-  return moved_in_steps(
-    OPTIMIZERS[optimizer](learning_rate),
-    votes,
-    False,
-    step,
-    bits,
-    network.prune if pruned else None,
-  )
+  moved = OPTIMIZERS[optimizer](learning_rate)
+  return moved_in_steps(moved, False, step, bits, network.prune_if(pruned))
 
 
 def doublesqueeze(
@@ -169,12 +171,5 @@ def doublesqueeze(
   pruned: Pruned = False,
 ) -> Method:
   """DoubleSqueeze: Tang et al. 2019 (arXiv 1905.05957); feedback both ways."""
-  changes = uploads.delta(uploads.one_bit(), feedback=True)
-  return moved_in_steps(
-    OPTIMIZERS[optimizer](learning_rate),
-    changes,
-    True,
-    step,
-    bits,
-    network.prune if pruned else None,
-  )
+  moved = OPTIMIZERS[optimizer](learning_rate)
+  return moved_in_steps(moved, True, step, bits, network.prune_if(pruned))

@@ -53,11 +53,8 @@ def initialize(
   weights, initial, key = jax.random.split(jax.random.key(config.seed), 3)
   prune = functools.partial(_prune, config, net, inputs)
   head = functools.partial(_head, config, net, inputs, classes)
-  network, table = (
-    NetworkInfo(prune, head, config.density),
-    config[config.algorithm],
-  )
-  method = RECIPES[config.algorithm](network, **table)
+  network = NetworkInfo(prune, head, config.density)
+  method = RECIPES[config.algorithm](network, **config[config.algorithm])
   if not isinstance(method, Method):
     remedy = f'its recipe must return a Method, not {type(method).__name__}'
     raise invalid('algorithm', config.algorithm, remedy)
