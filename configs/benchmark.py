@@ -4,10 +4,10 @@
   python launch/sweep.py --config=configs/benchmark.py --workdir=runs/benchmark
   python -m hns.main --config=configs/benchmark.py:scarce-mnist-fedmask
 
---sweep=frontier has what counts where few bytes may travel, at most two bits a
-weight in both directions: `WIDE` variants, LeNet pruned to a few percent, and
-methods of one bit on the `cnn`. The other sweeps give all methods one small
-network and four bits down.
+--sweep=frontier has what counts where few bytes may travel: `WIDE` variants,
+LeNet pruned to a few percent, and `NARROW` ones, which send a bit a weight of
+the `cnn`. The other sweeps give all methods one small network and four bits
+down.
 
 A case is SETTING-DATASET-VARIANT. `scarce` is LotteryFL's setting made smaller:
 100 clients, 10 a round, 2 classes of 20 pictures each (FEMNIST: a writer's 36).
@@ -118,10 +118,7 @@ _PRUNED = dict(pruned=True)
 WIDE = {
   'wide': ('hidenseek', dict(upload='change')),
   'wide_ternary': ('hidenseek', dict(upload='ternary')),
-  'wide_binary': (
-    'hidenseek',
-    dict(upload='change', gate='binary'),
-  ),
+  'wide_binary': ('hidenseek', dict(upload='change', gate='binary')),
   'wide_signsgd': ('signsgd', _PRUNED),
   'wide_doublesqueeze': ('doublesqueeze', _PRUNED),
   'wide_majority_vote': ('majority_vote', _PRUNED),

@@ -4,6 +4,7 @@ python -m hns.main --config=configs/mnist.py --workdir=runs/mnist
 
 30 s on two cores. Round 30, seeds 0 to 2, mean and sd: personalised 0.979 ±
 0.001, global 0.685 ± 0.026; 685 kB up, 2.06 MB down.
+Bytes are of version 0.4: uploads are entropy coded since.
 
 Learning rates were chosen on the clients' validation examples
 (--config.eval_split=validation), seed 0: of 0.02, 0.05, 0.1, 0.2 for fedavg and

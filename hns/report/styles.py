@@ -1,8 +1,9 @@
 """The style of a method, the same in all panels and pictures.
 
 The colour shows the method, the marker its upload, the dash the bits of its
-download and its optimiser, a hollow marker pruning to less than half, the half
-of a marker in grey its network. Styles depend on the name alone; those of
+download and its optimiser, a hollow marker pruning to less than half, with a
+thinner edge the fewer weights are left, the half of a marker in grey its
+network. Styles depend on the name alone; those of
 unknown names on its checksum. Colours are Okabe and Ito's, for the
 colour-blind, and a few more with distinct markers.
 """
