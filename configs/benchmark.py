@@ -5,8 +5,7 @@
   python -m hns.main --config=configs/benchmark.py:scarce-mnist-fedmask
 
 --sweep=frontier has what counts where few bytes may travel: `WIDE` variants,
-LeNet pruned to a few percent, and `NARROW` ones, which send a bit a weight of
-the `cnn`. The other sweeps give all methods one small network and four bits
+LeNet pruned to a few percent, and `NARROW` ones, which have the `cnn`. The other sweeps give all methods one small network and four bits
 down.
 
 A case is SETTING-DATASET-VARIANT. `scarce` is LotteryFL's setting made smaller:
@@ -113,6 +112,7 @@ VARIANTS = {
   'fedmask_sparse': ('fedmask', dict(target=0.2)),
   'fedmask_change': ('fedmask', dict(target=0.2, upload='change')),
 }
+_ONE_BIT = 'eden fedmrn fedbat fedbif'.split()
 # LeNet, pruned to a few percent of its weights.
 _PRUNED = dict(pruned=True)
 WIDE = {
@@ -123,11 +123,12 @@ WIDE = {
   'wide_doublesqueeze': ('doublesqueeze', _PRUNED),
   'wide_majority_vote': ('majority_vote', _PRUNED),
   'wide_ssfl': ('ssfl', {}),
+  **{f'wide_{name}': (name, _PRUNED) for name in _ONE_BIT},
 }
 # About 0.8 to 8 MB in `scarce`, both ways.
 DENSITIES = [0.01, 0.0145, 0.02, 0.03, 0.1]
-# On the `cnn`, which is the smallest network here that learns.
-NARROW = 'eden fedmrn fedbat fedbif pfed1bs fedmask'.split()
+# Not pruned by the server: on the `cnn`, the smallest network here that learns.
+NARROW = ['pfed1bs', 'fedmask']
 # Four trials a variant, of float weights with both optimisers; LotteryFL and
 # FedMask have more, because the best of four lay at an edge.
 _SIGNS = [dict(learning_rate=rate) for rate in (0.01, 0.02, 0.03, 0.06)]
@@ -195,6 +196,7 @@ TRIALS = {
     trial | dict(pull=pull) for trial in _BOTH for pull in (5e-4, 5e-3)
   ],
 }
+TRIALS |= {f'wide_{name}': TRIALS[name] for name in _ONE_BIT}
 # What was chosen on the second serves the first.
 _LIKE = {
   'mnist': 'cifar10',

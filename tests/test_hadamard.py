@@ -24,25 +24,33 @@ def test_the_transform_is_that_of_the_definition(power):
 
 
 @pytest.mark.parametrize('count', [1, 2, 3, 100, 128, 1000, 3001])
-def test_a_rotation_keeps_lengths_and_comes_back(count):
-  x = jax.random.normal(KEY, (count,))
-  y = hadamard.rotate(KEY, x)
+@pytest.mark.parametrize('share', [1.0, 0.3])
+def test_a_rotation_keeps_lengths_and_comes_back(count, share):
+  kept = jax.random.uniform(jax.random.key(5), (count,)) <= share
+  x = jax.random.normal(KEY, (count,)) * kept
+  y = hadamard.rotate(KEY, x, kept)
   np.testing.assert_allclose(jnp.sum(y**2), jnp.sum(x**2), rtol=1e-4)
-  np.testing.assert_allclose(hadamard.unrotate(KEY, y), x, atol=1e-5)
+  np.testing.assert_allclose(hadamard.unrotate(KEY, y, kept), x, atol=1e-5)
+  used = hadamard.in_use(kept)
+  assert not np.any(y[~used])
+  size = hadamard.block_size(count)
+  assert int(used.sum()) == -(-int(kept.sum()) // size) * size
 
 
 def test_a_rotation_spreads_one_coordinate_and_one_half():
-  """Also where the two transforms overlap in one coordinate alone."""
   count = 2**12 - 1
+  kept = jnp.ones(count, bool)
   one = jnp.zeros(count).at[5].set(1.0)
-  assert np.max(np.abs(hadamard.rotate(KEY, one))) < 0.05
+  assert np.max(np.abs(hadamard.rotate(KEY, one, kept))) < 0.05
   half = jnp.where(jnp.arange(count) < count // 2, 1.0, 0.0)
-  rotated = hadamard.rotate(KEY, half)
+  rotated = hadamard.rotate(KEY, half, kept)
   energy = np.asarray(jnp.sum(rotated[: count // 2] ** 2) / jnp.sum(rotated**2))
   assert 0.4 < energy < 0.6
 
 
 def test_another_key_is_another_rotation():
-  x = jax.random.normal(KEY, (500,))
-  other = hadamard.rotate(jax.random.key(4), x)
-  assert abs(np.corrcoef(hadamard.rotate(KEY, x), other)[0, 1]) < 0.2
+  x, kept = jax.random.normal(KEY, (500,)), jnp.ones(500, bool)
+  one, other = (
+    hadamard.rotate(key, x, kept) for key in (KEY, jax.random.key(4))
+  )
+  assert abs(np.corrcoef(one, other)[0, 1]) < 0.2

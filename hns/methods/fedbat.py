@@ -10,13 +10,14 @@ import optax
 from hns import tree
 from hns.fields import OF_RUN, Within
 from hns.methods import uploads
-from hns.methods.bases import dense
+from hns.methods.bases import Prune, dense
 from hns.methods.contract import Method, Params
 from hns.methods.parameters import (
   OPTIMIZERS,
   Bits,
   NetworkInfo,
   Optimizer,
+  Pruned,
   Rate,
 )
 from hns.tree import Tree
@@ -30,11 +31,13 @@ class Learned(NamedTuple):
     start: the download.
     update: of the weights, at first 0.
     log_size: by layer, float32 [], the trained part of a bit's size.
+    kept: which weights exist, float32 of 0 and 1.
   """
 
   start: Params
   update: Params
   log_size: Tree
+  kept: Tree
 
 
 def binarized(
@@ -42,6 +45,7 @@ def binarized(
   warm_up: float,
   rho: float,
   download_bits: int,
+  prune: Prune | None = None,
 ) -> Method:
   """FedAvg of updates that are binarised while they are trained.
 
@@ -59,22 +63,25 @@ def binarized(
     warm_up: share of the steps that train the update as it is.
     rho: how fast a bit's size is trained.
     download_bits: bits a weight of the download.
+    prune: gives the mask of the weights that exist; None for all.
   """
   change = uploads.delta(uploads.one_bit())
-  base = dense(optimizer, change, download_bits)
+  base = dense(optimizer, change, download_bits, prune)
 
   def client_init(key, frozen, message, client_state):
     start = base.client.init(key, frozen, message, client_state)
     zeros = jax.tree.map(jnp.zeros_like, start)
-    return Learned(start, zeros, jax.tree.map(lambda w: w.sum() * 0, start))
+    scalars = jax.tree.map(lambda w: w.sum() * 0, start)
+    kept = jax.tree.map(lambda w: w.astype(jnp.float32), message.weight)
+    return Learned(start, zeros, scalars, kept)
 
   def objective(key, progress, forward, to_variables, initial_params, params):
-    def seen(w, u, size, draw):
-      return w + jnp.where(progress < warm_up, u, binary(u, size, draw))
+    def seen(w, u, kept, size, draw):
+      return w + kept * jnp.where(progress < warm_up, u, binary(u, size, draw))
 
     sizes, draws = _sizes(params, rho), tree.uniform(key, params.update)
-    start = initial_params.start
-    weights = jax.tree.map(seen, start, params.update, sizes, draws)
+    start, kept = initial_params.start, initial_params.kept
+    weights = jax.tree.map(seen, start, params.update, kept, sizes, draws)
     return forward({'params': weights})
 
   def to_variables(key, frozen, params):
@@ -101,11 +108,11 @@ def binarized(
 def _sizes(params: Learned, rho: float) -> Tree:
   """By layer, the size of a bit, float32 []."""
 
-  def size(update, log_size):
-    mean = jax.lax.stop_gradient(jnp.mean(abs(update)))
+  def size(update, log_size, kept):
+    mean = jax.lax.stop_gradient(uploads.mean_of_kept(abs(update), kept))
     return jnp.maximum(mean, 1e-30) * jnp.exp(rho * log_size)
 
-  return jax.tree.map(size, params.update, params.log_size)
+  return jax.tree.map(size, params.update, params.log_size, params.kept)
 
 
 @jax.custom_vjp
@@ -142,6 +149,7 @@ def fedbat(
   warm_up: Annotated[float, Within(0, 1, '[]')] = 0.5,
   rho: Annotated[float, Within(0, math.inf, '[)')] = 6.0,
   download_bits: Bits = OF_RUN,
+  pruned: Pruned = False,
 ) -> Method:
   """FedBAT: Li et al. 2024 (arXiv 2408.03215); updates binarised in training.
 
@@ -149,6 +157,5 @@ def fedbat(
     warm_up: share of a round's steps before updates are binarised
     rho: how fast the size of a bit is trained
   """
-  del network
-  moved = OPTIMIZERS[optimizer](learning_rate)
-  return binarized(moved, warm_up, rho, download_bits)
+  moved, prune = OPTIMIZERS[optimizer](learning_rate), network.prune_if(pruned)
+  return binarized(moved, warm_up, rho, download_bits, prune)

@@ -10,15 +10,20 @@ import optax
 from hns import wire
 from hns.fields import AtLeast
 from hns.methods import uploads
-from hns.methods.bases import dense
+from hns.methods.bases import Prune, dense
 from hns.methods.contract import (
   Initial,
   Method,
   Params,
   ServerState,
-  Variables,
 )
-from hns.methods.parameters import OPTIMIZERS, NetworkInfo, Optimizer, Rate
+from hns.methods.parameters import (
+  OPTIMIZERS,
+  NetworkInfo,
+  Optimizer,
+  Pruned,
+  Rate,
+)
 from hns.methods.uploads import Compress
 from hns.networks.supermask import sign
 from hns.tree import Tree
@@ -41,7 +46,11 @@ class OneBit(NamedTuple):
   virtual: Params
 
 
-def frozen_bits(optimizer: optax.GradientTransformation, bits: int) -> Method:
+def frozen_bits(
+  optimizer: optax.GradientTransformation,
+  bits: int,
+  prune: Prune | None = None,
+) -> Method:
   """FedAvg of quantised weights, of which the clients of a round train one bit.
 
   FedBiF (Li et al. 2025, arXiv 2509.10161). The server keeps float weights and
@@ -57,15 +66,19 @@ def frozen_bits(optimizer: optax.GradientTransformation, bits: int) -> Method:
   Args:
     optimizer: of the numbers.
     bits: of a weight, 2 to 8.
+    prune: gives the mask of the weights that exist; None for all.
   """
-  base = dense(optimizer, uploads.full())
+  base = dense(optimizer, uploads.full(), prune=prune)
   download = uploads.uniform(bits, _REACH)
 
   def client_init(key, frozen, message, client_state):
     return _apart(message.value, bits)
 
+  def to_variables(key, frozen, params):
+    return base.client.to_variables(key, frozen, _whole(params))
+
   return base.revise(
-    client=dict(init=client_init, to_variables=_to_variables, update=_update),
+    client=dict(init=client_init, to_variables=to_variables, update=_update),
     server=_server(base, download, bits),
     wire=dict(upload_codec=wire.levels(1), download_codec=download.codec),
   )
@@ -73,21 +86,23 @@ def frozen_bits(optimizer: optax.GradientTransformation, bits: int) -> Method:
 
 def _server(base: Method, download: Compress, bits: int) -> dict[str, Callable]:
   def init(key, params):
-    weights = base.server.init(key, params).server_state.values
-    values = {'turn': jnp.zeros(bits), 'weights': weights}
-    return Initial((), ServerState(values, jnp.int32(0)), ())
+    frozen, server_state, _ = base.server.init(key, params)
+    values = {'turn': jnp.zeros(bits), 'weights': server_state.values}
+    return Initial(frozen, ServerState(values, jnp.int32(0)), ())
 
   def broadcast(key, frozen, server_state):
     active = jnp.arange(bits) == (bits - 1 - server_state.memory) % bits
     values = server_state.values | {'turn': jnp.where(active, 1.0, -1.0)}
-    ones = jax.tree.map(lambda v: jnp.ones((), bool), values)
-    return Message(download.function(key, values, ones), ones)
+    weights = ServerState(values['weights'])
+    kept = base.server.broadcast(key, frozen, weights).weight
+    mask = {'turn': jnp.ones(()), 'weights': kept}
+    return Message(download.function(key, values, mask), mask)
 
   def read_upload(key, frozen, message, upload):
     params = _apart(message.value, bits)
     sent = params._replace(virtual=upload.value['weights'])
-    weights = _to_variables(key, frozen, sent)['params']
-    return message._replace(value=upload.value | {'weights': weights})
+    value = upload.value | {'weights': _whole(sent)}
+    return message._replace(value=value)
 
   def update(key, frozen, server_state, mean, total):
     values = uploads.keep_unvoted(server_state.values, mean, total)
@@ -98,14 +113,14 @@ def _server(base: Method, download: Compress, bits: int) -> dict[str, Callable]:
   )
 
 
-def _to_variables(key, frozen, params: OneBit) -> Variables:
+def _whole(params: OneBit) -> Params:
   """Weights with their bits; a number's gradient is that of its weight."""
 
-  def whole(rest, size, number):
+  def leaf(rest, size, number):
     rest, size = jax.lax.stop_gradient((rest, size))
     return rest + size * sign(number / size)
 
-  return {'params': jax.tree.map(whole, *params)}
+  return jax.tree.map(leaf, *params)
 
 
 def _update(key, frozen, message, client_state, initial_params, params):
@@ -139,11 +154,12 @@ def fedbif(
   learning_rate: Rate = 0.1,
   optimizer: Optimizer = 'sgd',
   bits: Annotated[int, AtLeast(2, 9)] = 3,
+  pruned: Pruned = False,
 ) -> Method:
   """FedBiF: Li et al. 2025 (arXiv 2509.10161); one bit a weight is trained.
 
   Args:
     bits: of a weight in the download
   """
-  del network
-  return frozen_bits(OPTIMIZERS[optimizer](learning_rate), bits)
+  moved = OPTIMIZERS[optimizer](learning_rate)
+  return frozen_bits(moved, bits, network.prune_if(pruned))

@@ -11,13 +11,14 @@ import optax
 from hns import tree, wire
 from hns.fields import OF_RUN, Label, OneOf, Within
 from hns.methods import uploads
-from hns.methods.bases import dense
+from hns.methods.bases import Prune, dense
 from hns.methods.contract import Initial, Method, Params
 from hns.methods.parameters import (
   OPTIMIZERS,
   Bits,
   NetworkInfo,
   Optimizer,
+  Pruned,
   Rate,
 )
 from hns.tree import Tree
@@ -35,11 +36,20 @@ class Masked(NamedTuple):
     start: the download.
     noise: the client's own of this round, never 0.
     update: of the weights, at first 0.
+    kept: which weights exist, float32 of 0 and 1.
   """
 
   start: Params
   noise: Params
   update: Params
+  kept: Tree
+
+
+class Frozen(NamedTuple):
+  """What never changes: of `dense`, and by layer the size of noise."""
+
+  inner: Tree
+  sizes: Tree
 
 
 def masked_noise(
@@ -47,6 +57,7 @@ def masked_noise(
   least: float,
   size: float,
   download_bits: int,
+  prune: Prune | None = None,
 ) -> Method:
   """FedAvg whose clients send a mask; noise times mask is their update.
 
@@ -66,9 +77,10 @@ def masked_noise(
     least: -1 for signed masks, 0 for binary ones.
     size: the largest of the noise, in a layer's root mean squares.
     download_bits: bits a weight of the download.
+    prune: gives the mask of the weights that exist; None for all.
   """
   change = uploads.delta(uploads.one_bit())
-  base = dense(optimizer, change, download_bits)
+  base = dense(optimizer, change, download_bits, prune)
   return base.revise(
     client=_client(base, least),
     server=_server(base, least, size),
@@ -78,9 +90,10 @@ def masked_noise(
 
 def _client(base: Method, least: float) -> dict[str, Callable]:
   def init(key, frozen, message, client_state):
-    start = base.client.init(key, (), message, ())
-    noise = _noise(client_state, start, frozen)
-    return Masked(start, noise, jax.tree.map(jnp.zeros_like, start))
+    start = base.client.init(key, frozen.inner, message, ())
+    noise = _noise(client_state, start, frozen.sizes)
+    kept = jax.tree.map(lambda w: w.astype(jnp.float32), message.weight)
+    return Masked(start, noise, jax.tree.map(jnp.zeros_like, start), kept)
 
   def objective(key, progress, forward, to_variables, initial_params, params):
     update = jax.tree.map(
@@ -89,11 +102,12 @@ def _client(base: Method, least: float) -> dict[str, Callable]:
       initial_params.noise,
       *(tree.uniform(k, params.update) for k in jax.random.split(key)),
     )
-    weights = jax.tree.map(jnp.add, initial_params.start, update)
-    return forward({'params': weights})
+    moved = lambda w, u, kept: w + kept * u
+    start, kept = initial_params.start, initial_params.kept
+    return forward({'params': jax.tree.map(moved, start, update, kept)})
 
   def to_variables(key, frozen, params):
-    added = lambda w, n, u: w + jnp.clip(u / n, least, 1) * n
+    added = lambda w, n, u, kept: w + kept * jnp.clip(u / n, least, 1) * n
     return {'params': jax.tree.map(added, *params)}
 
   def update(key, frozen, message, client_state, initial_params, params):
@@ -113,15 +127,15 @@ def _client(base: Method, least: float) -> dict[str, Callable]:
 
 def _server(base: Method, least: float, size: float) -> dict[str, Callable]:
   def init(key, params):
-    _, server_state, _ = base.server.init(key, params)
+    inner, server_state, _ = base.server.init(key, params)
     sizes = jax.tree.map(lambda rms: size * rms, tree.sizes(params))
-    return Initial(sizes, server_state, jax.random.key(0))
+    return Initial(Frozen(inner, sizes), server_state, jax.random.key(0))
 
   def broadcast(key, frozen, server_state):
-    return base.server.broadcast(key, (), server_state)
+    return base.server.broadcast(key, frozen.inner, server_state)
 
   def read_upload(key, frozen, message, upload):
-    noise = _noise(key, upload.value, frozen)
+    noise = _noise(key, upload.value, frozen.sizes)
     masked = lambda m, n: jnp.where(m > 0, 1.0, least) * n
     return upload._replace(value=jax.tree.map(masked, upload.value, noise))
 
@@ -161,12 +175,12 @@ def fedmrn(
   mask: MaskName = 'signed',
   noise: Annotated[float, Within(0, math.inf)] = 0.3,
   download_bits: Bits = OF_RUN,
+  pruned: Pruned = False,
 ) -> Method:
   """FedMRN: Li et al. 2024 (arXiv 2408.03220); seeded noise times a mask.
 
   Args:
     noise: its largest, in root mean squares of a layer's weights as drawn
   """
-  del network
-  moved = OPTIMIZERS[optimizer](learning_rate)
-  return masked_noise(moved, MASKS[mask], noise, download_bits)
+  moved, prune = OPTIMIZERS[optimizer](learning_rate), network.prune_if(pruned)
+  return masked_noise(moved, MASKS[mask], noise, download_bits, prune)

@@ -6,7 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hns import tree
+
 _WIDTH = 128  # of one matrix product
+_BLOCK = 512  # the largest block that is rotated as one
 
 
 def transform(x: jax.Array) -> jax.Array:
@@ -38,38 +41,58 @@ def _matrix(width: int) -> np.ndarray:
   return matrix / np.sqrt(np.float32(width))
 
 
-def rotate(key: jax.Array, x: jax.Array) -> jax.Array:
-  """A random rotation of a vector of any length, float32 [n].
+def rotate(key: jax.Array, x: jax.Array, kept: jax.Array) -> jax.Array:
+  """A random rotation of the coordinates that are kept.
 
-  Signs are drawn and coordinates shuffled; then the first 2^k and the last 2^k
-  of them are transformed, 2^k the largest power of two in n, with other signs
-  between. So nothing is padded, and no bit is spent on padding.
+  They are shuffled into blocks, and in each block signs are drawn and the
+  transform is applied. Blocks that hold nothing kept are last, and stay 0.
+
+  Args:
+    key: of the rotation.
+    x: float32 [n], 0 where not kept.
+    kept: bool [n].
+
+  Returns:
+    float32 [m], n rounded up to a multiple of `block_size(n)`.
   """
-  before, between = _signs(key, x.size)
-  size = _largest_power(x.size)
-  x = (x * before)[_order(x.size)]
-  x = jnp.concatenate([transform(x[:size]), x[size:]]) * between
-  return jnp.concatenate([x[:-size], transform(x[-size:])])
+  blocks = _in_blocks(x[_order(key, kept)])
+  return _transforms(blocks * _signs(key, blocks.shape)).ravel()
 
 
-def unrotate(key: jax.Array, y: jax.Array) -> jax.Array:
-  """The inverse of `rotate` with this key."""
-  before, between = _signs(key, y.size)
-  size = _largest_power(y.size)
-  y = jnp.concatenate([y[:-size], transform(y[-size:])]) * between
-  y = jnp.concatenate([transform(y[:size]), y[size:]])
-  return y[np.argsort(_order(y.size))] * before
+def unrotate(key: jax.Array, y: jax.Array, kept: jax.Array) -> jax.Array:
+  """The inverse of `rotate` with this key, float32 [n]; 0 where not kept."""
+  blocks = y.reshape(-1, block_size(kept.size))
+  x = (_transforms(blocks) * _signs(key, blocks.shape)).ravel()[: kept.size]
+  return jnp.zeros(kept.size).at[_order(key, kept)].set(x) * kept
 
 
-def _signs(key: jax.Array, count: int) -> jax.Array:
-  """Twice +1 or -1 with equal chances, float32 [2, count]."""
-  return jax.random.rademacher(key, (2, count), jnp.float32)
+def in_use(kept: jax.Array) -> jax.Array:
+  """Which coordinates of `rotate`'s result are of blocks in use, bool [m]."""
+  size = block_size(kept.size)
+  used = -(-tree.count(kept) // size) * size
+  return jnp.arange(-(-kept.size // size) * size) < used
 
 
-def _largest_power(count: int) -> int:
-  return 1 << (count.bit_length() - 1)
+def block_size(count: int) -> int:
+  """Of `rotate`: large enough to mix well, small enough to fill."""
+  return min(_BLOCK, 1 << (count - 1).bit_length())
 
 
-def _order(count: int) -> np.ndarray:
-  """A fixed shuffle, equal for all: it spreads large layers over the vector."""
-  return np.random.default_rng(count).permutation(count)
+def _transforms(blocks: jax.Array) -> jax.Array:
+  return jax.vmap(transform)(blocks)
+
+
+def _in_blocks(x: jax.Array) -> jax.Array:
+  size = block_size(x.size)
+  return jnp.pad(x, (0, -x.size % size)).reshape(-1, size)
+
+
+def _signs(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  """+1 or -1 with equal chances, float32."""
+  return jax.random.rademacher(jax.random.fold_in(key, 1), shape, jnp.float32)
+
+
+def _order(key: jax.Array, kept: jax.Array) -> jax.Array:
+  """The places of what is kept, shuffled, and then all others, int32 [n]."""
+  draws = jax.random.uniform(jax.random.fold_in(key, 0), kept.shape)
+  return jnp.argsort(jnp.where(kept, draws, 2.0))

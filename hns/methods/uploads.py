@@ -167,7 +167,7 @@ def one_bit(scaled: bool = True) -> Compress:
 
   def leaf(draw, x, mask):
     positive = jnp.where(x == 0, draw < 0.5, x > 0)
-    size = round_to_bf16(_mean(abs(x), mask)) if scaled else 1.0
+    size = round_to_bf16(mean_of_kept(abs(x), mask)) if scaled else 1.0
     return jnp.where(positive, 1.0, -1.0) * size
 
   def function(key, values, mask):
@@ -185,8 +185,8 @@ def ternary(threshold: float) -> Compress:
 
   def leaf(x, mask):
     size = abs(x)
-    loud = (size > threshold * _mean(size, mask)) & (mask != 0)
-    return jnp.sign(x) * loud * round_to_bf16(_mean(size, loud))
+    loud = (size > threshold * mean_of_kept(size, mask)) & (mask != 0)
+    return jnp.sign(x) * loud * round_to_bf16(mean_of_kept(size, loud))
 
   return Compress(
     Codec(3, stepped=True, coded=True),
@@ -209,7 +209,7 @@ def uniform(bits: int, reach: float = jnp.inf) -> Compress:
   def leaf(draw, x, mask):
     largest = jnp.max(abs(x) * mask)
     if reach < jnp.inf:
-      square = _mean(jnp.square(x), mask)
+      square = mean_of_kept(jnp.square(x), mask)
       largest = jnp.minimum(largest, reach * jnp.sqrt(square))
     step = round_to_bf16(largest / top)
     place = (jnp.clip(x / step, -top, top) + top) / 2
@@ -239,7 +239,8 @@ def _sign_relative_to(initial_params: Params, scores: Params) -> Tree:
   )
 
 
-def _mean(size: jax.Array, mask: jax.Array) -> jax.Array:
+def mean_of_kept(size: jax.Array, mask: jax.Array) -> jax.Array:
+  """The mean of what is not pruned, [], 0 where all is."""
   count = tree.count(jnp.broadcast_to(mask, size.shape))
   return jnp.sum(size * (mask != 0)) / jnp.maximum(count, 1)
 
