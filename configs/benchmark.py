@@ -5,8 +5,8 @@
   python -m hns.main --config=configs/benchmark.py:scarce-mnist-fedmask
 
 --sweep=frontier has what counts where few bytes may travel: `WIDE` variants,
-LeNet pruned to a few percent, and `NARROW` ones, which have the `cnn`. The other sweeps give all methods one small network and four bits
-down.
+LeNet pruned to a few percent, and `NARROW` ones, which have the `cnn`. The
+other sweeps give all methods one small network and four bits down.
 
 A case is SETTING-DATASET-VARIANT. `scarce` is LotteryFL's setting made smaller:
 100 clients, 10 a round, 2 classes of 20 pictures each (FEMNIST: a writer's 36).
@@ -180,7 +180,7 @@ TRIALS = {
   ]
   + [_BOTH[1] | dict(step=0.4)],
   'wide_majority_vote': [
-    trial | dict(step=step) for trial in _BOTH for step in (0.03, 0.1)
+    trial | dict(step=step) for trial in _BOTH for step in (0.1, 0.3)
   ],
   'fedmrn': [
     trial | dict(noise=size) for trial in _BOTH for size in (0.1, 0.5)
