@@ -186,6 +186,12 @@ def test_a_field_that_an_older_version_did_not_know_had_its_default():
   here = json.loads(configs.base().to_json())
   older = {name: value for name, value in here.items() if name != 'head'}
   assert identity.config_differences(older, here) == []
+  # A newer version has more methods, and more fields of methods not run.
+  fewer = {k: v for k, v in here.items() if k != 'eden'}
+  fewer |= {'fedprox': {}, 'removed_method': {'rate': 1.0}}
+  assert identity.config_differences(fewer, here) == []
+  own = here | {here['algorithm']: here[here['algorithm']] | {'pull': 3.0}}
+  assert len(identity.config_differences(own, here)) == 1
   assert identity.config_differences(older, here | {'head': 'x'}) == [
     "head is '' there and 'x' here"
   ]

@@ -32,7 +32,8 @@ def config_differences(
   """Differences of two configs that change the numbers of a round.
 
   Checkpoints may be more or less frequent, and a run may get more rounds. A
-  field that an older version did not have counts as its default.
+  field that an older version did not have counts as its default. Tables of
+  methods other than the run's own do not count.
 
   Args:
     there: the config of a folder.
@@ -41,7 +42,14 @@ def config_differences(
   there = configs.base().to_dict() | there
   there |= {'checkpoint_seconds': here['checkpoint_seconds']}
   there['rounds'] = max(there['rounds'], here['rounds'])
-  return configs.differences(there, here)
+  return configs.differences(_without_others(there), _without_others(here))
+
+
+def _without_others(config: dict[str, Any]) -> dict[str, Any]:
+  """A config without the tables of methods that it does not run."""
+  own = config['algorithm']
+  is_table = lambda value: isinstance(value, dict)
+  return {k: v for k, v in config.items() if k == own or not is_table(v)}
 
 
 def differences(there: RunInfo, here: RunInfo) -> list[str]:
