@@ -15,6 +15,7 @@ from hns.errors import InputError
 from hns.methods import client_pruning, hermes, uploads, wrappers
 from hns.methods.bases import dense, spread_odds
 from hns.methods.contract import ServerState
+from hns.methods.recipes import RECIPES, Rate
 from hns.networks.supermask import bernoulli, binary
 
 KEY = jax.random.key(0)
@@ -257,6 +258,22 @@ def test_the_pull_of_fedprox_and_ditto():
   # The shared model feels no pull.
   free = trained(small(algorithm='fedavg'))[0]
   chex.assert_trees_all_close(pair.shared, free[2], atol=1e-5)
+
+
+def test_ditto_shares_what_the_method_inside_trains(monkeypatch):
+  """Beside FedProx the shared model is FedProx's, its pull included."""
+
+  def pulled(network, learning_rate: Rate = 0.05):
+    base = dense(optax.sgd(learning_rate), uploads.full())
+    return wrappers.ditto(wrappers.proximal(base, 10.0), 0.0)
+
+  monkeypatch.setitem(RECIPES, 'pulled', pulled)
+  both = trained(small(algorithm='pulled'))[0][2]
+  fields = dict(learning_rate=0.05, pull=10.0)
+  alone = trained(small(algorithm='fedprox', fedprox=fields))[0][2]
+  chex.assert_trees_all_close(both.shared, alone, atol=1e-6)
+  free = trained(small(algorithm='fedavg'))[0][2]
+  chex.assert_trees_all_close(both.personal, free, atol=1e-5)
 
 
 def test_dittos_model_goes_on_from_itself():

@@ -326,6 +326,15 @@ def test_feedback_on_the_server_loses_nothing():
   assert np.max(np.abs(forgetful - wanted)) > 20 * step
 
 
+def test_a_weight_at_its_limit_turns_back_at_once():
+  """What could not be followed is not made up for later."""
+  method = vote(feedback=True, bits=2)
+  there = jax.tree.map(jnp.ones_like, WEIGHTS)
+  back = jax.tree.map(lambda x: -x, there)
+  _, weights = after_votes(method, [there] * 9 + [back])
+  np.testing.assert_allclose(weights - flat(WEIGHTS), 0, atol=1e-5)
+
+
 PRUNED = 'majority_vote doublesqueeze eden fedmrn fedbat fedbif'.split()
 
 

@@ -125,11 +125,17 @@ def _step(feedback: bool, bits: int) -> ServerUpdate:
   def moved(level, gap, draw):
     return jnp.clip(level + 2 * _turn(gap, draw), -most, most)
 
+  def within_reach(wanted, mean, first, step):
+    """A weight that can go no further is not to be wanted further either."""
+    reach = step * 2 ** (bits - 1)
+    return jnp.clip(wanted + mean, first - reach, first + reach)
+
   def update(key, frozen, server_state, mean, total):
     levels, wanted = server_state
     gap = mean
     if feedback:
-      wanted = jax.tree.map(lambda w, m: (w + m).astype(w.dtype), wanted, mean)
+      grid = frozen.first, frozen.step
+      wanted = jax.tree.map(within_reach, wanted, mean, *grid)
       gap = jax.tree.map(jnp.subtract, wanted, _place(frozen, levels))
     new = jax.tree.map(moved, levels, gap, tree.uniform(key, gap))
     # Where nobody voted the mean is 0, and `wanted` stays as it was.

@@ -248,10 +248,12 @@ def ditto(base: Method, pull: float) -> Method:
     return Pair(start, tree.where(own.begun, own.model, start))
 
   def objective(key, progress, forward, to_variables, initial_params, params):
-    del key, progress
-    shared = to_variables(params._replace(personal=params.shared))
+    of_shared = lambda shared: to_variables(Pair(shared, shared))
+    loss = inside.client.objective(
+      key, progress, forward, of_shared, initial_params.shared, params.shared
+    )
     pulled = pull * distance(params.personal, initial_params.shared)
-    return forward(shared) + forward(to_variables(params)) + pulled
+    return loss + forward(to_variables(params)) + pulled
 
   def update(key, frozen, message, client_state, initial_params, params):
     upload, kept = inside.client.update(
