@@ -15,15 +15,9 @@ import numpy as np
 
 from hns import tree
 from hns.errors import invalid
-from hns.networks.intercept import intercepted
-from hns.networks.models import Network, Norm
-from hns.networks.supermask import to_masked, to_params
+from hns.networks import saliency
+from hns.networks.models import Network
 from hns.tree import Tree
-
-_NORMS = (
-  *(Norm, nn.BatchNorm, nn.GroupNorm, nn.InstanceNorm, nn.LayerNorm),
-  nn.RMSNorm,
-)
 
 Variables = dict[str, Tree]  # collections of `hns.networks.supermask.to_masked`
 Weights = Tree  # a tree like the collection `weights`
@@ -35,78 +29,18 @@ def synflow(
 ) -> Weights:
   """Synaptic saliency |w x dR/dw|, R the sum of outputs on an all-ones input.
 
-  Tanaka et al. 2020 (arXiv 2006.05467), eq. 2: with positive weights and norm
-  layers bypassed, the network is linear and the saliencies of each layer add up
-  to R (conservation). Each kernel is first divided by its mean column sum. In a
-  chain of layers that multiplies every score by the same number, which does not
-  change the ranking and keeps R near 1 in float32 at any depth. `check_chain`
-  rejects other networks.
+  Tanaka et al. 2020 (arXiv 2006.05467), eq. 2, as shares of R; what this means
+  beyond chains of ReLU is said in `hns.networks.saliency`.
 
   Args:
     key: unused.
     net: the plain module.
     variables: the network's; the signs are not used.
-    inputs: float [1, ...], only its shape and dtype are used.
+    inputs: [1, ...], only its shape and dtype are used.
   """
   del key
-  return _flow(net, variables, inputs)[1]
-
-
-def _flow(
-  net: nn.Module, variables: Variables, inputs: jax.Array
-) -> tuple[jax.Array, Weights]:
-  """The sum of outputs R, float32 [], and the saliency of each weight."""
-  positive = jax.tree.map(
-    lambda w, m: _unit_gain(jnp.abs(w) * m),
-    variables['weights'],
-    variables['mask'],
-  )
-  ones = jax.tree.map(jnp.ones_like, positive)
-  rest = jax.tree.map(jnp.abs, variables['params'])
-
-  def total(weights):
-    params = to_params(
-      {'weights': weights, 'mask': ones, 'signs': ones, 'params': rest}
-    )
-    with intercepted(_bypass_norms):
-      return jnp.sum(net.apply(params, jnp.ones_like(inputs)))
-
-  outputs, grads = jax.value_and_grad(total)(positive)
-  return outputs, jax.tree.map(lambda w, g: jnp.abs(w * g), positive, grads)
-
-
-def check_chain(net: nn.Module, inputs: jax.Array) -> None:
-  """Raises `InputError` for a network for which `synflow` would be wrong.
-
-  In a chain of layers the saliencies of each layer add up to the sum of outputs
-  (Tanaka et al. 2020, theorem 2). This fails with shortcuts, with a kernel that
-  is used twice, and with functions that are not positively homogeneous, such as
-  softmax, gates, GELU and non-zero biases.
-
-  Args:
-    net: the plain module.
-    inputs: float [1, ...], the shape of one example.
-  """
-  if isinstance(net, Network):  # a chain by construction
-    return
-  with jax.ensure_compile_time_eval():  # `prune` may be traced
-    blank = jnp.zeros(inputs.shape, inputs.dtype)
-    params = jax.jit(net.init)(jax.random.key(0), blank)['params']
-    outputs, scores = jax.jit(functools.partial(_flow, net))(
-      to_masked(params), blank
-    )
-    for path, leaf in jax.tree_util.tree_leaves_with_path(scores):
-      share = float(jnp.sum(leaf) / outputs)
-      is_unused = leaf.ndim == 2 and not np.all(leaf)
-      rounding = 1e-3 if leaf.dtype.itemsize > 2 else 0.1
-      if is_unused or not abs(share - 1) < rounding:
-        raise invalid(
-          'pruning',
-          'synflow',
-          f'{tree.path_name(path)} is not in a plain chain of layers with ReLU '
-          f'that uses all inputs (it carries {share:.3g} of the flow): choose '
-          'pruning=magnitude or random, or leave that module out',
-        )
+  outputs, scores = saliency.flow(net, variables, inputs)
+  return jax.tree.map(lambda s: (s / outputs).astype(jnp.float32), scores)
 
 
 def magnitude(
@@ -134,7 +68,6 @@ SCORES: dict[str, Score] = {
 }
 
 
-@functools.partial(jax.jit, static_argnames=('score', 'net'))
 def prune(
   key: jax.Array,
   score: Score,
@@ -146,20 +79,40 @@ def prune(
   """The mask after `len(keep)` steps of scoring and pruning.
 
   All weights are ranked together, equal ones at random, so that exactly
-  `keep[-1]` survive.
+  `keep[-1]` survive. Saliency is computed in float64 on the host's CPU, as that
+  of deep networks overflows float32, and equal machines get equal masks; where
+  this is traced, in the trace's own precision.
 
   Args:
     key: for ties and random scores.
     score: one of `SCORES`.
     net, variables: the plain module and its masked variables.
-    inputs: float [1, ...], of the shape of one example.
+    inputs: [1, ...], of the shape of one example.
     keep: int32 [steps], weights to keep after each step: see `schedule`.
 
   Returns:
     A tree of bool, like `variables['weights']`.
   """
-  if score is synflow:
-    check_chain(net, inputs)
+  given = key, variables, inputs, keep
+  if score is not synflow:
+    return _prune(score, net, given)
+  if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(given)):
+    cpu = jax.local_devices(backend='cpu')[0]
+    with jax.enable_x64(True), jax.default_device(cpu):
+      return _prune_by_flow(net, jax.device_put(given, cpu))
+  return _prune_by_flow(net, given)
+
+
+def _prune_by_flow(net: nn.Module, given: tuple[Any, ...]) -> Weights:
+  if not isinstance(net, Network):  # a chain by construction
+    saliency.check(net, given[2])
+  return _prune(synflow, net, given)
+
+
+@functools.partial(jax.jit, static_argnames=('score', 'net'))
+def _prune(score: Score, net: nn.Module, given: tuple[Any, ...]) -> Weights:
+  """`prune`; `given` are its arrays, in their order."""
+  key, variables, inputs, keep = given
   score_key, tie_key = jax.random.split(key)
   size = sum(w.size for w in jax.tree.leaves(variables['weights']))
   order = jax.random.permutation(tie_key, size).astype(jnp.uint32)
@@ -255,16 +208,3 @@ def _kth_largest(values: list[jax.Array], k: jax.Array) -> jax.Array:
     return jnp.where(jnp.array(counts, jnp.int32) >= k, trial, prefix)
 
   return jax.lax.fori_loop(0, 32, fix_bit, jnp.zeros(len(values), jnp.uint32))
-
-
-def _unit_gain(kernel: jax.Array) -> jax.Array:
-  """A kernel divided by its mean column sum."""
-  total = jnp.sum(kernel) / kernel.shape[-1]
-  return kernel / jnp.where(total > 0, total, 1)
-
-
-def _bypass_norms(call, args, kwargs, context) -> Any:
-  """Makes norm layers return their input: they would undo all scale."""
-  if isinstance(context.module, _NORMS) and context.method_name == '__call__':
-    return args[0] if args else kwargs['x']
-  return call(*args, **kwargs)

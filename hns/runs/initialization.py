@@ -59,11 +59,8 @@ def initialize(
     remedy = f'its recipe must return a Method, not {type(method).__name__}'
     raise invalid('algorithm', config.algorithm, remedy)
 
-  @jax.jit
-  def begin(weights, initial):
-    return method.server.init(initial, net.init(weights, inputs)['params'])
-
-  initial = begin(weights, initial)
+  params = jax.jit(net.init)(weights, inputs)['params']
+  initial = method.server.init(initial, params)
   contract_check.check(config.algorithm, method, initial)
   masks = compact.masks_of(initial)
   pruning.check_layers(masks, config.density, config.pruning)

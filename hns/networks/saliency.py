@@ -1,0 +1,240 @@
+"""Synaptic saliency: what flows through each weight of any Linen network.
+
+SynFlow (Tanaka et al. 2020, arXiv 2006.05467) defines it for chains of ReLU:
+with positive weights such a network is linear, and all saliencies of a cut add
+up to the output. So that this holds elsewhere, what is not positively
+homogeneous of degree one is replaced while the flow is measured:
+
+- A norm passes its input on, as in the paper.
+- An embedding is a dense layer on one-hot tokens; its all-ones input has all
+  tokens at once.
+- Softmax in attention looks at all visible places alike. A score of query and
+  key counts as a factor of 1 whose relative change is the score's, so that the
+  kernels of both carry the flow that their head carries.
+- A gate is half open, and counts as such a factor; tanh passes its input on.
+
+Functions that are close to ReLU, such as GELU, are computed as they are. Other
+divisions by what the network computes, such as an unknown norm, and functions
+that saturate are an error that names the module.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+from hns.errors import invalid
+from hns.networks.intercept import intercepted
+from hns.networks.models import Norm
+from hns.networks.supermask import to_masked, to_params
+from hns.tree import Tree
+
+NORMS = (
+  *(Norm, nn.BatchNorm, nn.GroupNorm, nn.InstanceNorm, nn.LayerNorm),
+  nn.RMSNorm,
+)
+_CELLS = (nn.LSTMCell, nn.GRUCell, nn.MGUCell)
+_CELLS += (nn.OptimizedLSTMCell, nn.SimpleCell)
+_OURS = 'hns_saliency'  # the scope of operations that stand in for others
+_DIVISIONS = ('div', 'rsqrt', 'sqrt', 'pow', 'integer_pow', 'cbrt')
+_SATURATING = ('tanh', 'logistic', 'erf', 'exp', 'exp2', 'log', 'log1p')
+_SATURATING += ('expm1', 'erfc', 'sin', 'cos')
+
+
+class Flow(NamedTuple):
+  """What flows through a network.
+
+  Attributes:
+    outputs: their sum, [].
+    saliency: |w x d outputs / d w|, a tree like the weights.
+  """
+
+  outputs: jax.Array
+  saliency: Tree
+
+
+def flow(net: nn.Module, variables: dict[str, Tree], inputs: jax.Array) -> Flow:
+  """The flow from an all-ones input, in the widest float that JAX may use.
+
+  Args:
+    net: the plain module.
+    variables: `supermask.to_masked`; the signs are not used.
+    inputs: [1, ...], only its shape and dtype are used.
+  """
+  weights = jax.tree.map(
+    lambda w, m: jnp.abs(_wide(w)) * m, variables['weights'], variables['mask']
+  )
+  rest = jax.tree.map(lambda p: jnp.abs(_wide(p)), variables['params'])
+  outputs, grads = jax.value_and_grad(_total)(weights, net, rest, inputs)
+  return Flow(
+    outputs, jax.tree.map(lambda w, g: jnp.abs(w * g), weights, grads)
+  )
+
+
+def check(net: nn.Module, inputs: jax.Array) -> None:
+  """Raises `InputError` for a network whose saliency would mean nothing.
+
+  Twice the input has to give at least twice the flow.
+
+  Args:
+    net: the plain module.
+    inputs: [1, ...], the shape of one example.
+  """
+  with jax.ensure_compile_time_eval():  # pruning may be traced
+    blank = jnp.zeros(inputs.shape, inputs.dtype)
+    masked = to_masked(jax.jit(net.init)(jax.random.key(0), blank)['params'])
+    weights = jax.tree.map(lambda w: jnp.abs(_wide(w)), masked['weights'])
+    rest = jax.tree.map(lambda p: jnp.abs(_wide(p)), masked['params'])
+
+    def total(weights, size):
+      return _total(weights, net, rest, blank, size)
+
+    traced = jax.make_jaxpr(total)(weights, jnp.ones(()))
+    _refuse(_find(traced.jaxpr, _DIVISIONS), 'divides by what it computes')
+    none, one, two = (
+      float(jax.jit(total)(weights, size)) for size in (0.0, 1.0, 2.0)
+    )
+    if two - none < 1.999 * (one - none):
+      found = _find(traced.jaxpr, _SATURATING) or 'the network'
+      _refuse(found, 'saturates where all is positive')
+
+
+def _refuse(module: str | None, what: str) -> None:
+  if module is not None:
+    raise invalid(
+      'pruning',
+      'synflow',
+      f'{module} {what}, so saliency would mean nothing: use ReLU, the norms, '
+      'attention and cells of flax.linen, or choose pruning=magnitude',
+    )
+
+
+def _wide(x: jax.Array) -> jax.Array:
+  return x.astype(jnp.result_type(float))
+
+
+def _total(
+  weights: Tree,
+  net: nn.Module,
+  rest: Tree,
+  inputs: jax.Array,
+  size: float | jax.Array = 1.0,
+) -> jax.Array:
+  """The sum of outputs for an input of ones times `size`."""
+  ones = jax.tree.map(jnp.ones_like, weights)
+  params = to_params(
+    {'weights': weights, 'mask': ones, 'signs': ones, 'params': rest}
+  )
+  given = jnp.ones_like(inputs)
+  if jnp.issubdtype(given.dtype, jnp.floating):
+    given = _wide(given) * size
+  with intercepted(lambda *call: _replaced(size, *call)):
+    return jnp.sum(net.apply(params, given))
+
+
+def _replaced(size, call, args, kwargs, context) -> Any:
+  """What a module does while the flow is measured."""
+  module = context.module
+  if context.method_name != '__call__':
+    return call(*args, **kwargs)
+  if isinstance(module, NORMS):
+    return args[0] if args else kwargs['x']
+  if isinstance(module, nn.Embed):
+    tokens = args[0] if args else kwargs['inputs']
+    every = size * jnp.sum(module.embedding, 0)
+    return jnp.broadcast_to(every, (*tokens.shape, every.size))
+  changed = {}
+  if isinstance(module, nn.MultiHeadDotProductAttention):
+    changed = {'attention_fn': _attend}
+  elif isinstance(module, _CELLS):
+    changed = {'gate_fn': _half_open, 'activation_fn': _pass_on}
+  elif isinstance(module, nn.RNN):  # its cell's first state is of that dtype
+    module, changed = module.cell, {'param_dtype': jnp.result_type(float)}
+  with _changed(module, changed):
+    return call(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def _changed(module: nn.Module, attributes: dict[str, Any]) -> Iterator[None]:
+  """A module with other attributes; a bound one is frozen, so not by clone."""
+  before = {k: getattr(module, k) for k in attributes if hasattr(module, k)}
+  for name in before:
+    object.__setattr__(module, name, attributes[name])
+  try:
+    yield
+  finally:
+    for name, value in before.items():
+      object.__setattr__(module, name, value)
+
+
+def _pass_on(x: jax.Array) -> jax.Array:
+  return x
+
+
+@jax.named_scope(_OURS)
+def _factor(z: jax.Array) -> jax.Array:
+  """1, with the relative change of z."""
+  still = jax.lax.stop_gradient(z)
+  return jnp.where(still > 0, z / jnp.where(still > 0, still, 1), 1)
+
+
+def _half_open(z: jax.Array) -> jax.Array:
+  return _factor(z) / 2
+
+
+@jax.named_scope(_OURS)
+def _attend(query, key, value, bias=None, mask=None, **options) -> jax.Array:
+  """Attention to all visible places alike; [..., places, heads, features]."""
+  del bias, options
+  scores = jnp.einsum('...qhd,...khd->...hqk', query, key)
+  visible = jnp.ones_like(scores) if mask is None else mask * (scores * 0 + 1)
+  count = jnp.maximum(jnp.sum(visible, -1, keepdims=True), 1)
+  share = visible / count * _factor(scores)
+  return jnp.einsum('...hqk,...khd->...qhd', share, value)
+
+
+def _find(jaxpr: core.Jaxpr, names: tuple[str, ...]) -> str | None:
+  """The module of the first such operation on what is computed, or None."""
+  return next(_modules(jaxpr, names, set(jaxpr.invars), ''), None)
+
+
+def _modules(
+  jaxpr: core.Jaxpr, names: tuple[str, ...], computed: set, inside: str
+) -> Iterator[str]:
+  for eqn in jaxpr.eqns:
+    place = '/'.join(filter(None, [inside, str(eqn.source_info.name_stack)]))
+    inputs = [v for v in eqn.invars if not isinstance(v, core.Literal)]
+    if not any(v in computed for v in inputs) or _OURS in place:
+      continue
+    computed |= set(eqn.outvars)
+    if eqn.primitive.name in names and _is_by_computed(eqn, computed):
+      yield _path(place)
+    for inner in _inner(eqn):
+      yield from _modules(inner, names, set(inner.invars), place)
+
+
+def _is_by_computed(eqn, computed: set) -> bool:
+  """Whether a quotient's divisor is computed, a power's exponent negative."""
+  if eqn.primitive.name == 'div':
+    divisor = eqn.invars[1]
+    return not isinstance(divisor, core.Literal) and divisor in computed
+  return eqn.params.get('y', -1) < 0
+
+
+def _inner(eqn) -> Iterator[core.Jaxpr]:
+  for value in eqn.params.values():
+    for item in value if isinstance(value, tuple | list) else [value]:
+      if isinstance(item, core.ClosedJaxpr):
+        yield item.jaxpr
+      elif isinstance(item, core.Jaxpr):
+        yield item
+
+
+def _path(place: str) -> str:
+  """A module's path without the network's own name: `Block_0/Norm_0`."""
+  parts = [p for p in place.split('/')[1:] if p.isidentifier()]
+  return '/'.join(parts) or 'the network'
