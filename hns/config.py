@@ -32,7 +32,8 @@ class Run(NamedTuple):
   Attributes:
     algorithm: the method
     seed: of the partition, the weights and every round
-    dataset: digits, or a TFDS image classification dataset
+    dataset: digits, a name in hns.DATASETS, or a TFDS dataset of labelled
+      pictures
     group: the feature of partition=natural, such as writer
     partition: how examples are shared out
     num_clients: clients in all

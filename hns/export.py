@@ -7,12 +7,12 @@
 The first writes the model that a client has after training from the run's last
 server state. For methods that train signs, that is a seed and the signs: a few
 kilobytes (`hns.runs.model_file`). The second evaluates a file on that client's
-test pictures, without training. Predictions are those of the exported model,
+test examples, without training. Predictions are those of the exported model,
 bit for bit, on the same backend.
 
 The third writes any model for other programs: float32 arrays by path, such as
 `Dense_0/kernel`, each weights x mask x signs (0 where pruned) in the shapes of
-the network that the run's config names, and `scale`: a pixel x enters the
+the network that the run's config names, and `scale`: an input x enters the
 network as (x - scale[0]) / scale[1].
 
 If a config file of your own registers the run's model, method or dataset, add
@@ -35,7 +35,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from hns import command, data, durable, tree
 from hns import config as configs
 from hns.engine import client_store, evaluation, rounds
-from hns.engine.training import correct
+from hns.engine.training import Examples, blank, correct
 from hns.errors import InputError, invalid, shown
 from hns.methods.recipes import RECIPES
 from hns.networks import compact, models
@@ -93,20 +93,19 @@ def trained(folder: Folder, client: int | None) -> tuple[Spec, dict[str, Any]]:
       f'{run.config.algorithm}: its models are not signs: write one as arrays, '
       'with --file=NAME.npz'
     )
-  examples = run.experiment.federation.examples
-  # The shortest decimals that are these float32.
-  scale = tuple(float(str(x)) for x in np.asarray(examples.scale))
+  one = _blank(run)
   spec = Spec(
     classes=_num_logits(run, variables),
-    image=examples.images.shape[1:],
-    scale=scale,
+    shape=one.shape[1:],
+    dtype=str(one.dtype),
+    scale=_scale(run.experiment.federation.examples),
     **{name: run.config[name] for name in ('dataset', *DRAWN)},
   )
   return spec, variables
 
 
 def arrays(folder: Folder, client: int | None) -> dict[str, np.ndarray]:
-  """Any trained model as float32 arrays by path, and its pictures' `scale`.
+  """Any trained model as float32 arrays by path, and its inputs' `scale`.
 
   Args and errors are those of `trained`, except that all models are allowed.
   """
@@ -115,24 +114,30 @@ def arrays(folder: Folder, client: int | None) -> dict[str, np.ndarray]:
   params = to_params(variables)['params']
   full = _full_size(run, params, _num_logits(run, variables))
   if 'scale' in full:
-    remedy = 'is also the name of the scale of pictures: rename the parameter'
+    remedy = 'is also the name of the scale of inputs: rename the parameter'
     raise invalid('parameter', 'scale', remedy)
-  full['scale'] = run.experiment.federation.examples.scale
+  full['scale'] = _scale(run.experiment.federation.examples)
   return {name: np.asarray(x, np.float32) for name, x in full.items()}
 
 
 def evaluate(folder: Folder, content: bytes, client: int | None) -> float:
-  """A model file's accuracy on the test pictures of a client; None for all."""
+  """A model file's accuracy on the test examples of a client; None for all."""
   model = load(content)
   run = _open(folder, client)
   federation, spec = run.experiment.federation, model.spec
-  image = federation.examples.images.shape[1:]
-  for field, here in (('dataset', run.config.dataset), ('image', image)):
+  found = dict(
+    dataset=run.config.dataset,
+    shape=_blank(run).shape[1:],
+    dtype=str(_blank(run).dtype),
+  )
+  for field, here in found.items():
     if getattr(spec, field) != here:
       remedy = f'the run has {here}: evaluate it on a run like its own'
       raise invalid(field, getattr(spec, field), remedy)
-  scale = jnp.asarray(spec.scale, jnp.float32)
-  examples = federation.examples._replace(scale=scale)
+  examples = federation.examples
+  if not isinstance(examples.scale, tuple):
+    scale = jnp.asarray(spec.scale, jnp.float32)
+    examples = examples._replace(scale=scale)
   chosen = slice(None) if client is None else slice(client, client + 1)
   rows = jax.tree.map(lambda x: x[chosen], federation.test)
   num_correct = jax.lax.map(
@@ -203,8 +208,13 @@ def _variables(run: _Run, folder: Folder, client: int | None) -> dict[str, Any]:
 
 
 def _blank(run: _Run) -> jax.Array:
-  """A picture of zeros, float32 [1, h, w, c]."""
-  return jnp.zeros((1, *run.experiment.federation.examples.images.shape[1:]))
+  """One example of zeros, as the network sees it."""
+  return blank(run.experiment.federation.examples)
+
+
+def _scale(examples: Examples) -> tuple[float, float]:
+  """(0, 1) where inputs are not scaled; the shortest decimals of float32."""
+  return tuple(float(str(x)) for x in np.asarray(examples.scale)) or (0.0, 1.0)
 
 
 def _num_logits(run: _Run, variables: dict[str, Any]) -> int:

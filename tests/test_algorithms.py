@@ -20,13 +20,13 @@ PER_CLIENT = 'uplink downlink uploaded steps scored num_correct'.split()
 def contracted(name, **fields):
   """An experiment whose pictures are floats, so that a test can break them."""
   experiment = small(algorithm=name, local_epochs=5, **fields)
-  images = experiment.federation.examples.images.astype(jnp.float32)
+  images = experiment.federation.examples.inputs.astype(jnp.float32)
   return with_images(experiment, images)
 
 
 def with_images(experiment, images):
   federation = experiment.federation
-  examples = federation.examples._replace(images=images)
+  examples = federation.examples._replace(inputs=images)
   return experiment._replace(federation=federation._replace(examples=examples))
 
 
@@ -177,7 +177,7 @@ def broken(experiment, client):
   """The experiment with NaN in the training pictures of one client."""
   federation = experiment.federation
   size = int(federation.train.size[client])
-  images = federation.examples.images
+  images = federation.examples.inputs
   rows = federation.train.index[client, :size]
   return with_images(experiment, images.at[rows].set(jnp.nan))
 
@@ -267,7 +267,7 @@ def test_a_client_whose_update_is_nan_is_as_if_it_were_absent(name, width):
 @pytest.mark.parametrize('name', ['hidenseek', 'hermes', 'ditto', 'fedmask'])
 def test_a_round_of_which_nothing_is_left_changes_nothing(name):
   experiment = contracted(name)
-  images = experiment.federation.examples.images
+  images = experiment.federation.examples.inputs
   lost = with_images(experiment, jnp.full_like(images, jnp.nan))
   found, told = play_changed(
     experiment, 1, lambda number, ids: (ids, experiment if number < 2 else lost)

@@ -64,15 +64,15 @@ def home(tmp_path, monkeypatch):
 
 def test_a_prepared_dataset_is_read_and_cached(home, monkeypatch):
   first = data.load('tiny', 'writer')
-  assert first.train_images.shape == (7, 4, 4, 1)
-  assert first.train_images.dtype == np.uint8 and first.classes == 3
-  number = first.train_images[:, 0, 0, 0] // 10
+  assert first.train_inputs.shape == (7, 4, 4, 1)
+  assert first.train_inputs.dtype == np.uint8 and first.classes == 3
+  number = first.train_inputs[:, 0, 0, 0] // 10
   np.testing.assert_array_equal(first.train_labels, number % 3)
   assert len(np.unique(first.train_groups)) == 2
   np.testing.assert_array_equal(
     first.train_groups[number % 2 == 0], first.train_groups[number == 0][0]
   )
-  place = first.test_images[:, 0, 0, 0] == 0
+  place = first.test_inputs[:, 0, 0, 0] == 0
   assert first.test_groups[place] == first.train_groups[number == 0]
   monkeypatch.setattr(prepared, 'decode', None)
   again = data.load('tiny', 'writer')
@@ -269,12 +269,12 @@ def test_names_tfds_does_not_know_get_another_remedy(home):
 
 def test_digits_are_real_and_split_by_class():
   digits = data.load('digits')
-  assert digits.train_images.shape[1:] == (8, 8, 1)
+  assert digits.train_inputs.shape[1:] == (8, 8, 1)
   assert len(digits.train_labels) + len(digits.test_labels) == 1797
   counts = np.bincount(digits.train_labels) + np.bincount(digits.test_labels)
   share = np.bincount(digits.test_labels) / counts
   assert np.all((share > 0.24) & (share < 0.26))
-  assert digits.train_images.max() == 255
+  assert digits.train_inputs.max() == 255
 
 
 REAL = {
@@ -296,8 +296,8 @@ def test_real_datasets(name):
       raise
     pytest.skip(str(error))
   for images, count in (
-    (loaded.train_images, train),
-    (loaded.test_images, test),
+    (loaded.train_inputs, train),
+    (loaded.test_inputs, test),
   ):
     assert images.shape == (count or len(images), *shape)
   assert loaded.classes == classes

@@ -12,7 +12,7 @@ from hns.errors import InputError
 from hns.runs import experiment
 
 DIGITS = data.digits()
-TRAIN, TEST = DIGITS.train_images, DIGITS.test_images
+TRAIN, TEST = DIGITS.train_inputs, DIGITS.test_inputs
 LABELS = DIGITS.train_labels
 
 
@@ -25,7 +25,7 @@ def load(monkeypatch, **columns):
 
 def both(change):
   """Both splits' pictures, changed."""
-  return dict(train_images=change(TRAIN), test_images=change(TEST))
+  return dict(train_inputs=change(TRAIN), test_inputs=change(TEST))
 
 
 def at(array, place, value):
@@ -76,52 +76,52 @@ REFUSED = [
   (dict(classes=None), 'classes=None: must be a whole number'),
   (dict(classes=1), 'classes=1: must be a whole number, at least 2'),
   # Pictures.
-  (both(np.zeros_like), 'train_images=0: every pixel'),
-  (both(lambda x: 0 * x + 7.5), 'train_images=7.5: every pixel'),
-  (dict(test_images=0 * TEST), 'test_images=0: every pixel'),
+  (both(np.zeros_like), 'train_inputs=0: every pixel'),
+  (both(lambda x: 0 * x + 7.5), 'train_inputs=7.5: every pixel'),
+  (dict(test_inputs=0 * TEST), 'test_inputs=0: every pixel'),
   (
     both(lambda x: np.broadcast_to(TRAIN[:1], x.shape)),
-    'train_images: all 1352 pictures are the same',
+    'train_inputs: all 1352 pictures are the same',
   ),
   (
     both(lambda x: 1e3 + 1e-6 * x),
-    'train_images: pixels from 1000 to .* alike',
+    'train_inputs: pixels from 1000 to .* alike',
   ),
-  (both(lambda x: x * 1e-40), 'train_images: pixels from 0 to .* alike'),
+  (both(lambda x: x * 1e-40), 'train_inputs: pixels from 0 to .* alike'),
   (
-    FLOAT | dict(test_images=at(TEST / 255, (5, 3, 2, 0), np.nan)),
-    r'test_images\[5, 3, 2, 0\]=nan: must be a finite number',
-  ),
-  (
-    FLOAT | dict(train_images=at(TRAIN / 255, (5, 3, 2, 0), -np.inf)),
-    r'train_images\[5, 3, 2, 0\]=-inf: must be a finite number',
+    FLOAT | dict(test_inputs=at(TEST / 255, (5, 3, 2, 0), np.nan)),
+    r'test_inputs\[5, 3, 2, 0\]=nan: must be a finite number',
   ),
   (
-    FLOAT | dict(train_images=at(TRAIN / 255, (0, 7, 7, 0), 1e300)),
-    r'train_images\[0, 7, 7, 0\]=1e\+300: must be a finite number',
+    FLOAT | dict(train_inputs=at(TRAIN / 255, (5, 3, 2, 0), -np.inf)),
+    r'train_inputs\[5, 3, 2, 0\]=-inf: must be a finite number',
   ),
-  (dict(test_images=TEST / 255), "test_images.dtype='float64': .* are uint8"),
-  (dict(test_images=TEST > 9), "test_images.dtype='bool': .* are uint8"),
   (
-    dict(test_images=TEST[:, :7]),
-    r'test_images.shape=\[445, 7, 8, 1\]: must be \[n, 8, 8, 1\]',
+    FLOAT | dict(train_inputs=at(TRAIN / 255, (0, 7, 7, 0), 1e300)),
+    r'train_inputs\[0, 7, 7, 0\]=1e\+300: must be a finite number',
   ),
-  (dict(train_images=TRAIN[:0]), r'train_images.shape=\[0, 8, 8, 1\]'),
-  (dict(test_images=[]), r'test_images.shape=\[0\]: must be \[n, h, w\] or'),
+  (dict(test_inputs=TEST / 255), "test_inputs.dtype='float64': .* are uint8"),
+  (dict(test_inputs=TEST > 9), "test_inputs.dtype='bool': .* are uint8"),
+  (
+    dict(test_inputs=TEST[:, :7]),
+    r'test_inputs.shape=\[445, 7, 8, 1\]: must be \[n, 8, 8, 1\]',
+  ),
+  (dict(train_inputs=TRAIN[:0]), r'train_inputs.shape=\[0, 8, 8, 1\]'),
+  (dict(test_inputs=[]), r'test_inputs.shape=\[0\]: must be \[n, h, w\] or'),
   (
     both(lambda x: x.reshape(-1, 64)),
     r'shape=\[1352, 64\]: must be \[n, h, w\]',
   ),
-  (both(lambda x: x[..., None]), r'train_images.shape=\[1352, 8, 8, 1, 1\]'),
-  (dict(train_images=OBJECTS), "train_images.dtype='object': .*np.stack"),
-  (both(lambda x: x.astype(str)), "train_images.dtype='<U"),
-  (both(lambda x: x * 1j), "train_images.dtype='complex128'"),
+  (both(lambda x: x[..., None]), r'train_inputs.shape=\[1352, 8, 8, 1, 1\]'),
+  (dict(train_inputs=OBJECTS), "train_inputs.dtype='object': .*np.stack"),
+  (both(lambda x: x.astype(str)), "train_inputs.dtype='<U"),
+  (both(lambda x: x * 1j), "train_inputs.dtype='complex128'"),
   (
-    dict(train_images=[*TRAIN[:7], TRAIN[7, :5], *TRAIN[8:]]),
-    r'train_images\[7\].shape=\[5, 8, 1\]: all rows',
+    dict(train_inputs=[*TRAIN[:7], TRAIN[7, :5], *TRAIN[8:]]),
+    r'train_inputs\[7\].shape=\[5, 8, 1\]: all rows',
   ),
-  (dict(train_images=[*TRAIN[:7], 'x.png']), r'train_images\[7\].shape=\[\]'),
-  (dict(train_images={'image': TRAIN}), 'train_images: .* not a dict'),
+  (dict(train_inputs=[*TRAIN[:7], 'x.png']), r'train_inputs\[7\].shape=\[\]'),
+  (dict(train_inputs={'image': TRAIN}), 'train_inputs: .* not a dict'),
   # Groups.
   (dict(train_groups=LABELS), r'test_groups.shape=\[0\]: must be \[445\]'),
   (dict(test_groups=DIGITS.test_labels), r'train_groups.shape=\[0\]: must be'),
@@ -187,8 +187,8 @@ def test_whole_labels_of_any_kind_are_taken(monkeypatch, kind):
 def test_bytes_of_any_kind_are_the_same_pictures(monkeypatch, change):
   found = load(monkeypatch, **both(change))
   for images, wanted in (
-    (found.train_images, TRAIN),
-    (found.test_images, TEST),
+    (found.train_inputs, TRAIN),
+    (found.test_inputs, TEST),
   ):
     assert images.dtype == np.uint8
     np.testing.assert_array_equal(images, wanted)
@@ -208,18 +208,18 @@ def test_bytes_of_any_kind_are_the_same_pictures(monkeypatch, change):
 def test_other_pictures_become_float32(monkeypatch, change):
   found = load(monkeypatch, **both(change))
   wanted = np.asarray(change(TRAIN), np.float32).reshape(TRAIN.shape)
-  assert found.train_images.dtype == found.test_images.dtype == np.float32
-  np.testing.assert_array_equal(found.train_images, wanted)
+  assert found.train_inputs.dtype == found.test_inputs.dtype == np.float32
+  np.testing.assert_array_equal(found.train_inputs, wanted)
 
 
 def test_pictures_of_two_colours(monkeypatch):
   found = load(monkeypatch, **both(lambda x: x > 99))
-  assert found.train_images.dtype == np.uint8 and found.train_images.max() == 1
+  assert found.train_inputs.dtype == np.uint8 and found.train_inputs.max() == 1
 
 
 def test_one_test_picture_is_enough(monkeypatch):
-  few = dict(test_images=TEST[:1], test_labels=[3])
-  assert load(monkeypatch, **few).test_images.shape == (1, 8, 8, 1)
+  few = dict(test_inputs=TEST[:1], test_labels=[3])
+  assert load(monkeypatch, **few).test_inputs.shape == (1, 8, 8, 1)
 
 
 def test_groups_are_kept(monkeypatch):
@@ -257,21 +257,21 @@ def odd_scales():
   """Digits whose pictures cannot be standardised together, and what is said."""
   digits = data.digits()
   train, test = (
-    x.astype(np.float32) for x in (digits.train_images, digits.test_images)
+    x.astype(np.float32) for x in (digits.train_inputs, digits.test_inputs)
   )
   outlier = train.copy()
   outlier[7, 3, 3] = 1e20
   yield (
-    digits._replace(train_images=outlier, test_images=test),
-    (r'train_images\[7\]: has pixels so large'),
+    digits._replace(train_inputs=outlier, test_inputs=test),
+    (r'train_inputs\[7\]: has pixels so large'),
   )
   yield (
-    digits._replace(train_images=train, test_images=test / 255),
-    ('test_images: the standard deviation of their pixels is 0.3'),
+    digits._replace(train_inputs=train, test_inputs=test / 255),
+    ('test_inputs: the standard deviation of their pixels is 0.3'),
   )
   yield (
-    digits._replace(test_images=digits.test_images // 255),
-    ('test_images: the standard deviation of their pixels is 0.2'),
+    digits._replace(test_inputs=digits.test_inputs // 255),
+    ('test_inputs: the standard deviation of their pixels is 0.2'),
   )
 
 

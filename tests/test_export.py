@@ -80,7 +80,7 @@ def test_a_file_loads_bit_for_bit(shared, run):
     jax.tree.map(
       np.testing.assert_array_equal, fresh[name], model.variables[name]
     )
-  x = jax.random.normal(jax.random.key(0), (3, *model.spec.image))
+  x = jax.random.normal(jax.random.key(0), (3, *model.spec.shape))
   _, trained = export.trained(run, 1)
   logits = [model.net.apply(v, x) for v in (model.variables, trained)]
   np.testing.assert_array_equal(*logits)
@@ -98,7 +98,7 @@ def test_a_model_of_other_pictures_is_refused(shared, run):
 def test_a_file_says_what_its_pixels_are_divided_by(shared, run):
   model = export.load(export.from_run(run, None))
   scale = np.float32(model.spec.scale)
-  pixels = data.digits().train_images.astype(np.float64)
+  pixels = data.digits().train_inputs.astype(np.float64)
   np.testing.assert_array_equal(
     scale, np.float32([pixels.mean(), pixels.std()])
   )
@@ -205,7 +205,7 @@ def correct(net, arrays, run, client=None):
   mean, deviation = arrays.pop('scale')
   params = unflatten_dict(arrays, sep='/')
   built = experiment.build(configs.base(**files.read_run_info(run)['config']))
-  images = np.asarray(built.federation.examples.images)
+  images = np.asarray(built.federation.examples.inputs)
   rows = jax.tree.map(np.asarray, built.federation.test)
   chosen = range(len(rows.size)) if client is None else [client]
   index = np.concatenate([rows.index[c][: rows.size[c]] for c in chosen])
@@ -276,9 +276,9 @@ def test_a_place_that_cannot_be_written_is_refused_first(
 
 def test_other_pictures_of_the_same_name_are_refused(shared, run):
   spec = export.load(export.from_run(run, None)).spec
-  other = export.redraw(spec._replace(image=(8, 4, 1)))
+  other = export.redraw(spec._replace(shape=(8, 4, 1)))
   content = export.dump(other.spec, other.variables)
-  with pytest.raises(InputError, match=r'image=\(8, 4, 1\): the run has'):
+  with pytest.raises(InputError, match=r'shape=\(8, 4, 1\): the run has'):
     export.evaluate(run, content, None)
 
 

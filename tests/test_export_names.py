@@ -58,7 +58,7 @@ def mine(network, learning_rate):
 def inverted():
   digits = data.digits()
   return digits._replace(
-    train_images=255 - digits.train_images, test_images=255 - digits.test_images
+    train_inputs=255 - digits.train_inputs, test_inputs=255 - digits.test_inputs
   )
 
 

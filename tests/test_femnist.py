@@ -53,10 +53,10 @@ def left(folder):
 def test_leaf_files_become_the_dataset_the_config_reads(leaf):
   assert femnist.prepare(leaf, data.data_dir()).name == '1.0.0'
   got = data.load('femnist', 'writer')
-  assert got.train_images.shape == (18 + 9 + 1 + 1, 28, 28, 1)
-  assert got.test_images.shape == (2 + 2 + 1, 28, 28, 1)
-  assert got.train_images.dtype == np.uint8 and got.classes == 62
-  images = np.concatenate([got.train_images, got.test_images])[..., 0]
+  assert got.train_inputs.shape == (18 + 9 + 1 + 1, 28, 28, 1)
+  assert got.test_inputs.shape == (2 + 2 + 1, 28, 28, 1)
+  assert got.train_inputs.dtype == np.uint8 and got.classes == 62
+  images = np.concatenate([got.train_inputs, got.test_inputs])[..., 0]
   labels = np.concatenate([got.train_labels, got.test_labels])
   groups = np.concatenate([got.train_groups, got.test_groups])
   number = images[:, 0, 0]

@@ -295,7 +295,7 @@ def test_held_is_the_model_that_the_round_ended_with():
   federation, index = experiment.federation, int(play(experiment).ids[0])
   rows = np.asarray(federation.test.index[index])[: federation.test.size[index]]
   center, spread = federation.examples.scale
-  images = (federation.examples.images[rows] - center) / spread
+  images = (federation.examples.inputs[rows] - center) / spread
   logits = experiment.round_config.apply({'params': after}, images)
   right = np.argmax(logits, -1) == federation.examples.labels[rows]
   assert int(report.num_correct[0]) == int(np.sum(right))

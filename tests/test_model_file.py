@@ -18,7 +18,8 @@ from hns.runs import initialization, model_file
 SPEC = model_file.Spec(
   model='tiny',
   classes=10,
-  image=(8, 8, 1),
+  shape=(8, 8, 1),
+  dtype='float32',
   dataset='digits',
   scale=(77.5, 96.25),
   seed=3,
@@ -69,7 +70,7 @@ def taken_apart(content):
   return json.loads(content[9:end]), content[end:-4]
 
 
-def whole(text, code=b'', version=3):
+def whole(text, code=b'', version=4):
   """A file with a right checksum."""
   body = struct.pack('<4sBI', b'HNSM', version, len(text)) + text + code
   return body + struct.pack('<I', zlib.crc32(body))
@@ -104,9 +105,10 @@ def test_what_changes_no_weight_may_be_changed(content):
 WRONG = [
   *(('classes', v) for v in (0, -1, True, 10.0, '10', None, [10], 10**6 + 1)),
   *(('classes', v) for v in (2**31, 2**63, 10**400)),
-  *(('image', v) for v in (8, [], [8, 8], [8, 8, 1, 1], [8, 8, 0], 'abc')),
-  *(('image', v) for v in ([8, 8, -1], [8.0, 8, 1], [2**10, 2**10, 2])),
-  *(('image', v) for v in ([2**40, 1, 1], {'0': 8}, [8, 8, None], [[8], 8, 1])),
+  *(('shape', v) for v in (8, [], [1] * 9, [8, 8, 0], 'abc')),
+  *(('dtype', v) for v in ('', 'float64', 'uint8', 3, None, ['int32'])),
+  *(('shape', v) for v in ([8, 8, -1], [8.0, 8, 1], [2**10, 2**10, 2])),
+  *(('shape', v) for v in ([2**40, 1, 1], {'0': 8}, [8, 8, None], [[8], 8, 1])),
   *(('scale', v) for v in ([1.0], [0, 0], [0, -1], [1, 'a'], 1.0, [1, 2, 3])),
   *(('scale', v) for v in ([float('nan'), 1], [1, float('nan')], [1, 1e-40])),
   *(('scale', v) for v in ([1, float('inf')], [1e39, 1], [0, 1e39], [None, 1])),
@@ -159,9 +161,9 @@ def test_lengths_that_cannot_be_are_refused(content, undrawn):
   text = json.dumps(about).encode()
   refused(whole(text + b' ' * 4096, code), 'too many')
   for length in (len(text + code) + 1, 2**32 - 1):
-    body = struct.pack('<4sBI', b'HNSM', 3, length) + text + code
+    body = struct.pack('<4sBI', b'HNSM', 4, length) + text + code
     refused(body + struct.pack('<I', zlib.crc32(body)), 'too many')
-  refused(whole(text, code, version=4), 'model format 4')
+  refused(whole(text, code, version=5), 'model format 5')
   refused(whole(text, bytes(2**22)), 'not a model')
 
 
@@ -169,12 +171,12 @@ def test_lengths_that_cannot_be_are_refused(content, undrawn):
   'fields',
   [
     dict(classes=10**6),
-    dict(image=[2**10, 2**10, 1]),
-    dict(image=[2**20, 1, 1], model='cnn'),
-    dict(image=[4, 4, 2**16], model='conv4'),
+    dict(shape=[2**10, 2**10, 1]),
+    dict(shape=[2**20, 1, 1], model='cnn'),
+    dict(shape=[4, 4, 2**16], model='conv4'),
     dict(pruning_steps=10**5),
     dict(pruning_steps=10**6 - 1),
-    dict(image=[100, 100, 1], pruning_steps=1000),
+    dict(shape=[100, 100, 1], pruning_steps=1000),
   ],
 )
 def test_large_networks_are_refused_before_they_are_drawn(
@@ -184,7 +186,7 @@ def test_large_networks_are_refused_before_they_are_drawn(
 
 
 def test_pictures_that_do_not_fit_are_refused(content, undrawn, monkeypatch):
-  small = dict(model='lenet', image=[4, 4, 1])
+  small = dict(model='lenet', shape=[4, 4, 1])
   refused(changed(content, **small), "model='lenet': .*4x4 do not fit")
 
   class Strange(nn.Module):
@@ -228,7 +230,7 @@ def test_a_damaged_code_is_refused_or_other_signs(content, drawn_once):
 
 
 def test_a_model_that_no_file_may_hold_is_not_written(model):
-  large = SPEC._replace(image=(300, 300, 1))
+  large = SPEC._replace(shape=(300, 300, 1))
   with pytest.raises(InputError, match='--file=NAME.npz'):
     model_file.dump(large, model.variables)
 
@@ -271,7 +273,7 @@ def mutated(draw, content):
     if draw.random() < 0.1:
       del about[name]
   text = bytearray(json.dumps(about).encode())
-  code, version = bytearray(code), 3
+  code, version = bytearray(code), 4
   part = draw.choice([text, code, code, None, None])
   for _ in range(draw.choice([1, 1, 2, 8]) if part else 0):
     place = draw.randrange(len(part) + 1)
@@ -299,5 +301,5 @@ def test_mutated_files_raise_nothing_else(content, drawn_once):
 
 def test_pictures_and_logits_have_the_spec_s_shapes(content):
   model = model_file.load(content)
-  x = jnp.zeros((3, *model.spec.image))
+  x = jnp.zeros((3, *model.spec.shape))
   assert model.net.apply(model.variables, x).shape == (3, model.spec.classes)

@@ -91,7 +91,7 @@ def adam(scores, first, second, grads, steps):
 
 def plain_gradient(plain, frozen, scores, federation, chosen):
   """d loss / d sign, by differentiating the plain network's weights."""
-  images = federation.examples.images[chosen].astype(jnp.float32)
+  images = federation.examples.inputs[chosen].astype(jnp.float32)
   center, spread = federation.examples.scale
   labels = federation.examples.labels[chosen]
   masked = jax.tree.map(lambda w, m: w * m, frozen['weights'], frozen['mask'])
@@ -239,7 +239,7 @@ def test_one_client_fedavg_is_plain_sgd():
   context = context_of(experiment)[0]
   fit_key = jax.random.fold_in(jax.random.fold_in(context.keys.clients, 0), 1)
   row, size = federation.train.index[0], int(federation.train.size[0])
-  images = federation.examples.images.astype(jnp.float32)
+  images = federation.examples.inputs.astype(jnp.float32)
   images = (images - federation.examples.scale[0]) / federation.examples.scale[
     1
   ]

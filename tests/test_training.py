@@ -126,9 +126,9 @@ def test_correct_counts_only_the_clients_rows():
     assert int(got) == int(jnp.sum(jnp.argmax(logits, -1) == labels))
 
 
-def test_images_are_standardised():
+def test_inputs_are_standardised():
   examples = small().federation.examples
-  images, _ = training.batch(examples, jnp.arange(examples.images.shape[0]))
+  images, _ = training.batch(examples, jnp.arange(examples.inputs.shape[0]))
   assert abs(float(images.mean())) < 0.1 and abs(float(images.std()) - 1) < 0.1
 
 

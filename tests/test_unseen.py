@@ -92,7 +92,7 @@ def test_they_are_evaluated_from_the_state_that_all_begin_with():
   for place, index in enumerate(unseen):
     size = int(built.rows.size[index])
     chosen = built.rows.index[index][:size]
-    images = examples.images[chosen].astype(np.float32)
+    images = examples.inputs[chosen].astype(np.float32)
     model = jax.tree.map(lambda x, k=place: x[k], models)
     logits = apply(model, (images - examples.scale[0]) / examples.scale[1])
     right = int(np.sum(np.argmax(logits, -1) == examples.labels[chosen]))

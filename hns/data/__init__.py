@@ -1,14 +1,17 @@
-"""Image classification datasets as arrays in memory.
+"""Classification datasets as arrays in memory.
 
 `digits` comes with scikit-learn. Any other name is a TFDS dataset prepared as
 array_record. It is read without TensorFlow and decoded once into a cache
 ($HNS_CACHE_DIR, else ~/.cache/hns). For a dataset of your own, put a function
 that returns a `Dataset` in `SOURCES`. Its fields may be arrays or lists:
 
-  images  [n, h, w, c] or grey [n, h, w], of any real dtype; both splits on the
-          same scale; they are standardised: (x - mean) / deviation
+  inputs  pictures [n, h, w, c] or grey [n, h, w], of any real dtype; both
+          splits on the same scale; they are standardised: (x - mean) /
+          deviation. With standardise=False anything [n, ...]
   labels  [n], whole numbers from 0 to classes - 1
   groups  [n], who made each example, for partition=natural; or []
+
+`from_clients` makes a dataset and a partition of arrays of each client.
 """
 
 import os
@@ -20,8 +23,11 @@ import numpy as np
 
 from hns.data import prepared
 from hns.data.cache import cached
+from hns.data.clients import from_clients
 from hns.data.dataset import Dataset, checked
 from hns.errors import invalid
+
+__all__ = ['Dataset', 'from_clients', 'load']
 
 
 def load(name: str, group: str = '') -> Dataset:
@@ -39,7 +45,8 @@ def load(name: str, group: str = '') -> Dataset:
     return _report_absent(name, checked(name, SOURCES[name]()))
   folder = prepared.newest(data_dir(), name)
   stamp = (folder / 'dataset_info.json').stat().st_mtime_ns
-  key = zlib.crc32(f'{folder.resolve()} {stamp} {group}'.encode())
+  fields = ' '.join(Dataset._fields)  # a cache of other fields is another
+  key = zlib.crc32(f'{folder.resolve()} {stamp} {group} {fields}'.encode())
   path = cache_dir() / f'{name.replace("/", "-")}-{key:08x}.npz'
 
   def decode():

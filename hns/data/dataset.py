@@ -12,26 +12,31 @@ _LARGEST = 1e30  # of a pixel, so that differences are finite in float32
 
 
 class Dataset(NamedTuple):
-  """Two splits of labelled images, as `checked` returns them.
+  """Two splits of labelled examples, as `checked` returns them.
 
-  `checked` also accepts lists, images [n, h, w], images of any real dtype, and
-  labels and groups of any integer dtype.
+  `checked` also accepts lists, pictures [n, h, w], inputs of any real dtype,
+  and labels and groups of any integer dtype.
 
   Attributes:
-    train_images, test_images: uint8 or float32 [n, h, w, c], of one dtype.
+    train_inputs, test_inputs: pictures, uint8 or float32 [n, h, w, c]; or, not
+      standardised, float32 or int32 [n, ...]. Both of one dtype.
     train_labels, test_labels: int32 [n], in 0..classes-1.
     train_groups, test_groups: int32 [n], who made the example (a writer), with
       the same numbers in both splits; empty if that is not known.
     classes: number of classes, at least 2.
+    standardise: whether the network sees (x - mean) / deviation, with those of
+      all pixels of all training pictures; otherwise inputs as they are, such as
+      tokens, or features on a scale that was chosen before.
   """
 
-  train_images: np.ndarray
+  train_inputs: np.ndarray
   train_labels: np.ndarray
   train_groups: np.ndarray
-  test_images: np.ndarray
+  test_inputs: np.ndarray
   test_labels: np.ndarray
   test_groups: np.ndarray
   classes: int
+  standardise: bool = True
 
 
 def checked(name: str, dataset: Any) -> Dataset:
@@ -57,7 +62,9 @@ def checked(name: str, dataset: Any) -> Dataset:
 
 def _checked(dataset: Dataset) -> Dataset:
   classes = _classes(dataset.classes)
-  train, test = _images(dataset.train_images, dataset.test_images)
+  standardise = bool(dataset.standardise)
+  prepare = _images if standardise else _as_they_are
+  train, test = prepare(dataset.train_inputs, dataset.test_inputs)
   train_groups = _groups('train_groups', dataset.train_groups, len(train))
   test_groups = _groups('test_groups', dataset.test_groups, len(test))
   if len(train_groups) and not len(test_groups):
@@ -74,6 +81,7 @@ def _checked(dataset: Dataset) -> Dataset:
     _labels('test_labels', dataset.test_labels, len(test), classes),
     test_groups,
     classes,
+    standardise,
   )
 
 
@@ -88,25 +96,56 @@ def _classes(value: Any) -> int:
   return classes
 
 
-def _images(train: Any, test: Any) -> tuple[np.ndarray, np.ndarray]:
-  """The images of both splits, uint8 or float32 [n, h, w, c]."""
-  train, test = _pictures('train_images', train), _pictures('test_images', test)
+def _as_they_are(train: Any, test: Any) -> tuple[np.ndarray, np.ndarray]:
+  """The inputs of both splits, both int32 or both float32 [n, ...]."""
+  fields = {'train_inputs': _numbers('train_inputs', train)}
+  fields['test_inputs'] = _numbers('test_inputs', test)
+  kinds = {name: array.dtype.kind == 'f' for name, array in fields.items()}
+  dtype = np.float32 if any(kinds.values()) else np.int32
+  for name, array in fields.items():
+    if 0 in array.shape or array.ndim < 2:
+      remedy = 'must be [n, ...], each at least 1: a row an example'
+      raise invalid(f'{name}.shape', list(array.shape), remedy)
+    fields[name] = _cast(name, array, dtype)
+  train, test = fields.values()
   if train.shape[1:] != test.shape[1:]:
     wanted = ', '.join(map(str, train.shape[1:]))
-    remedy = f'must be [n, {wanted}], as train_images are'
-    raise invalid('test_images.shape', list(test.shape), remedy)
+    remedy = f'must be [n, {wanted}], as train_inputs are'
+    raise invalid('test_inputs.shape', list(test.shape), remedy)
+  return train, test
+
+
+def _cast(field: str, array: np.ndarray, dtype: type) -> np.ndarray:
+  """An array of another dtype; raises `InputError` where that changes much."""
+  with np.errstate(over='ignore', invalid='ignore'):
+    new = array.astype(dtype, copy=False)
+    wrong = ~np.isfinite(new) if dtype == np.float32 else new != array
+  if np.any(wrong):
+    place = tuple(int(i) for i in np.argwhere(wrong)[0])
+    remedy = f'must be a finite number that fits {np.dtype(dtype)}'
+    raise _wrong(f'{field}{list(place)}', array[place], remedy)
+  return new
+
+
+def _images(train: Any, test: Any) -> tuple[np.ndarray, np.ndarray]:
+  """The images of both splits, uint8 or float32 [n, h, w, c]."""
+  train, test = _pictures('train_inputs', train), _pictures('test_inputs', test)
+  if train.shape[1:] != test.shape[1:]:
+    wanted = ', '.join(map(str, train.shape[1:]))
+    remedy = f'must be [n, {wanted}], as train_inputs are'
+    raise invalid('test_inputs.shape', list(test.shape), remedy)
   kinds = [array.dtype.kind.replace('i', 'u') for array in (train, test)]
   if kinds[0] != kinds[1]:
-    remedy = f'train_images are {train.dtype}: both must be on one scale'
-    raise invalid('test_images.dtype', str(test.dtype), remedy)
+    remedy = f'train_inputs are {train.dtype}: both must be on one scale'
+    raise invalid('test_inputs.dtype', str(test.dtype), remedy)
   fits_uint8 = kinds[0] != 'f' and all(
     0 <= array.min() and array.max() <= 255 for array in (train, test)
   )
   dtype = np.uint8 if fits_uint8 else np.float32
   with np.errstate(over='ignore'):
     images = train.astype(dtype, copy=False), test.astype(dtype, copy=False)
-  _check_pixels('train_images', images[0], train)
-  _check_pixels('test_images', images[1], test)
+  _check_pixels('train_inputs', images[0], train)
+  _check_pixels('test_inputs', images[1], test)
   _check_scales(*images)
   return images
 
@@ -118,12 +157,12 @@ def _check_scales(train: np.ndarray, test: np.ndarray) -> None:
   if 0 < np.median(ranges) < 1e-5 * spread:
     place = int(np.argmax(ranges))
     problem = 'has pixels so large that all other pictures become alike'
-    raise InputError(f'train_images[{place}]: {problem}: correct or remove it')
+    raise InputError(f'train_inputs[{place}]: {problem}: correct or remove it')
   other = float(np.std(test, dtype=np.float64))
   if len(test) > 1 and not 1e-2 < other / spread < 1e2:
     raise InputError(
-      f'test_images: the standard deviation of their pixels is {other:g}, that '
-      f'of train_images is {spread:g}: scale both alike'
+      f'test_inputs: the standard deviation of their pixels is {other:g}, that '
+      f'of train_inputs is {spread:g}: scale both alike'
     )
 
 
@@ -140,7 +179,7 @@ def _check_pixels(field: str, images: np.ndarray, source: np.ndarray) -> None:
   """Raises `InputError` for pixels that cannot be standardised.
 
   Args:
-    field: train_images or test_images.
+    field: train_inputs or test_inputs.
     images: uint8 or float32 [n, h, w, c].
     source: the images before conversion, for messages.
   """
@@ -151,7 +190,7 @@ def _check_pixels(field: str, images: np.ndarray, source: np.ndarray) -> None:
     place = tuple(int(i) for i in np.unravel_index(flat, images.shape))
     remedy = f'must be a finite number of size {_LARGEST:.0e} at most'
     raise _wrong(f'{field}{list(place)}', source[place], remedy)
-  if len(images) == 1 and field == 'test_images':
+  if len(images) == 1 and field == 'test_inputs':
     return
   if low == high:
     remedy = 'every pixel of every picture is this: pictures must differ'
@@ -193,7 +232,7 @@ def _whole(field: str, value: Any, count: int) -> np.ndarray:
   """An array [count] of any integer dtype."""
   array = _numbers(field, value)
   if array.shape != (count,):
-    remedy = f'must be [{count}], one a picture'
+    remedy = f'must be [{count}], one an example'
     if array.ndim == 2:
       column = array.shape[1] == 1
       remedy += ': take [:, 0]' if column else ': of one-hot take argmax(1)'

@@ -9,7 +9,8 @@ each client, a list of indices into the train split:
   PARTITIONS['mine'] = lambda rng, train, each, scheme, test: lists
 
 A `validation_fraction` of each list is then held out for validation, and the
-client gets test examples in the proportions of its labels.
+client gets test examples in the proportions of its labels. One that returns
+`Shares` says all of that itself.
 """
 
 import math
@@ -93,6 +94,10 @@ def divide(
       scheme.examples,
       f'{error}, validation included: lower it, or num_clients',
     ) from None
+  if isinstance(pools, Shares):
+    shares = _checked(name, pools, train, test, scheme)
+    check(shares, scheme)
+    return shares
   pools = checked_shares(name, pools, scheme.clients, len(train.labels))
   halves = [hold_out(rng, pool, each, scheme) for pool in pools]
   if name == 'natural':
@@ -106,6 +111,25 @@ def divide(
   shares = Shares(*map(list, zip(*halves)), tests)
   check(shares, scheme)
   return shares
+
+
+def _checked(
+  name: str, shares: Shares, train: Labelled, test: Labelled, scheme: Scheme
+) -> Shares:
+  """A user's own `Shares`, as arrays; raises `InputError` for wrong ones."""
+  counts = len(train.labels), len(train.labels), len(test.labels)
+  checked = Shares(
+    *(
+      checked_shares(name, part, scheme.clients, count)
+      for part, count in zip(shares, counts)
+    )
+  )
+  for client, (kept, held_out, _) in enumerate(zip(*checked)):
+    both = np.intersect1d(kept, held_out)
+    if len(both):
+      problem = f'example {both[0]} is for training and for validation'
+      raise invalid('partition', name, f'client {client}: {problem}')
+  return checked
 
 
 def iid(

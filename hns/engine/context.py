@@ -20,7 +20,7 @@ class RoundConfig(NamedTuple):
 
   Attributes:
     method: the federated method.
-    apply: `(variables, images) -> logits`.
+    apply: `(variables, inputs) -> logits`.
     plan: how long a client trains.
     cohort: clients a round.
     width: clients a step of the loop over clients, the width of the `vmap`.

@@ -71,8 +71,8 @@ def _flops_of_score(round_config, initial, examples) -> float:
 
   def before_training(counted, message, key, initial, examples):
     def score(variables):
-      image, _ = training.batch(examples, jnp.arange(1))
-      return jnp.max(round_config.apply(variables, image)) if counted else 1.0
+      inputs, _ = training.batch(examples, jnp.arange(1))
+      return jnp.max(round_config.apply(variables, inputs)) if counted else 1.0
 
     return prepare(key, initial.frozen, message, initial.client_state, score)
 

@@ -15,14 +15,15 @@ class Examples(NamedTuple):
   """All examples of all clients, once, on the device.
 
   Attributes:
-    images: uint8 or float32 [n, h, w, c].
+    inputs: pictures, uint8 or float32 [n, h, w, c]; or anything [n, ...].
     labels: int32 [n].
-    scale: float32 [2], mean and standard deviation of the pixels.
+    scale: float32 [2], mean and standard deviation of the pixels; () if the
+      network sees inputs as they are.
   """
 
-  images: jax.Array
+  inputs: jax.Array
   labels: jax.Array
-  scale: jax.Array
+  scale: jax.Array | tuple[()]
 
 
 class ClientIndices(NamedTuple):
@@ -64,7 +65,7 @@ class Plan(NamedTuple):
   steps: int = 0
 
 
-# `(variables, images) -> logits`
+# `(variables, inputs) -> logits`
 Apply = Callable[[Variables, jax.Array], jax.Array]
 
 
@@ -87,10 +88,18 @@ def client_rows(rows: ClientIndices, index: jax.Array) -> ClientIndices:
 
 
 def batch(examples: Examples, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Standardised images, float32 [b, h, w, c], and labels, int32 [b]."""
+  """Inputs as the network sees them, [b, ...], and labels, int32 [b]."""
+  inputs, labels = examples.inputs[rows], examples.labels[rows]
+  if isinstance(examples.scale, tuple):
+    return inputs, labels
   center, spread = examples.scale
-  images = examples.images[rows].astype(jnp.float32)
-  return (images - center) / spread, examples.labels[rows]
+  return (inputs.astype(jnp.float32) - center) / spread, labels
+
+
+def blank(examples: Examples) -> jax.Array:
+  """Zeros in the shape and dtype in which the network sees one example."""
+  shape = jax.eval_shape(batch, examples, jnp.zeros(1, jnp.int32))[0]
+  return jnp.zeros(shape.shape, shape.dtype)
 
 
 def shuffled(key: jax.Array, rows: ClientIndices, batch_size: int) -> jax.Array:
@@ -120,10 +129,10 @@ def batch_loss(
   """
 
   def loss(params, key, progress, chosen, valid):
-    images, labels = batch(examples, chosen)
+    inputs, labels = batch(examples, chosen)
 
     def forward(variables):
-      logits = apply(variables, images)
+      logits = apply(variables, inputs)
       losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
       return jnp.sum(losses * valid) / jnp.maximum(jnp.sum(valid), 1)
 
@@ -233,9 +242,9 @@ def correct(
   def step(number, total):
     first = number * batch_size
     chosen = jax.lax.dynamic_slice(index, (first,), (batch_size,))
-    images, labels = batch(examples, chosen)
+    inputs, labels = batch(examples, chosen)
     valid = first + jnp.arange(batch_size) < rows.size
-    hits = jnp.argmax(apply(variables, images), -1) == labels
+    hits = jnp.argmax(apply(variables, inputs), -1) == labels
     return total + jnp.sum(hits & valid, dtype=jnp.int32)
 
   batches = -(-rows.size // batch_size)

@@ -136,7 +136,9 @@ def is_last(
 
   @jax.grad
   def gradient(params):
-    draw = jax.random.normal(jax.random.key(1), inputs.shape)
+    draw = jnp.ones_like(inputs)
+    if jnp.issubdtype(inputs.dtype, jnp.floating):
+      draw = jax.random.normal(jax.random.key(1), inputs.shape)
     with intercepted(replace):
       return jnp.sum(net.apply({'params': params}, draw) ** 2)
 

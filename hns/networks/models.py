@@ -100,6 +100,9 @@ class Network(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
+    if self.convs and x.ndim != 4:
+      remedy = 'convolutions need pictures [n, h, w, c]: choose mlp, or a model'
+      raise InputError(f'inputs are {list(x.shape)}: {remedy} of your own')
     full = iter(self.full or (0,) * (len(self.convs) + len(self.dense)))
     for features, size, stride, pool in self.convs:
       if self.padding == 'VALID' and min(x.shape[1:3]) < size:

@@ -20,6 +20,7 @@ from hns.engine.training import (
   Examples,
   FederatedData,
   Plan,
+  blank,
   steps_of,
 )
 from hns.errors import invalid, shown
@@ -43,7 +44,7 @@ def build(config: ConfigDict) -> Experiment:
   limits.validate(config)
   mesh = parallel.mesh_of(devices.choose(config.devices, config.cohort))
   dataset = data.load(config.dataset, config.group)
-  remedy = "all clients' pictures and the model: lower it, or model"
+  remedy = "all clients' examples and the model: lower it, or model"
   memory = devices.enough_memory('num_clients', config.num_clients, remedy)
   with memory, devices.standard_settings():
     return _assemble(config, mesh, dataset)
@@ -54,7 +55,7 @@ def _assemble(
 ) -> Experiment:
   federation = federate(config, dataset)
   net = models.create(config.model, dataset.classes)
-  inputs = jnp.zeros((1, *dataset.train_images.shape[1:]))
+  inputs = blank(federation.examples)
   checks.check(config.model, net, inputs, dataset.classes)
   ready = initialization.initialize(config, net, inputs, dataset.classes)
   sizes = np.asarray(federation.train.size)
@@ -145,7 +146,7 @@ def federate(config: ConfigDict, dataset: data.Dataset) -> FederatedData:
   )
   train = np.unique(np.concatenate(shares.train + shares.validation))
   test = np.unique(np.concatenate(shares.test))
-  images = [dataset.train_images[train], dataset.test_images[test]]
+  inputs = [dataset.train_inputs[train], dataset.test_inputs[test]]
   labels = [dataset.train_labels[train], dataset.test_labels[test]]
 
   def indices(shares, used, offset):
@@ -154,14 +155,20 @@ def federate(config: ConfigDict, dataset: data.Dataset) -> FederatedData:
 
   return FederatedData(
     Examples(
-      jnp.asarray(np.concatenate(images)),
+      jnp.asarray(np.concatenate(inputs)),
       jnp.asarray(np.concatenate(labels)),
-      jnp.asarray(_pixel_scale(dataset.train_images), jnp.float32),
+      _scale(dataset),
     ),
     indices(shares.train, train, 0),
     indices(shares.validation, train, 0),
     indices(shares.test, test, len(train)),
   )
+
+
+def _scale(dataset: data.Dataset) -> jax.Array | tuple[()]:
+  if not dataset.standardise:
+    return ()
+  return jnp.asarray(_pixel_scale(dataset.train_inputs), jnp.float32)
 
 
 def _pixel_scale(images: np.ndarray) -> tuple[float, float]:

@@ -33,14 +33,14 @@ from hns.values import ConfigDict, fit
 from hns.wire import coding
 
 _MAGIC = b'HNSM'
-_VERSION = 3
+_VERSION = 4
 _HEAD = struct.Struct('<4sBI')
 _TAIL = struct.Struct('<I')
 
 MOST_BYTES = 2**22  # of a file
 _MAX_TEXT = 4096  # bytes of its JSON
 _MAX_CLASSES = 10**6
-_MAX_PIXELS = 2**20  # values of a picture
+_MAX_VALUES = 2**20  # of one example
 _MAX_WEIGHTS = 5 * 10**6  # to redraw them takes less than 1 GB
 _MAX_PRUNING = 100 * _MAX_WEIGHTS  # weights x pruning steps: about a minute
 
@@ -51,16 +51,18 @@ class Spec(NamedTuple):
   Attributes:
     model: a name of `hns.networks.models.MODELS`.
     classes: number of logits.
-    image: height, width and channels.
+    shape: of one example, such as height, width and channels.
+    dtype: of inputs, float32 or int32, as the network sees them.
     dataset: the name of the dataset it was trained on.
-    scale: a pixel x enters the network as (x - scale[0]) / scale[1].
+    scale: an input x enters the network as (x - scale[0]) / scale[1].
     seed: of the run.
     density, pruning, pruning_steps: as in the run's config.
   """
 
   model: str
   classes: int
-  image: tuple[int, int, int]
+  shape: tuple[int, ...]
+  dtype: str
   dataset: str
   scale: tuple[float, float]
   seed: int
@@ -71,7 +73,7 @@ class Spec(NamedTuple):
 
 # Fields of a run's config that determine its network's random weights.
 DRAWN = 'model', 'seed', 'density', 'pruning', 'pruning_steps'
-_LIKE = Spec('', 0, (0, 0, 0), '', (0.0, 0.0), 0, 0.0, '', 0)
+_LIKE = Spec('', 0, (0,), '', '', (0.0, 0.0), 0, 0.0, '', 0)
 
 
 class Model(NamedTuple):
@@ -80,6 +82,17 @@ class Model(NamedTuple):
   net: Supermask
   variables: dict[str, Any]
   spec: Spec
+
+  def predict(self, inputs: Any) -> jax.Array:
+    """Logits, float32 [n, classes], of inputs [n, ...] as the dataset has them.
+
+    Pixels are standardised as in training.
+    """
+    inputs = jnp.asarray(inputs, self.spec.dtype)
+    mean, deviation = self.spec.scale
+    if self.spec.dtype == 'float32':
+      inputs = (inputs - mean) / deviation
+    return self.net.apply(self.variables, inputs)
 
 
 class _Size(NamedTuple):
@@ -102,7 +115,7 @@ def redraw(spec: Spec) -> Model:
     'model', spec.model, f'{size.weights:,} weights'
   )
   with memory, devices.standard_settings():
-    inputs = jnp.zeros((1, *spec.image))
+    inputs = jnp.zeros((1, *spec.shape), spec.dtype)
     ready = initialization.initialize(config, net, inputs, spec.classes)
   frozen = ready.initial.frozen
   signs = jax.tree.map(
@@ -197,10 +210,11 @@ def _typed(field: str, value: Any, like: Any) -> Any:
   """A value of the text, checked to have the type of `like`."""
   if not isinstance(like, tuple):
     return fit(f'model file: {field}', value, like)
-  if not isinstance(value, list) or len(value) != len(like):
-    remedy = f'must be {len(like)} numbers'
+  sizes = range(1, 9) if field == 'shape' else [len(like)]
+  if not isinstance(value, list) or len(value) not in sizes:
+    remedy = f'must be {sizes[0]} to {sizes[-1]} numbers'
     raise invalid(f'model file: {field}', value, remedy)
-  return tuple(_typed(field, v, one) for v, one in zip(value, like))
+  return tuple(_typed(field, v, like[0]) for v in value)
 
 
 def _config(spec: Spec) -> ConfigDict:
@@ -216,9 +230,11 @@ def _config(spec: Spec) -> ConfigDict:
   if not 1 <= spec.classes <= _MAX_CLASSES:
     remedy = f'must be 1 to {_MAX_CLASSES:,}'
     raise invalid('classes', spec.classes, remedy)
-  if min(spec.image) < 1 or math.prod(spec.image) > _MAX_PIXELS:
-    remedy = f'must be sides of at least 1, with at most {_MAX_PIXELS:,} values'
-    raise invalid('image', spec.image, remedy)
+  if min(spec.shape) < 1 or math.prod(spec.shape) > _MAX_VALUES:
+    remedy = f'must be sides of at least 1, with at most {_MAX_VALUES:,} values'
+    raise invalid('shape', spec.shape, remedy)
+  if spec.dtype not in ('float32', 'int32'):
+    raise invalid('dtype', spec.dtype, 'must be float32 or int32')
   if not _can_scale(*spec.scale):
     remedy = 'must be two finite numbers of 32 bits, the second above 0'
     raise invalid('scale', spec.scale, remedy)
@@ -254,15 +270,15 @@ def _size(spec: Spec) -> _Size:
 def _shapes(spec: Spec) -> dict[str, Tree]:
   """The network's collections, as shapes; `InputError` if it has none."""
   net = models.create(spec.model, spec.classes)
-  image = jax.ShapeDtypeStruct((1, *spec.image), jnp.float32)
+  inputs = jax.ShapeDtypeStruct((1, *spec.shape), spec.dtype)
   try:
-    checks.check(spec.model, net, image, spec.classes)
-    return checks.shapes_of(net, image)
+    checks.check(spec.model, net, inputs, spec.classes)
+    return checks.shapes_of(net, inputs)
   except InputError:
     raise
   except Exception as error:  # a user's network may raise anything
     what = f'{type(error).__name__}: {error}'.split('\n')[0]
-    remedy = f'pictures of {spec.image} do not fit ({what})'
+    remedy = f'inputs of {spec.shape} do not fit ({what})'
     raise invalid('model', spec.model, remedy) from error
 
 

@@ -1,0 +1,245 @@
+"""What a user brings: arrays of each client, tokens, windows of sensors."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import small_config
+
+import hns
+from hns import data
+from hns.data.partition import Shares
+from hns.errors import InputError
+from hns.networks import models
+from hns.runs import experiment, model_file
+
+RNG = np.random.RandomState(0)
+
+
+def pictures(*sizes, classes=3):
+  """For each client so many grey pictures, whose mean tells the class."""
+  clients = []
+  for size in sizes:
+    labels = RNG.randint(0, classes, size)
+    noise = RNG.randint(0, 60, (size, 6, 6))
+    clients.append((noise + 60 * labels[:, None, None], labels))
+  return clients
+
+
+def registered(monkeypatch, dataset, partition, model=None):
+  monkeypatch.setitem(hns.DATASETS, 'mine', lambda: dataset)
+  monkeypatch.setitem(hns.PARTITIONS, 'mine', partition)
+  if model:
+    monkeypatch.setitem(models.MODELS, 'mine', model)
+
+
+def config(clients, **fields):
+  fields = (
+    dict(dataset='mine', partition='mine', cohort=2, model='mlp') | fields
+  )
+  return small_config(num_clients=clients, **fields)
+
+
+def held_by(federation, split, client):
+  """The inputs and labels that a client has, in the order given."""
+  rows = getattr(federation, split)
+  index = np.asarray(rows.index[client])[: int(rows.size[client])]
+  examples = federation.examples
+  return np.asarray(examples.inputs)[index], np.asarray(examples.labels)[index]
+
+
+def test_every_client_has_what_was_given_to_it(monkeypatch):
+  train, test = pictures(30, 5, 12), pictures(4, 4, 9)
+  validation = pictures(3, 0, 2)
+  given = data.from_clients(train, test, 3, validation)
+  registered(monkeypatch, *given)
+  federation = experiment.build(config(3)).federation
+  splits = dict(train=train, test=test, validation=validation)
+  for split, clients in splits.items():
+    for client, (inputs, labels) in enumerate(clients):
+      found = held_by(federation, split, client)
+      np.testing.assert_array_equal(found[0][..., 0], inputs)
+      np.testing.assert_array_equal(found[1], labels)
+
+
+def test_a_run_on_arrays_of_each_client(monkeypatch, tmp_path):
+  given = data.from_clients(pictures(60, 40, 50), pictures(20, 20, 20), 3)
+  registered(monkeypatch, *given)
+  fields = dict(rounds=6, eval_every=6, local_epochs=5, density=0.5)
+  last = hns.run(config(3, **fields), tmp_path)[-1]
+  assert last['held_accuracy'] > 0.9
+
+
+@pytest.mark.parametrize(
+  'change,said',
+  [
+    (lambda t, e: t.clear(), 'train: has no clients'),
+    (lambda t, e: e.pop(), 'test: has 2 clients, but train has 3'),
+    (
+      lambda t, e: put(t, 1, np.zeros((0, 6, 6)), []),
+      'train of client 1: has no',
+    ),
+    (
+      lambda t, e: put(t, 2, np.ones((4, 6, 5)), [0] * 4),
+      r'client 2: .*\[6, 5\]',
+    ),
+    (lambda t, e: put(e, 0, np.ones((4, 6, 6)), [0] * 3), r'labels \[3\]'),
+    (
+      lambda t, e: put(t, 1, [[[np.nan] * 6] * 6], [0]),
+      'train of client 1: example 0 has NaN',
+    ),
+    (
+      lambda t, e: put(e, 2, np.ones((3, 6, 6)), [0, 7, 1]),
+      r'test of client 2: example 1 has a label that is not in 0..2',
+    ),
+    (
+      lambda t, e: put(t, 0, np.ones((2, 6, 6)), [0.5, 1.0]),
+      'train of client 0: labels are float64, not whole',
+    ),
+    (
+      lambda t, e: put(t, 0, [[1, 2], [3]], [0, 1]),
+      'train of client 0: must be',
+    ),
+  ],
+)
+def test_what_is_wrong_is_named_with_its_client(change, said):
+  train, test = pictures(5, 5, 5), pictures(5, 5, 5)
+  change(train, test)
+  with pytest.raises(InputError, match=said):
+    data.from_clients(train, test, 3)
+
+
+def put(clients, k, inputs, labels):
+  clients[k] = (inputs, labels)
+
+
+def test_another_number_of_clients_is_refused(monkeypatch):
+  registered(monkeypatch, *data.from_clients(pictures(9, 9), pictures(9, 9), 3))
+  said = "num_clients=3: partition 'mine' returned lists for 2 clients"
+  with pytest.raises(InputError, match=said):
+    experiment.build(config(3))
+
+
+def test_own_splits_may_not_overlap(monkeypatch):
+  digits = data.load('digits')
+  own = lambda *_: Shares([[0, 1], [2, 3]], [[1], []], [[0], [1]])
+  registered(monkeypatch, digits, own)
+  with pytest.raises(
+    InputError, match='client 0: example 1 is for training and'
+  ):
+    experiment.build(config(2))
+
+
+class Words(nn.Module):
+  """The mean of the tokens' vectors, and two dense layers."""
+
+  classes: int
+
+  @nn.compact
+  def __call__(self, tokens):
+    x = nn.Embed(50, 8)(tokens).mean(1)
+    x = nn.relu(models.Norm()(models.Dense(32)(x)))
+    return models.Dense(self.classes)(x)
+
+
+class Windows(nn.Module):
+  """A convolution over time."""
+
+  classes: int
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.relu(models.Norm()(nn.Conv(16, (5,), use_bias=False)(x)))
+    return models.Dense(self.classes)(x.mean(1))
+
+
+def sentences(*sizes):
+  """A text is of class 1 if its tokens are mostly above 25."""
+  clients = []
+  for size in sizes:
+    labels = RNG.randint(0, 2, size)
+    tokens = RNG.randint(0, 28, (size, 12)) + 22 * labels[:, None]
+    clients.append((tokens, labels))
+  return clients
+
+
+def waves(*sizes):
+  """Three sensors over 20 moments; the class is the frequency."""
+  clients = []
+  for size in sizes:
+    labels = RNG.randint(0, 2, size)
+    speed = (1 + labels)[:, None, None] * np.linspace(0, 6, 20)[:, None]
+    phase = RNG.uniform(0, 6, (size, 1, 3))
+    clients.append((np.sin(speed + phase), labels))
+  return clients
+
+
+@pytest.mark.parametrize(
+  'make,model,dtype',
+  [(sentences, Words, jnp.int32), (waves, Windows, jnp.float32)],
+)
+@pytest.mark.parametrize('name', ['hidenseek', 'fedavg', 'fedmask'])
+def test_other_inputs_than_pictures_train(
+  monkeypatch, tmp_path, make, model, dtype, name
+):
+  given = data.from_clients(
+    make(60, 60, 60), make(40, 40, 40), 2, standardise=False
+  )
+  registered(monkeypatch, *given, model)
+  fields = dict(rounds=8, eval_every=8, local_epochs=10, density=0.6)
+  made = config(3, model='mine', algorithm=name, **fields)
+  built = experiment.build(made)
+  assert built.federation.examples.inputs.dtype == dtype
+  last = hns.run(made, tmp_path)[-1]
+  assert last['held_accuracy'] > 0.8
+
+
+@pytest.mark.parametrize(
+  'inputs,said',
+  [
+    (np.array([[1.0, np.inf]]), r'train_inputs\[0, 1\]=inf: must be a finite'),
+    (np.array([[1, 2**40]]), r'train_inputs\[0, 1\]=.* fits int32'),
+    (np.array([1, 2]), r'train_inputs.shape=\[2\]: must be \[n, ...\]'),
+    (np.array([['a', 'b']]), 'train_inputs.* real numbers'),
+  ],
+)
+def test_inputs_that_no_network_can_take_are_named(inputs, said):
+  labels = np.zeros(len(inputs), int)
+  given = data.Dataset(inputs, labels, [], inputs, labels, [], 2, False)
+  with pytest.raises(InputError, match=said):
+    data.dataset.checked('mine', given)
+
+
+def test_convolutions_on_no_pictures_are_one_line(monkeypatch):
+  given = data.from_clients(
+    sentences(9, 9), sentences(9, 9), 2, standardise=False
+  )
+  registered(monkeypatch, *given)
+  with pytest.raises(InputError, match="model='cnn': .*need pictures"):
+    experiment.build(config(2, model='cnn'))
+
+
+def test_a_model_file_predicts_in_the_units_of_the_dataset(
+  monkeypatch, tmp_path
+):
+  for standardise, make, model in (
+    (True, pictures, None),
+    (False, sentences, Words),
+  ):
+    train, test = make(60, 40), make(20, 20)
+    classes = 3 if standardise else 2
+    given = data.from_clients(train, test, classes, standardise=standardise)
+    registered(monkeypatch, *given, model)
+    folder = tmp_path / str(standardise)
+    fields = dict(rounds=2, eval_every=2, density=0.5)
+    made = config(2, model='mine' if model else 'mlp', **fields)
+    hns.run(made, folder)
+    from hns import export
+
+    content = export.from_run(folder, 1)
+    loaded = model_file.load(content)
+    inputs, labels = test[1]
+    shape = (len(inputs), *loaded.spec.shape)
+    logits = loaded.predict(np.reshape(inputs, shape))
+    right = np.mean(np.argmax(logits, -1) == labels)
+    assert right == pytest.approx(export.evaluate(folder, content, 1))
