@@ -141,7 +141,7 @@ def test_flow_is_conserved_on_every_cut_of_a_residual_network():
   assert share['a'] == pytest.approx(share['b']) and share['a'] < 1
 
 
-@pytest.mark.parametrize('name', models.MODELS)
+@pytest.mark.parametrize('name', ['mlp', 'cnn', 'lenet'])
 def test_flow_is_conserved_in_every_layer_of_the_models(name):
   share = shares(models.create(name, 10), jnp.zeros((1, 32, 32, 3)))
   np.testing.assert_allclose(list(share.values()), 1, rtol=1e-9)
@@ -278,9 +278,9 @@ def test_an_embedding_sees_all_tokens_at_once():
 
 
 def test_attention_counts_query_key_and_value_alike():
-  """Each head's kernels carry what the head carries."""
+  """Each head's kernels carry what the head carries, and nothing twice."""
   net, x = Kind('attention'), jnp.zeros((1, 3, 5))
-  _, found = flow(net, masked(net, x), x)
+  outputs, found = flow(net, masked(net, x), x)
   name = 'MultiHeadDotProductAttention_0'
   of_head = {
     part: found[f'{name}/{part}/kernel'].sum((0, 2))
@@ -290,6 +290,25 @@ def test_attention_counts_query_key_and_value_alike():
   np.testing.assert_allclose(of_head['key'], of_head['value'], rtol=1e-9)
   out = found[f'{name}/out/kernel'].sum((1, 2))
   np.testing.assert_allclose(out, of_head['value'], rtol=1e-9)
+  assert found['Dense_0/kernel'].sum() == pytest.approx(outputs)
+
+
+@pytest.mark.parametrize('cell', [nn.LSTMCell, nn.OptimizedLSTMCell])
+def test_a_recurrent_network_conserves_flow_over_many_steps(cell):
+  """What goes into the cells is what comes out, however long the text."""
+
+  class Text(nn.Module):
+    @nn.compact
+    def __call__(self, tokens):
+      x = nn.RNN(cell(6))(nn.Embed(9, 4)(tokens))
+      return models.Dense(3)(x[:, -1])
+
+  share = shares(Text(), jnp.zeros((1, 40), jnp.int32))
+  inside = {name.split('/')[-2]: s for name, s in share.items()}
+  assert inside['Embed_0'] == pytest.approx(1)
+  assert inside['ig'] == pytest.approx(1)
+  assert inside['Dense_0'] == pytest.approx(1)
+  assert all(0 < s < 40 for s in inside.values())
 
 
 def test_a_traced_pruning_is_that_of_one_network():

@@ -10,7 +10,8 @@ homogeneous of degree one is replaced while the flow is measured:
   tokens at once.
 - Softmax in attention looks at all visible places alike. A score of query and
   key counts as a factor of 1 whose relative change is the score's, so that the
-  kernels of both carry the flow that their head carries.
+  kernels of both carry the flow that their head carries. What goes into them
+  carries no flow for that: it would count twice.
 - A gate is half open, and counts as such a factor; tanh passes its input on.
 
 Functions that are close to ReLU, such as GELU, are computed as they are. Other
@@ -19,6 +20,7 @@ that saturate are an error that names the module.
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -37,8 +39,14 @@ NORMS = (
   *(Norm, nn.BatchNorm, nn.GroupNorm, nn.InstanceNorm, nn.LayerNorm),
   nn.RMSNorm,
 )
-_CELLS = (nn.LSTMCell, nn.GRUCell, nn.MGUCell)
-_CELLS += (nn.OptimizedLSTMCell, nn.SimpleCell)
+_CELLS = (nn.LSTMCell, nn.OptimizedLSTMCell, nn.GRUCell, nn.SimpleCell)
+# The layers inside a module that only make its factors.
+_FACTORS = {
+  nn.MultiHeadDotProductAttention: ('query', 'key'),
+  nn.LSTMCell: ('ii', 'hi', 'if', 'hf', 'io', 'ho'),
+  nn.OptimizedLSTMCell: ('ii', 'hi', 'if', 'hf', 'io', 'ho'),
+  nn.GRUCell: ('ir', 'hr', 'iz', 'hz'),
+}
 _OURS = 'hns_saliency'  # the scope of operations that stand in for others
 _DIVISIONS = ('div', 'rsqrt', 'sqrt', 'pow', 'integer_pow', 'cbrt')
 _SATURATING = ('tanh', 'logistic', 'erf', 'exp', 'exp2', 'log', 'log1p')
@@ -147,6 +155,11 @@ def _replaced(size, call, args, kwargs, context) -> Any:
     tokens = args[0] if args else kwargs['inputs']
     every = size * jnp.sum(module.embedding, 0)
     return jnp.broadcast_to(every, (*tokens.shape, every.size))
+  if module.name in _factors_of(module.parent):
+    return call(*jax.lax.stop_gradient(args), **kwargs)
+  if isinstance(module, nn.OptimizedLSTMCell) and not _is_changed(module):
+    # The same layers, but one by one; it comes here again.
+    call = functools.partial(nn.LSTMCell.__call__, module)
   changed = {}
   if isinstance(module, nn.MultiHeadDotProductAttention):
     changed = {'attention_fn': _attend}
@@ -156,6 +169,16 @@ def _replaced(size, call, args, kwargs, context) -> Any:
     module, changed = module.cell, {'param_dtype': jnp.result_type(float)}
   with _changed(module, changed):
     return call(*args, **kwargs)
+
+
+def _is_changed(cell: nn.Module) -> bool:
+  return cell.gate_fn is _half_open
+
+
+def _factors_of(module: Any) -> tuple[str, ...]:
+  """The names of the layers that only make factors of what a module gives."""
+  kinds = [kind for kind in _FACTORS if isinstance(module, kind)]
+  return _FACTORS[kinds[0]] if kinds else ()
 
 
 @contextlib.contextmanager

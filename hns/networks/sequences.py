@@ -1,0 +1,129 @@
+"""Networks for windows of sensors and for text; no biases are trained."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hns.networks.models import Dense, Norm
+
+TOKENS = 128  # of texts: ASCII
+
+
+class Conv1d(nn.Module):
+  """Convolutions of width 5 and stride 2 over time, and their mean over time.
+
+  Inputs are float [n, time, channels].
+
+  Attributes:
+    classes: number of logits.
+    widths: channels of each convolution.
+  """
+
+  classes: int
+  widths: tuple[int, ...] = (64, 128, 128)
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    for width in self.widths:
+      x = nn.relu(Norm()(nn.Conv(width, (5,), (2,), use_bias=False)(x)))
+    return Dense(self.classes)(x.mean(1))
+
+
+class CharLstm(nn.Module):
+  """LSTM layers on tokens; what follows the last token is predicted.
+
+  LEAF's network for Shakespeare (Caldas et al. 2018, arXiv 1812.01097).
+
+  Attributes:
+    classes: number of logits.
+    width: units a layer.
+    layers: how many.
+    features: of a token's vector.
+  """
+
+  classes: int
+  width: int = 256
+  layers: int = 2
+  features: int = 8
+
+  @nn.compact
+  def __call__(self, tokens: jax.Array) -> jax.Array:
+    x = nn.Embed(TOKENS, self.features)(tokens)
+    for _ in range(self.layers):
+      x = nn.RNN(nn.OptimizedLSTMCell(self.width))(x)
+    return Dense(self.classes)(x[:, -1])
+
+
+class Transformer(nn.Module):
+  """Blocks of attention and of two dense layers, each with RMS norm before.
+
+  Vaswani et al. 2017 (arXiv 1706.03762), with ReLU and trained positions.
+
+  Attributes:
+    classes: number of logits.
+    width: of a place's vector.
+    heads, layers: how many.
+    causal: whether a place sees itself and what was before it alone.
+  """
+
+  classes: int
+  width: int
+  heads: int
+  layers: int
+  causal: bool
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    places = jnp.arange(x.shape[1])
+    x = x + nn.Embed(x.shape[1], self.width)(places)
+    mask = nn.make_causal_mask(x[..., 0]) if self.causal else None
+    attention = functools.partial(
+      nn.MultiHeadDotProductAttention, self.heads, use_bias=False
+    )
+    for _ in range(self.layers):
+      x = x + attention()(Norm()(x), mask=mask)
+      y = nn.relu(Dense(4 * self.width)(Norm()(x)))
+      x = x + Dense(self.width)(y)
+    x = Norm()(x)
+    return Dense(self.classes)(x[:, -1] if self.causal else x.mean(1))
+
+
+class CharTransformer(nn.Module):
+  """A causal `Transformer` on tokens."""
+
+  classes: int
+  width: int = 64
+  heads: int = 4
+  layers: int = 2
+
+  @nn.compact
+  def __call__(self, tokens: jax.Array) -> jax.Array:
+    x = nn.Embed(TOKENS, self.width)(tokens)
+    sizes = self.width, self.heads, self.layers
+    return Transformer(self.classes, *sizes, causal=True)(x)
+
+
+class Vit(nn.Module):
+  """A `Transformer` on patches of pictures (arXiv 2010.11929).
+
+  Attributes:
+    classes: number of logits.
+    patch: side of a patch.
+    width, heads, layers: as in `Transformer`.
+  """
+
+  classes: int
+  patch: int = 4
+  width: int = 96
+  heads: int = 4
+  layers: int = 4
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    side = (self.patch, self.patch)
+    x = nn.Conv(self.width, side, side, 'VALID', use_bias=False)(x)
+    x = x.reshape(len(x), -1, self.width)
+    sizes = self.width, self.heads, self.layers
+    return Transformer(self.classes, *sizes, causal=False)(x)
