@@ -5,9 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import play, small
 from flax import nnx
 
 from hns import tree
+from hns.errors import InputError
 from hns.networks import models, pruning, saliency
 from hns.networks.supermask import to_masked
 
@@ -335,3 +337,38 @@ def test_a_bridged_module_has_saliency():
 
   share = shares(nnx.bridge.to_linen(Two), jnp.zeros((1, 5)))
   np.testing.assert_allclose(list(share.values()), 1, rtol=1e-9)
+
+
+class Detour(nn.Module):
+  """A path that carries next to nothing beside one that carries all."""
+
+  classes: int
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.relu(models.Dense(32, name='stem')(x.reshape(len(x), -1)))
+    faint = nn.initializers.normal(1e-6)
+    y = nn.Dense(32, use_bias=False, kernel_init=faint, name='faint')(x)
+    x = nn.relu(models.Norm()(y + models.Dense(32, name='main')(x)))
+    return models.Dense(self.classes, name='head')(x)
+
+
+@pytest.mark.parametrize('name', ['hidenseek', 'eden', 'fedbat', 'signsgd'])
+def test_a_path_may_be_pruned_away_where_another_is_left(monkeypatch, name):
+  """Its layer has nothing to send, and the rest trains."""
+  monkeypatch.setitem(models.MODELS, 'detour', Detour)
+  table = {} if name == 'hidenseek' else {name: dict(pruned=True)}
+  fields = dict(model='detour', density=0.2, algorithm=name, **table)
+  experiment = small(**fields)
+  assert experiment.layers['faint'][0] == 0
+  report = play(experiment, 2).report
+  assert np.isfinite(report.train_loss) and not np.any(report.rejected)
+  assert np.all(report.uplink > 0)
+
+
+def test_a_network_that_pruning_cuts_is_refused(monkeypatch):
+  monkeypatch.setitem(models.MODELS, 'detour', Detour)
+  with pytest.raises(
+    InputError, match='density=0.004: pruning leaves no weight'
+  ):
+    small(model='detour', density=0.004, pruning='magnitude')

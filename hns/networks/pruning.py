@@ -173,12 +173,19 @@ def _rank(scores: jax.Array) -> jax.Array:
   return jnp.where(negative, ~bits, bits | jnp.uint32(1 << 31))
 
 
-def check_layers(mask: Weights, density: float, score: str) -> None:
-  """Raises `InputError` for a layer without weights, or scores not finite.
+def check_layers(
+  mask: Weights,
+  density: float,
+  score: str,
+  is_connected: Callable[[], bool] = lambda: False,
+) -> None:
+  """Raises `InputError` for a network that is cut, or scores not finite.
 
   Args:
     mask: what `prune` gave.
     density, score: of the config, for the message.
+    is_connected: whether something flows through the network although layers
+      have no weights, as past an emptied shortcut.
   """
   layers = jax.tree.leaves(mask)
   wanted = round(density * sum(layer.size for layer in layers))
@@ -186,7 +193,7 @@ def check_layers(mask: Weights, density: float, score: str) -> None:
     remedy = f'leaves none of {wanted} weights: its scores are not finite'
     raise invalid('pruning', score, remedy)
   for path, layer in jax.tree_util.tree_leaves_with_path(mask):
-    if not np.any(layer):
+    if not np.any(layer) and not is_connected():
       raise invalid(
         'density',
         density,

@@ -27,8 +27,10 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import core
 
+from hns import tree
 from hns.errors import invalid
 from hns.networks.intercept import intercepted
 from hns.networks.models import Norm
@@ -81,6 +83,27 @@ def flow(net: nn.Module, variables: dict[str, Tree], inputs: jax.Array) -> Flow:
   return Flow(
     outputs, jax.tree.map(lambda w, g: jnp.abs(w * g), weights, grads)
   )
+
+
+def is_connected(
+  net: nn.Module, params: Tree, masks: dict[str, np.ndarray], inputs: jax.Array
+) -> bool:
+  """Whether anything flows through a pruned network.
+
+  Args:
+    net: the plain module.
+    params: its parameters as drawn.
+    masks: by layer, `hns.networks.compact.masks_of`.
+    inputs: [1, ...], the shape of one example.
+  """
+  variables = to_masked(params)
+
+  def mask_of(path, whole):
+    return masks.get(tree.path_name(path).removesuffix('/kernel'), whole)
+
+  mask = jax.tree_util.tree_map_with_path(mask_of, variables['mask'])
+  outputs, _ = flow(net, variables | {'mask': mask}, inputs)
+  return bool(outputs > 0)
 
 
 def check(net: nn.Module, inputs: jax.Array) -> None:

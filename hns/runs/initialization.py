@@ -12,7 +12,7 @@ from hns.engine import contract_check
 from hns.errors import InputError, invalid
 from hns.methods.contract import Initial, Method
 from hns.methods.recipes import RECIPES, NetworkInfo
-from hns.networks import checks, compact, pruning
+from hns.networks import checks, compact, pruning, saliency
 from hns.networks.models import Network
 from hns.values import ConfigDict
 
@@ -63,7 +63,10 @@ def initialize(
   initial = method.server.init(initial, params)
   contract_check.check(config.algorithm, method, initial)
   masks = compact.masks_of(initial)
-  pruning.check_layers(masks, config.density, config.pruning)
+  is_connected = functools.partial(
+    saliency.is_connected, net, params, masks, inputs
+  )
+  pruning.check_layers(masks, config.density, config.pruning, is_connected)
   layers = {name: [int(m.sum()), m.size] for name, m in masks.items()}
   net, initial = compact.compact(net, initial)
   return Initialized(
