@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 
-from hns.networks.models import Conv, Dense
+from hns.networks.layers import Conv, Dense
 
 
 def _norm(x: jax.Array) -> jax.Array:

@@ -33,7 +33,7 @@ from jax.extend import core
 from hns import tree
 from hns.errors import invalid
 from hns.networks.intercept import intercepted
-from hns.networks.models import Norm
+from hns.networks.layers import Norm
 from hns.networks.supermask import to_masked, to_params
 from hns.tree import Tree
 

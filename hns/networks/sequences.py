@@ -1,4 +1,7 @@
-"""Networks for windows of sensors and for text; no biases are trained."""
+"""Networks for windows of sensors, text, and patches of pictures.
+
+Biases of LSTM cells stay at 0, as drawn.
+"""
 
 import functools
 
@@ -6,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hns.networks.models import Dense, Norm
+from hns.networks.layers import Dense, Norm
 
 TOKENS = 128  # of texts: ASCII
 
@@ -127,3 +130,23 @@ class Vit(nn.Module):
     x = x.reshape(len(x), -1, self.width)
     sizes = self.width, self.heads, self.layers
     return Transformer(self.classes, *sizes, causal=False)(x)
+
+
+def conv1d(classes: int) -> nn.Module:
+  """For windows [time, channels]: 124,000 weights with 6 channels."""
+  return Conv1d(classes)
+
+
+def char_lstm(classes: int) -> nn.Module:
+  """For ASCII [time]: two layers of 256, about 800,000 weights."""
+  return CharLstm(classes)
+
+
+def char_transformer(classes: int) -> nn.Module:
+  """For ASCII [time]: two blocks of width 64, about 117,000 weights."""
+  return CharTransformer(classes)
+
+
+def vit_tiny(classes: int) -> nn.Module:
+  """For pictures: patches of 4x4, four blocks of width 96: 450,000 weights."""
+  return Vit(classes)
