@@ -14,10 +14,8 @@ RNG = np.random.RandomState(0)
 # A small one of each kind, and the shape of an example.
 SMALL = {
   'resnet': (lambda c: residual.ResNet(c, (8, 16), 1), (8, 8, 1)),
-  'conv1d': (lambda c: sequences.Conv1d(c, (8, 8)), (16, 3)),
   'lstm': (lambda c: sequences.CharLstm(c, 8, 1, 4), (6,)),
   'characters': (lambda c: sequences.CharTransformer(c, 8, 2, 1), (6,)),
-  'vit': (lambda c: sequences.Vit(c, 4, 8, 2, 1), (8, 8, 1)),
 }
 
 

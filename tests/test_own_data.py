@@ -175,10 +175,13 @@ def waves(*sizes):
 
 
 @pytest.mark.parametrize(
-  'make,model,dtype',
-  [(sentences, Words, jnp.int32), (waves, Windows, jnp.float32)],
+  'make,model,dtype,name',
+  [
+    (sentences, Words, jnp.int32, 'hidenseek'),
+    (sentences, Words, jnp.int32, 'fedmask'),
+    (waves, Windows, jnp.float32, 'hidenseek'),
+  ],
 )
-@pytest.mark.parametrize('name', ['hidenseek', 'fedavg', 'fedmask'])
 def test_other_inputs_than_pictures_train(
   monkeypatch, tmp_path, make, model, dtype, name
 ):

@@ -1,5 +1,6 @@
 """What makes each method of one bit that method: facts of the papers."""
 
+import functools
 import itertools
 
 import jax
@@ -344,8 +345,7 @@ def test_a_pruned_rival_has_the_mask_of_hidenseek(name):
   fields = dict(algorithm=name, density=0.3, **{name: dict(pruned=True)})
   experiment = small(**fields)
   played = play(experiment, 2)
-  other = small(algorithm='hidenseek', density=0.3)
-  kept = flat(other.initial.frozen['mask']).astype(bool)
+  kept = mask_of_hidenseek()
   before, after = (
     flat(server_values(state))
     for state in (experiment.initial.server_state, played.state.server_state)
@@ -354,6 +354,12 @@ def test_a_pruned_rival_has_the_mask_of_hidenseek(name):
   assert np.any(moved) and not np.any(moved[~kept])
   sent = int(played.report.uploaded[0])
   assert kept.sum() <= sent < kept.sum() + 512
+
+
+@functools.cache
+def mask_of_hidenseek():
+  initial = small(algorithm='hidenseek', density=0.3).initial
+  return flat(initial.frozen['mask']).astype(bool)
 
 
 def server_values(state):
