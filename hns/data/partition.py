@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hns.data.matching import Rng, matching_test_examples
-from hns.data.share_checks import checked_shares
+from hns.data.share_checks import checked_shares, checked_splits
 from hns.errors import invalid
 
 
@@ -95,7 +95,8 @@ def divide(
       f'{error}, validation included: lower it, or num_clients',
     ) from None
   if isinstance(pools, Shares):
-    shares = _checked(name, pools, train, test, scheme)
+    counts = len(train.labels), len(train.labels), len(test.labels)
+    shares = Shares(*checked_splits(name, pools, scheme.clients, counts))
     check(shares, scheme)
     return shares
   pools = checked_shares(name, pools, scheme.clients, len(train.labels))
@@ -111,25 +112,6 @@ def divide(
   shares = Shares(*map(list, zip(*halves)), tests)
   check(shares, scheme)
   return shares
-
-
-def _checked(
-  name: str, shares: Shares, train: Labelled, test: Labelled, scheme: Scheme
-) -> Shares:
-  """A user's own `Shares`, as arrays; raises `InputError` for wrong ones."""
-  counts = len(train.labels), len(train.labels), len(test.labels)
-  checked = Shares(
-    *(
-      checked_shares(name, part, scheme.clients, count)
-      for part, count in zip(shares, counts)
-    )
-  )
-  for client, (kept, held_out, _) in enumerate(zip(*checked)):
-    both = np.intersect1d(kept, held_out)
-    if len(both):
-      problem = f'example {both[0]} is for training and for validation'
-      raise invalid('partition', name, f'client {client}: {problem}')
-  return checked
 
 
 def iid(

@@ -37,6 +37,31 @@ def checked_shares(
   return shares
 
 
+def checked_splits(
+  name: str,
+  splits: tuple[Any, Any, Any],
+  clients: int,
+  counts: tuple[int, int, int],
+) -> list[list[np.ndarray]]:
+  """A user's own `hns.data.partition.Shares`, as `checked_shares` each.
+
+  Args:
+    name, clients: as in `checked_shares`.
+    splits: training, validation and test examples of each client.
+    counts: the examples that each of these chooses from.
+  """
+  checked = [
+    checked_shares(name, part, clients, count)
+    for part, count in zip(splits, counts)
+  ]
+  for client, (kept, held_out, _) in enumerate(zip(*checked)):
+    both = np.intersect1d(kept, held_out)
+    if len(both):
+      problem = f'example {both[0]} is for training and for validation'
+      raise invalid('partition', name, f'client {client}: {problem}')
+  return checked
+
+
 def _indices(share: Any, count: int) -> np.ndarray:
   """Distinct whole numbers below `count`, int64 [n]."""
   try:
