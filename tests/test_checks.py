@@ -180,6 +180,11 @@ class Block(nn.Module):
     elif kind == 'noise':
       x = dense(16)(x)
       x += jax.random.normal(self.make_rng('noise'), x.shape)
+    elif kind == 'minus':
+      x = -nn.relu(dense(16)(x))
+    elif kind == 'centred':
+      x = dense(16)(x)
+      x = jnp.concatenate([2 * x, x - x[:, :1] / 2], -1)
     elif kind == 'softmax':
       x = nn.softmax(dense(16)(x))
     elif kind == 'tanh':
@@ -188,6 +193,15 @@ class Block(nn.Module):
       x = dense(16)(x)
       x = x / jnp.sqrt(jnp.mean(x**2, -1, keepdims=True))
     return dense(10)(nn.relu(x).reshape(len(x), -1))
+
+
+@pytest.mark.parametrize(
+  'kind,said',
+  [('minus', 'passes nothing on'), ('centred', 'is subtracted from other')],
+)
+def test_flow_that_is_not_positive_is_refused(kind, said):
+  with pytest.raises(InputError, match=said):
+    saliency.check(Block(kind), INPUTS)
 
 
 @pytest.mark.parametrize('kind', ['own norm', 'softmax', 'tanh'])

@@ -85,11 +85,11 @@ def test_a_run_on_arrays_of_each_client(monkeypatch, tmp_path):
     ),
     (lambda t, e: put(e, 0, np.ones((4, 6, 6)), [0] * 3), r'labels \[3\]'),
     (
-      lambda t, e: put(t, 1, [[[np.nan] * 6] * 6], [0]),
-      'train of client 1: example 0 has NaN',
+      lambda t, e: put(t, 0, [[[np.nan] * 6] * 6], [0]),
+      'train of client 0: example 0 has NaN',
     ),
     (
-      lambda t, e: put(e, 2, np.ones((3, 6, 6)), [0, 7, 1]),
+      lambda t, e: put(e, 2, np.ones((3, 6, 6), int), [0, 7, 1]),
       r'test of client 2: example 1 has a label that is not in 0..2',
     ),
     (
@@ -107,6 +107,31 @@ def test_what_is_wrong_is_named_with_its_client(change, said):
   change(train, test)
   with pytest.raises(InputError, match=said):
     data.from_clients(train, test, 3)
+
+
+@pytest.mark.parametrize(
+  'changed,said',
+  [
+    (dict(classes='2'), "classes='2': must be a whole number"),
+    (dict(standardise=None), 'standardise=None: must be True or False'),
+    (
+      dict(train={'a': 1}),
+      'train: must be a list, one entry a client, not dict',
+    ),
+    (dict(test=None), 'test: must be a list'),
+  ],
+)
+def test_arguments_of_another_type_are_named(changed, said):
+  given = dict(train=pictures(5), test=pictures(5), classes=3) | changed
+  with pytest.raises(InputError, match=said):
+    data.from_clients(**given)
+
+
+def test_labels_of_several_integer_dtypes_are_fine():
+  train = pictures(5, 5)
+  train[1] = train[1][0], train[1][1].astype(np.uint64)
+  dataset, _ = data.from_clients(train, pictures(5, 5), 3, [None, train[0]])
+  assert dataset.train_labels.dtype == np.int32
 
 
 def put(clients, k, inputs, labels):
@@ -246,3 +271,6 @@ def test_a_model_file_predicts_in_the_units_of_the_dataset(
     logits = loaded.predict(np.reshape(inputs, shape))
     right = np.mean(np.argmax(logits, -1) == labels)
     assert right == pytest.approx(export.evaluate(folder, content, 1))
+    if not standardise:
+      with pytest.raises(InputError, match='fits int32'):
+        loaded.predict(np.full(shape, 1.9))

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from hns.data.dataset import Dataset, checked
+from hns.data.dataset import Dataset, checked, checked_classes
 from hns.data.partition import Shares
 from hns.errors import InputError
 
@@ -37,70 +37,109 @@ def from_clients(
   Raises:
     InputError: names the client, and the example that is wrong.
   """
-  if not len(train):
-    raise InputError('train: has no clients')
-  splits = {'train': train, 'test': test}
+  classes = checked_classes(classes)
+  splits = {'train': _listed('train', train), 'test': _listed('test', test)}
+  count = len(splits['train'])
+  nobody = [None] * count
   splits['validation'] = (
-    [_NONE] * len(train) if validation is None else validation
+    nobody if validation is None else _listed('validation', validation)
   )
-  shape = _shape(train[0])
+  first = None
   for name, clients in splits.items():
-    if len(clients) != len(train):
-      problem = f'has {len(clients)} clients, but train has {len(train)}'
+    if len(clients) != count:
+      problem = f'has {len(clients)} clients, but train has {count}'
       raise InputError(f'{name}: {problem}: give one entry a client')
-    splits[name] = [
-      _part(f'{name} of client {k}', part, shape, classes, name != 'validation')
-      for k, part in enumerate(clients)
-    ]
+    for k, part in enumerate(clients):
+      where = f'{name} of client {k}'
+      if part is None and name == 'validation':
+        part = _NONE
+      clients[k] = _part(where, part, first, classes, name != 'validation')
+      first = clients[k][0] if first is None else first
   # Validation examples are of the train split, behind all that train.
   held, tests = splits['train'] + splits['validation'], splits['test']
   none = np.zeros(0, np.int32)
   given = (*_joined(held), none, *_joined(tests), none, classes, standardise)
   dataset = checked('of clients', Dataset(*given))
   ranges = _ranges(held)
-  shares = Shares(ranges[: len(train)], ranges[len(train) :], _ranges(tests))
+  shares = Shares(ranges[:count], ranges[count:], _ranges(tests))
   return dataset, lambda rng, train, each, scheme, test: shares
 
 
-def _shape(part: Examples) -> tuple[int, ...]:
-  """The shape of one input; () where `_part` will tell what is wrong."""
-  try:
-    return np.shape(part[0])[1:]
-  except ValueError:
-    return ()
+def _listed(name: str, clients: Any) -> list[Any]:
+  """The clients of a split as a list; raises `InputError` if there are none."""
+  if isinstance(clients, dict) or not np.iterable(clients):
+    kind = type(clients).__name__
+    raise InputError(f'{name}: must be a list, one entry a client, not {kind}')
+  clients = list(clients)
+  if not clients:
+    raise InputError(f'{name}: has no clients')
+  return clients
 
 
 def _part(
   where: str,
   part: Examples,
-  shape: tuple[int, ...],
+  first: np.ndarray | None,
   classes: int,
   is_needed: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """A client's arrays; raises `InputError` for what cannot be used."""
+  """A client's arrays; raises `InputError` for what cannot be used.
+
+  Args:
+    where: which split of which client.
+    part: what was given.
+    first: the inputs of the first client, which these must be like.
+    classes: number of classes.
+    is_needed: whether there must be an example.
+  """
+  inputs, labels = _pair(where, part)
+  if not len(inputs):
+    if is_needed:
+      raise InputError(f'{where}: has no examples: leave the client out')
+    return _NONE
+  _check_inputs(where, inputs, inputs if first is None else first)
+  if labels.dtype.kind not in 'iu':
+    raise InputError(f'{where}: labels are {labels.dtype}, not whole numbers')
+  outside = (labels < 0) | (labels >= classes)
+  _refuse(where, outside, f'has a label that is not in 0..{classes - 1}')
+  return inputs, labels.astype(np.int32)
+
+
+def _pair(where: str, part: Examples) -> tuple[np.ndarray, np.ndarray]:
+  """A client's inputs and labels, as many."""
+  if not isinstance(part, tuple | list) or len(part) != 2:
+    kind = type(part).__name__
+    raise InputError(f'{where}: must be (inputs, labels), not a {kind}')
+  if any(map(np.ma.is_masked, part)):
+    raise InputError(f'{where}: has masked values: leave such examples out')
   try:
     inputs, labels = map(np.asarray, part)
   except ValueError as error:
     problem = f'inputs of one shape, and their labels ({error})'
     raise InputError(f'{where}: must be {problem}') from None
-  if labels.shape != inputs.shape[:1]:
+  if not inputs.ndim or labels.shape != inputs.shape[:1]:
     problem = f'inputs {list(inputs.shape)} and labels {list(labels.shape)}'
     raise InputError(f'{where}: has {problem}: give one label an input')
-  if not len(inputs):
-    if is_needed:
-      raise InputError(f'{where}: has no examples: leave the client out')
-    return _NONE
-  if inputs.shape[1:] != shape:
-    problem = f'inputs are {list(inputs.shape[1:])} each, and {list(shape)} at'
-    raise InputError(f'{where}: {problem} client 0: they must be alike')
-  if inputs.dtype.kind == 'f':
-    finite = np.isfinite(inputs.reshape(len(inputs), -1)).all(1)
-    _refuse(where, ~finite, 'has NaN or infinity: remove or correct it')
-  if labels.dtype.kind not in 'iu':
-    raise InputError(f'{where}: labels are {labels.dtype}, not whole numbers')
-  outside = (labels < 0) | (labels >= classes)
-  _refuse(where, outside, f'has a label that is not in 0..{classes - 1}')
   return inputs, labels
+
+
+def _check_inputs(where: str, inputs: np.ndarray, first: np.ndarray) -> None:
+  """Raises `InputError` for inputs unlike those of the first client."""
+  if inputs.dtype.kind not in 'biuf':
+    problem = f'inputs are {inputs.dtype}, not numbers of NumPy'
+    raise InputError(f'{where}: {problem}: convert them, as to float32')
+  if inputs.shape[1:] != first.shape[1:]:
+    problem = f'inputs are {list(inputs.shape[1:])} each, and'
+    wanted = f'{list(first.shape[1:])} at client 0'
+    raise InputError(f'{where}: {problem} {wanted}: they must be alike')
+  if (inputs.dtype.kind == 'f') != (first.dtype.kind == 'f'):
+    problem = f'inputs are {inputs.dtype}, and {first.dtype} at client 0'
+    raise InputError(f'{where}: {problem}: all must be on one scale')
+  if inputs.dtype.kind == 'f':
+    with np.errstate(over='ignore'):
+      single = inputs.reshape(len(inputs), -1).astype(np.float32)
+    finite = np.isfinite(single).all(1)
+    _refuse(where, ~finite, 'has NaN, infinity, or too large a number')
 
 
 def _refuse(where: str, wrong: np.ndarray, problem: str) -> None:

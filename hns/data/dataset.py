@@ -61,8 +61,8 @@ def checked(name: str, dataset: Any) -> Dataset:
 
 
 def _checked(dataset: Dataset) -> Dataset:
-  classes = _classes(dataset.classes)
-  standardise = bool(dataset.standardise)
+  classes = checked_classes(dataset.classes)
+  standardise = _is_true(dataset.standardise)
   prepare = _images if standardise else _as_they_are
   train, test = prepare(dataset.train_inputs, dataset.test_inputs)
   train_groups = _groups('train_groups', dataset.train_groups, len(train))
@@ -85,7 +85,16 @@ def _checked(dataset: Dataset) -> Dataset:
   )
 
 
-def _classes(value: Any) -> int:
+def _is_true(value: Any) -> bool:
+  """A bool, perhaps as an array [] that was stored."""
+  array = np.asarray(value)
+  if array.dtype != bool or array.ndim:
+    raise _wrong('standardise', value, 'must be True or False')
+  return bool(array)
+
+
+def checked_classes(value: Any) -> int:
+  """A number of classes; raises `InputError` for what is none."""
   remedy = 'must be a whole number, at least 2 and below 2**31'
   try:
     classes = operator.index(value)
@@ -106,7 +115,7 @@ def _as_they_are(train: Any, test: Any) -> tuple[np.ndarray, np.ndarray]:
     if 0 in array.shape or array.ndim < 2:
       remedy = 'must be [n, ...], each at least 1: a row an example'
       raise invalid(f'{name}.shape', list(array.shape), remedy)
-    fields[name] = _cast(name, array, dtype)
+    fields[name] = cast(name, array, dtype)
   train, test = fields.values()
   if train.shape[1:] != test.shape[1:]:
     wanted = ', '.join(map(str, train.shape[1:]))
@@ -115,11 +124,11 @@ def _as_they_are(train: Any, test: Any) -> tuple[np.ndarray, np.ndarray]:
   return train, test
 
 
-def _cast(field: str, array: np.ndarray, dtype: type) -> np.ndarray:
+def cast(field: str, array: np.ndarray, dtype: type | str) -> np.ndarray:
   """An array of another dtype; raises `InputError` where that changes much."""
   with np.errstate(over='ignore', invalid='ignore'):
     new = array.astype(dtype, copy=False)
-    wrong = ~np.isfinite(new) if dtype == np.float32 else new != array
+    wrong = ~np.isfinite(new) if new.dtype.kind == 'f' else new != array
   if np.any(wrong):
     place = tuple(int(i) for i in np.argwhere(wrong)[0])
     remedy = f'must be a finite number that fits {np.dtype(dtype)}'

@@ -129,9 +129,17 @@ def check(net: nn.Module, inputs: jax.Array) -> None:
     none, one, two = (
       float(jax.jit(total)(weights, size)) for size in (0.0, 1.0, 2.0)
     )
+    if not one > none:
+      _refuse('the network', 'passes nothing on where all is positive')
     if two - none < 1.999 * (one - none):
       found = _find(traced.jaxpr, _SATURATING) or 'the network'
       _refuse(found, 'saturates where all is positive')
+    grads = jax.jit(jax.grad(total))(weights, 1.0)
+    for path, grad in jax.tree_util.tree_leaves_with_path(grads):
+      parts = tree.path_name(path).split('/')
+      is_factor = any(set(parts) & set(names) for names in _FACTORS.values())
+      if not is_factor and grad.min() < -1e-6 * abs(grad).max():
+        _refuse('/'.join(parts), 'is subtracted from other parts of the flow')
 
 
 def _refuse(module: str | None, what: str) -> None:

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hns import config as configs
+from hns.data import dataset
 from hns.errors import InputError, invalid
 from hns.networks import checks, models
 from hns.networks.pruning import SCORES
@@ -86,9 +87,10 @@ class Model(NamedTuple):
   def predict(self, inputs: Any) -> jax.Array:
     """Logits, float32 [n, classes], of inputs [n, ...] as the dataset has them.
 
-    Pixels are standardised as in training.
+    Pixels are standardised as in training. Raises `InputError` for numbers that
+    the network's dtype cannot hold.
     """
-    inputs = jnp.asarray(inputs, self.spec.dtype)
+    inputs = dataset.cast('inputs', np.asarray(inputs), self.spec.dtype)
     mean, deviation = self.spec.scale
     if self.spec.dtype == 'float32':
       inputs = (inputs - mean) / deviation
