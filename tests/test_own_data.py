@@ -7,7 +7,7 @@ import pytest
 from conftest import small_config
 
 import hns
-from hns import data
+from hns import data, export
 from hns.data.partition import Shares
 from hns.errors import InputError
 from hns.networks import models
@@ -203,7 +203,6 @@ def waves(*sizes):
   'make,model,dtype,name',
   [
     (sentences, Words, jnp.int32, 'hidenseek'),
-    (sentences, Words, jnp.int32, 'fedmask'),
     (waves, Windows, jnp.float32, 'hidenseek'),
   ],
 )
@@ -247,30 +246,16 @@ def test_convolutions_on_no_pictures_are_one_line(monkeypatch):
     experiment.build(config(2, model='cnn'))
 
 
-def test_a_model_file_predicts_in_the_units_of_the_dataset(
-  monkeypatch, tmp_path
-):
-  for standardise, make, model in (
-    (True, pictures, None),
-    (False, sentences, Words),
-  ):
-    train, test = make(60, 40), make(20, 20)
-    classes = 3 if standardise else 2
-    given = data.from_clients(train, test, classes, standardise=standardise)
-    registered(monkeypatch, *given, model)
-    folder = tmp_path / str(standardise)
-    fields = dict(rounds=2, eval_every=2, density=0.5)
-    made = config(2, model='mine' if model else 'mlp', **fields)
-    hns.run(made, folder)
-    from hns import export
-
-    content = export.from_run(folder, 1)
-    loaded = model_file.load(content)
-    inputs, labels = test[1]
-    shape = (len(inputs), *loaded.spec.shape)
-    logits = loaded.predict(np.reshape(inputs, shape))
-    right = np.mean(np.argmax(logits, -1) == labels)
-    assert right == pytest.approx(export.evaluate(folder, content, 1))
-    if not standardise:
-      with pytest.raises(InputError, match='fits int32'):
-        loaded.predict(np.full(shape, 1.9))
+def test_a_model_file_predicts_from_tokens(monkeypatch, tmp_path):
+  train, test = sentences(60, 40), sentences(20, 20)
+  given = data.from_clients(train, test, 2, standardise=False)
+  registered(monkeypatch, *given, Words)
+  fields = dict(model='mine', rounds=2, eval_every=2, density=0.5)
+  hns.run(config(2, **fields), tmp_path)
+  content = export.from_run(tmp_path, 1)
+  loaded = model_file.load(content)
+  inputs, labels = test[1]
+  right = np.mean(np.argmax(loaded.predict(inputs), -1) == labels)
+  assert right == pytest.approx(export.evaluate(tmp_path, content, 1))
+  with pytest.raises(InputError, match='fits int32'):
+    loaded.predict(np.full(inputs.shape, 1.9))

@@ -178,6 +178,8 @@ def test_sixty_layers_neither_overflow_nor_underflow(shortcut, size):
   if not shortcut:
     sums = [s.sum() / outputs for s in found.values()]
     np.testing.assert_allclose(sums, 1, rtol=1e-9)
+  if shortcut or size < 1:
+    return
   keep = pruning.schedule(60 * 16**2 + 32, 0.4, 3)
   mask = pruning.prune(KEY, pruning.synflow, net, variables, x, keep)
   assert int(tree.count(mask)) == int(keep[-1])
