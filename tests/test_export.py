@@ -102,6 +102,10 @@ def test_a_file_says_what_its_pixels_are_divided_by(shared, run):
   np.testing.assert_array_equal(
     scale, np.float32([pixels.mean(), pixels.std()])
   )
+  some = data.digits().train_inputs[:20]
+  seen = (some - scale[0]) / scale[1]
+  logits = model.net.apply(model.variables, seen)
+  np.testing.assert_allclose(model.predict(some), logits, atol=1e-4)
   darker = model.spec._replace(scale=(255.0, model.spec.scale[1]))
   content = export.dump(darker, model.variables)
   known, blind = (
