@@ -125,10 +125,9 @@ def evaluate(folder: Folder, content: bytes, client: int | None) -> float:
   model = load(content)
   run = _open(folder, client)
   federation, spec = run.experiment.federation, model.spec
+  one = _blank(run)
   found = dict(
-    dataset=run.config.dataset,
-    shape=_blank(run).shape[1:],
-    dtype=str(_blank(run).dtype),
+    dataset=run.config.dataset, shape=one.shape[1:], dtype=str(one.dtype)
   )
   for field, here in found.items():
     if getattr(spec, field) != here:

@@ -23,11 +23,9 @@ import numpy as np
 
 from hns.data import prepared
 from hns.data.cache import cached
-from hns.data.clients import from_clients
+from hns.data.clients import from_clients as from_clients
 from hns.data.dataset import Dataset, checked
 from hns.errors import invalid
-
-__all__ = ['Dataset', 'from_clients', 'load']
 
 
 def load(name: str, group: str = '') -> Dataset:

@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax
 
 from hns.errors import InputError, invalid
-from hns.networks.layers import Conv, Dense, Norm, max_pool
+from hns.networks.layers import Conv, Dense, Norm
+from hns.networks.layers import max_pool as max_pool
 from hns.networks.residual import resnet8, resnet18
 from hns.networks.sequences import (
   char_lstm,
@@ -80,8 +81,6 @@ def conv4(classes: int) -> nn.Module:
   pair = lambda width: ((width, 3, 1, False), (width, 3, 1, True))
   return Network(classes, pair(64) + pair(128), dense=(256, 256))
 
-
-__all__ = ['Conv', 'Dense', 'Norm', 'max_pool']
 
 MODELS = {
   'mlp': mlp,

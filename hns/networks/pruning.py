@@ -99,7 +99,8 @@ def prune(
   if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(given)):
     cpu = jax.local_devices(backend='cpu')[0]
     with jax.enable_x64(True), jax.default_device(cpu):
-      return _prune_by_flow(net, jax.device_put(given, cpu))
+      mask = jax.device_get(_prune_by_flow(net, jax.device_put(given, cpu)))
+    return jax.tree.map(jnp.asarray, mask)  # not bound to the CPU
   return _prune_by_flow(net, given)
 
 

@@ -37,7 +37,7 @@ from hns.networks.layers import Norm
 from hns.networks.supermask import to_masked, to_params
 from hns.tree import Tree
 
-NORMS = (
+_NORMS = (
   *(Norm, nn.BatchNorm, nn.GroupNorm, nn.InstanceNorm, nn.LayerNorm),
   nn.RMSNorm,
 )
@@ -180,7 +180,7 @@ def _replaced(size, call, args, kwargs, context) -> Any:
   module = context.module
   if context.method_name != '__call__':
     return call(*args, **kwargs)
-  if isinstance(module, NORMS):
+  if isinstance(module, _NORMS):
     return args[0] if args else kwargs['x']
   if isinstance(module, nn.Embed):
     tokens = args[0] if args else kwargs['inputs']
