@@ -30,6 +30,7 @@ For a notebook or a script, each imported when it is first used:
   step(experiment, programs, progress)      the progress after one more round
   evaluate(experiment, programs, progress)  personal and global models
   export_model(folder, client)     a trained model as bytes
+  predictor(folder, client)        any trained model, to predict with
   load_model(content)              the network and its variables again
   METHODS, MODELS, SCORES, DATASETS, PARTITIONS   what a config can name
 """
@@ -48,6 +49,7 @@ _FRONT = {
   'step': ('runs.loop', 'step'),
   'evaluate': ('runs.loop', 'evaluate'),
   'export_model': ('export', 'from_run'),
+  'predictor': ('export', 'predictor'),
   'load_model': ('runs.model_file', 'load'),
   'METHODS': ('methods.recipes', 'RECIPES'),
   'MODELS': ('networks.models', 'MODELS'),

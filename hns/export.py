@@ -34,11 +34,20 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from hns import command, data, durable, tree
 from hns import config as configs
-from hns.engine import client_store, evaluation, rounds
-from hns.engine.training import Examples, blank, correct
+from hns.data.tasks import CLASSIFICATION
+from hns.engine import client_store, evaluation, explore, rounds
+from hns.engine.training import (
+  Examples,
+  Learner,
+  blank,
+  score,
+  units,
+  with_statistics,
+)
 from hns.errors import InputError, invalid, shown
 from hns.methods.recipes import RECIPES
-from hns.networks import compact, models
+from hns.networks import checks, compact, models, modes
+from hns.networks.modes import STATISTICS
 from hns.networks.supermask import to_params
 from hns.report import files
 from hns.report.files import RunInfo
@@ -61,11 +70,12 @@ from hns.runs.model_file import (
   load,
   redraw,
 )
+from hns.runs.predictor import Predictor
 from hns.runs.programs import Experiment
 from hns.values import ConfigDict, leaves
 
 __all__ = ['Model', 'Spec', 'arrays', 'dump', 'evaluate', 'from_run', 'load']
-__all__ += ['main', 'redraw', 'trained']
+__all__ += ['main', 'predictor', 'redraw', 'trained']
 
 Folder = str | pathlib.Path
 
@@ -90,8 +100,14 @@ def trained(folder: Folder, client: int | None) -> tuple[Spec, dict[str, Any]]:
   variables = _variables(run, folder, client)
   if variables.keys() != {'weights', 'mask', 'signs', 'params'}:
     raise InputError(
-      f'{run.config.algorithm}: its models are not signs: write one as arrays, '
-      'with --file=NAME.npz'
+      f'{run.config.algorithm}: its models are not signs alone: write one as '
+      'arrays, with --file=NAME.npz'
+    )
+  if run.experiment.round_config.learner.task.read is not CLASSIFICATION.read:
+    raise InputError(
+      'the task reads outputs in units that a file of signs does not hold: '
+      'write the model as arrays, with --file=NAME.npz, or load it from its '
+      'run with hns.predictor'
     )
   one = _blank(run)
   spec = Spec(
@@ -113,6 +129,8 @@ def arrays(folder: Folder, client: int | None) -> dict[str, np.ndarray]:
   variables = _variables(run, folder, client)
   params = to_params(variables)['params']
   full = _full_size(run, params, _num_logits(run, variables))
+  statistics = {STATISTICS: variables.get(STATISTICS, {})}
+  full |= flatten_dict(statistics, sep='/')
   if 'scale' in full:
     remedy = 'is also the name of the scale of inputs: rename the parameter'
     raise invalid('parameter', 'scale', remedy)
@@ -139,10 +157,25 @@ def evaluate(folder: Folder, content: bytes, client: int | None) -> float:
     examples = examples._replace(scale=scale)
   chosen = slice(None) if client is None else slice(client, client + 1)
   rows = jax.tree.map(lambda x: x[chosen], federation.test)
-  num_correct = jax.lax.map(
-    lambda r: correct(model.net.apply, model.variables, examples, r), rows
+  task = run.experiment.round_config.learner.task
+  learner = Learner(modes.apply_of(model.net.unmasked), task)
+  total = jax.lax.map(
+    lambda r: score(learner, model.variables, examples, r), rows
   )
-  return float(jnp.sum(num_correct) / jnp.sum(rows.size))
+  return float(jnp.sum(total) / jnp.sum(units(learner, examples, rows)))
+
+
+def predictor(folder: Folder, client: int | None = None) -> Predictor:
+  """Any trained model, ready to predict; args and errors as of `arrays`."""
+  run = _open(folder, client)
+  experiment = run.experiment
+  return Predictor(
+    experiment.round_config.learner.apply,
+    _variables(run, folder, client),
+    str(_blank(run).dtype),
+    _scale(experiment.federation.examples),
+    experiment.round_config.learner.task.read,
+  )
 
 
 class _Run(NamedTuple):
@@ -200,10 +233,22 @@ def _variables(run: _Run, folder: Folder, client: int | None) -> dict[str, Any]:
     round_config, *run.experiment.constants, progress.state
   )
   if client is None:
-    return evaluation.global_model(round_config, context)
+    return _with_statistics(run, evaluation.global_model(round_config, context))
   fetched = client_store.fetch(progress.store, [client])
   client_state = jax.tree.map(lambda x: x[0], fetched)
   return evaluation.personal_model(round_config, context, client, client_state)
+
+
+def _with_statistics(run: _Run, variables: dict[str, Any]) -> dict[str, Any]:
+  """The global model; its batch norms' statistics are of all clients."""
+  federation, learner = (
+    run.experiment.federation,
+    run.experiment.round_config.learner,
+  )
+  if learner.observe is None:
+    return variables
+  rows = explore.pool(federation.train)
+  return with_statistics(learner, variables, federation.examples, rows)
 
 
 def _blank(run: _Run) -> jax.Array:
@@ -217,7 +262,7 @@ def _scale(examples: Examples) -> tuple[float, float]:
 
 
 def _num_logits(run: _Run, variables: dict[str, Any]) -> int:
-  apply = run.experiment.round_config.apply
+  apply = run.experiment.round_config.learner.apply
   return jax.eval_shape(apply, variables, _blank(run)).shape[-1]
 
 
@@ -225,7 +270,7 @@ def _full_size(run: _Run, params: dict, classes: int) -> dict[str, Any]:
   """Arrays by path, with zeros for the units that pruning removed."""
   flat = flatten_dict(params, sep='/')
   net, inputs = models.create(run.config.model, classes), _blank(run)
-  like = jax.eval_shape(net.init, jax.random.key(0), inputs)['params']
+  like = checks.shapes_of(net, inputs)['params']
   shapes = {k: x.shape for k, x in flatten_dict(like, sep='/').items()}
   if all(flat[name].shape == shape for name, shape in shapes.items()):
     return flat

@@ -14,7 +14,7 @@ from hns.methods import wrappers
 from hns.methods.recipes import RECIPES
 from hns.runs.progress import PendingRound, Progress, fetch_metrics
 
-PER_CLIENT = 'uplink downlink uploaded steps scored num_correct'.split()
+PER_CLIENT = 'uplink downlink uploaded steps scored score'.split()
 
 
 def contracted(name, **fields):
@@ -54,9 +54,7 @@ def test_contract(name):
   np.testing.assert_allclose(told.train_loss, other.train_loss, rtol=1e-3)
   played = play(experiment, 4, eval_split='test')
   asked = experiment.federation.test.size[played.ids]
-  assert (
-    np.sum(played.report.num_correct) / np.sum(asked) > 0.75
-  )  # chance is 0.5
+  assert np.sum(played.report.score) / np.sum(asked) > 0.75  # chance is 0.5
 
 
 def test_nothing_personal_is_the_base():
@@ -248,7 +246,7 @@ def test_a_client_whose_update_is_nan_is_as_if_it_were_absent(name, width):
       'uploaded',
       'steps',
       'scored',
-      'num_correct',
+      'score',
     ):
       a, b = getattr(got, field), getattr(want, field)
       np.testing.assert_array_equal(a[others], b[others], field)
@@ -333,21 +331,16 @@ def test_what_a_row_and_the_held_models_are_told_of_rejected_clients():
     took_part=np.array([True, True, True, False]),
     rejected=np.array([False, True, False, False]),
     diverged=np.array([True, True, False, False]),
-    num_correct=np.array([5, 6, 7, 8]),
+    score=np.array([5, 6, 7, 8]),
   )
   ids = np.array([3, 0, 1, parallel.ABSENT])
   pending = PendingRound(ids, report, 1.0)
   progress = Progress(
-    None, None, metrics.Tally(), np.full(5, -1), (pending, pending)
+    None, None, metrics.Tally(), np.full(5, np.nan), (pending, pending)
   )
   progress = fetch_metrics(progress)
-  assert progress.num_correct.tolist() == [
-    -1,
-    7,
-    -1,
-    5,
-    -1,
-  ]  # client 0: as it was
+  nan = np.nan  # client 0: as it was
+  np.testing.assert_array_equal(progress.score, [nan, 7, nan, 5, nan])
   client_flops = flops.Flops(step=1.0, scored=0.0)
   row = metrics.traffic(progress.tally, client_flops)
   assert (row['rejected_clients'], row['diverged_clients']) == (2, 2 / 3)

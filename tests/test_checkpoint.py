@@ -160,7 +160,7 @@ def test_checkpoints_are_as_seldom_as_asked_and_of_their_moment(tmp_path):
   like, given = progress(3)
   taken = snapshot(given)
   given.state.server_state['w'][:] = 0
-  given.num_correct[:] = 0
+  given.score[:] = 0
   client_store.keep(
     given.store, np.array([2]), {'a': np.ones((1, 3)), 'b': np.ones(1, bool)}
   )

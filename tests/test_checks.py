@@ -174,7 +174,9 @@ class Block(nn.Module):
     kind, dense = self.kind, lambda n: nn.Dense(n, use_bias=False)
     x = x.reshape(len(x), -1)
     if kind == 'batchnorm':
-      x = nn.BatchNorm(use_running_average=True)(dense(16)(x))
+      x = nn.BatchNorm(use_running_average=False)(dense(16)(x))
+    elif kind == 'spectral':
+      x = nn.SpectralNorm(dense(16))(x, update_stats=False)
     elif kind == 'dropout':
       x = nn.Dropout(0.5, deterministic=False)(dense(16)(x))
     elif kind == 'noise':
@@ -228,10 +230,11 @@ def test_saliency_that_would_mean_nothing_is_refused_by_name(kind):
 @pytest.mark.parametrize(
   'net,said',
   [
-    (Block('batchnorm'), 'BatchNorm_0 has batch_stats, and only params'),
+    (Block('batchnorm'), 'changes without training: give __call__ an argument'),
+    (Block('spectral'), 'has batch_stats, and only params and the statistics'),
     (
       Block('dropout'),
-      'Dropout_0 needs PRNG for "dropout": dropout and other',
+      'Dropout_0 needs PRNG for "dropout": give __call__ an argument train',
     ),
     (Block('noise'), 'Block needs PRNG for "noise"|needs PRNG'),
     (Twins(nnx.Rngs(0)), 'is a Twins, not a Linen module; wrap a Flax NNX'),

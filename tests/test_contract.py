@@ -285,6 +285,6 @@ def test_the_front_door_steps_through_the_rounds_of_a_run():
   for row in rows:
     progress = hns.step(found, programs, progress)
     evaluated = hns.evaluate(found, programs, progress)
-    right = np.sum(evaluated.num_correct_global)
+    right = np.sum(evaluated.score_global)
     assert row['global_accuracy'] == right / np.sum(evaluated.count)
   assert {'build', 'run', 'step', 'METHODS'} <= set(dir(hns))

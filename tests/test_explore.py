@@ -42,7 +42,7 @@ def test_everybody_on_everybody_holds_everybody_on_their_own(asked):
     built.round_config, personal, built.federation.examples, rows
   )
   assert cross.shape == (6, 6)
-  each = found.num_correct_personal / found.count
+  each = found.score_personal / found.count
   np.testing.assert_allclose(np.diag(cross), each, atol=1e-6)
   assert np.diag(cross).mean() > np.mean(cross)
 

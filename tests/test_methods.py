@@ -296,9 +296,9 @@ def test_held_is_the_model_that_the_round_ended_with():
   rows = np.asarray(federation.test.index[index])[: federation.test.size[index]]
   center, spread = federation.examples.scale
   images = (federation.examples.inputs[rows] - center) / spread
-  logits = experiment.round_config.apply({'params': after}, images)
+  logits = experiment.round_config.learner.apply({'params': after}, images)
   right = np.argmax(logits, -1) == federation.examples.labels[rows]
-  assert int(report.num_correct[0]) == int(np.sum(right))
+  assert int(report.score[0]) == int(np.sum(right))
 
 
 def test_flops_are_counted():

@@ -90,11 +90,11 @@ def test_a_run_on_arrays_of_each_client(monkeypatch, tmp_path):
     ),
     (
       lambda t, e: put(e, 2, np.ones((3, 6, 6), int), [0, 7, 1]),
-      r'test of client 2: example 1 has a label that is not in 0..2',
+      r'test of client 2: labels\[1\]=7: must be in 0..2',
     ),
     (
       lambda t, e: put(t, 0, np.ones((2, 6, 6)), [0.5, 1.0]),
-      'train of client 0: labels are float64, not whole',
+      r'train of client 0: labels\[0\]=0.5: must be a whole',
     ),
     (
       lambda t, e: put(t, 0, [[1, 2], [3]], [0, 1]),

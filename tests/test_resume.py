@@ -110,8 +110,8 @@ def assert_same(run, folder):
   assert set(got.store.states) == set(expected.store.states)
   chex.assert_trees_all_equal_dtypes(got[:2], expected[:2])
   chex.assert_trees_all_equal(got[:2], expected[:2])
-  np.testing.assert_array_equal(got.num_correct, expected.num_correct)
-  assert np.all(got.num_correct >= 0)
+  np.testing.assert_array_equal(got.score, expected.score)
+  assert np.all(got.score >= 0)
   assert got.tally._replace(seconds_since=0) == expected.tally._replace(
     seconds_since=0
   )

@@ -44,7 +44,7 @@ def loop_round(experiment, state):
   federation = experiment.federation
   context, ids, _ = context_of(experiment, state)
   frozen, plan = initial.frozen, round_config.plan
-  net = round_config.apply.__self__.net  # without its mask
+  net = round_config.learner.apply.args[0]  # the plain module
   gradient = jax.jit(functools.partial(plain_gradient, net))
   begun = jax.jit(round_config.method.client.init)(
     context.keys.shared, frozen, context.message, ()
@@ -181,11 +181,9 @@ def test_widths_give_equal_evaluations():
     found.append(loop.evaluate(built, run, progress))
   for other in found[1:]:
     np.testing.assert_array_equal(found[0].count, other.count)
-    np.testing.assert_array_equal(
-      found[0].num_correct_global, other.num_correct_global
-    )
+    np.testing.assert_array_equal(found[0].score_global, other.score_global)
     np.testing.assert_allclose(
-      found[0].num_correct_personal, other.num_correct_personal, atol=1
+      found[0].score_personal, other.score_personal, atol=1
     )
 
 

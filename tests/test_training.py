@@ -46,7 +46,7 @@ def fit(experiment, size, plan):
   return training.fit(
     key,
     round_config.method,
-    round_config.apply,
+    round_config.learner,
     plan,
     federation.examples,
     ClientIndices(federation.train.index[0], jnp.int32(size)),
@@ -108,21 +108,18 @@ def counting():
   )
 
 
-def test_correct_counts_only_the_clients_rows():
+def test_only_the_clients_rows_are_scored(monkeypatch):
   experiment = small(algorithm='fedavg')
-  round_config = experiment.round_config
+  learner = experiment.round_config.learner
   initial = experiment.initial
   federation = experiment.federation
   variables = {'params': initial.server_state.values}
   for size, batch_size in ((0, 7), (1, 7), (20, 7), (20, 100)):
     chosen = ClientIndices(federation.test.index[0], jnp.int32(size))
-    got = training.correct(
-      round_config.apply, variables, federation.examples, chosen, batch_size
-    )
+    monkeypatch.setattr(training, '_BATCH', batch_size)
+    got = training.score(learner, variables, federation.examples, chosen)
     images, labels = training.batch(federation.examples, chosen.index[:size])
-    logits = (
-      round_config.apply(variables, images) if size else jnp.zeros((0, 10))
-    )
+    logits = learner.apply(variables, images) if size else jnp.zeros((0, 10))
     assert int(got) == int(jnp.sum(jnp.argmax(logits, -1) == labels))
 
 

@@ -88,7 +88,7 @@ def test_they_are_evaluated_from_the_state_that_all_begin_with():
     client_store.create(built.initial.client_state), unseen
   )
   models = evaluation.personal_models(built.round_config, begun, unseen, fresh)
-  apply, examples = built.round_config.apply, built.federation.examples
+  apply, examples = built.round_config.learner.apply, built.federation.examples
   for place, index in enumerate(unseen):
     size = int(built.rows.size[index])
     chosen = built.rows.index[index][:size]
@@ -96,9 +96,9 @@ def test_they_are_evaluated_from_the_state_that_all_begin_with():
     model = jax.tree.map(lambda x, k=place: x[k], models)
     logits = apply(model, (images - examples.scale[0]) / examples.scale[1])
     right = int(np.sum(np.argmax(logits, -1) == examples.labels[chosen]))
-    assert int(found.num_correct_unseen[place]) == right
+    assert int(found.score_unseen[place]) == right
     assert int(found.count_unseen[place]) == size
-  assert len(set(found.num_correct_unseen.tolist())) == 3
+  assert len(set(found.score_unseen.tolist())) == 3
 
 
 def test_no_other_number_counts_them():
@@ -108,12 +108,12 @@ def test_no_other_number_counts_them():
   apart = loop.evaluate(built, run, progress)
   hidden = built._replace(round_config=built.round_config._replace(unseen=()))
   alone = loop.evaluate(hidden, run, progress)
-  for name in ('num_correct_personal', 'num_correct_global', 'count', 'votes'):
+  for name in ('score_personal', 'score_global', 'count', 'votes'):
     np.testing.assert_array_equal(getattr(apart, name), getattr(alone, name))
   assert len(apart.count) == 6 and len(apart.count_unseen) == 3
-  assert len(alone.num_correct_unseen) == len(alone.count_unseen) == 0
+  assert len(alone.score_unseen) == len(alone.count_unseen) == 0
   progress = loop.fetch_metrics(progress)
-  held = np.flatnonzero(progress.num_correct >= 0)
+  held = np.flatnonzero(progress.score >= 0)
   assert len(held) and not set(held) & set(built.round_config.unseen)
 
 
@@ -162,10 +162,10 @@ def test_devices_and_widths_tell_the_same():
     found.append((built.round_config.unseen, evaluated))
   (ids, first), *others = found
   assert all(other == ids for other, _ in others)
-  right = [other.num_correct_unseen for _, other in others]
-  np.testing.assert_array_equal(right[0], first.num_correct_unseen)
+  right = [other.score_unseen for _, other in others]
+  np.testing.assert_array_equal(right[0], first.score_unseen)
   for other in right[1:]:
-    np.testing.assert_allclose(other, first.num_correct_unseen, atol=1)
+    np.testing.assert_allclose(other, first.score_unseen, atol=1)
 
 
 @pytest.fixture(scope='module')

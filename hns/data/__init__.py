@@ -8,7 +8,8 @@ that returns a `Dataset` in `SOURCES`. Its fields may be arrays or lists:
   inputs  pictures [n, h, w, c] or grey [n, h, w], of any real dtype; both
           splits on the same scale; they are standardised: (x - mean) /
           deviation. With standardise=False anything [n, ...]
-  labels  [n], whole numbers from 0 to classes - 1
+  labels  [n], whole numbers from 0 to classes - 1; for another task, such as
+          NEXT_TOKEN or regression(labels), what it takes
   groups  [n], who made each example, for partition=natural; or []
 
 `from_clients` makes a dataset and a partition of arrays of each client.
@@ -25,6 +26,10 @@ from hns.data import prepared
 from hns.data.cache import cached
 from hns.data.clients import from_clients as from_clients
 from hns.data.dataset import Dataset, checked
+from hns.data.tasks import CLASSIFICATION as CLASSIFICATION
+from hns.data.tasks import NEXT_TOKEN as NEXT_TOKEN
+from hns.data.tasks import Task as Task
+from hns.data.tasks import regression as regression
 from hns.errors import invalid
 
 
@@ -48,13 +53,16 @@ def load(name: str, group: str = '') -> Dataset:
   path = cache_dir() / f'{name.replace("/", "-")}-{key:08x}.npz'
 
   def decode():
-    return checked(name, prepared.decode(name, folder, group))._asdict()
+    decoded = checked(name, prepared.decode(name, folder, group))._asdict()
+    return {name: x for name, x in decoded.items() if name != 'task'}
 
   return _report_absent(name, checked(name, Dataset(**cached(path, decode))))
 
 
 def _report_absent(name: str, dataset: Dataset) -> Dataset:
   """The dataset; reports classes without training examples on stderr."""
+  if not dataset.task.has_classes:
+    return dataset
   absent = np.setdiff1d(np.arange(dataset.classes), dataset.train_labels)
   if len(absent):
     some = ', '.join(map(str, absent[:10])) + ', ...' * (len(absent) > 10)

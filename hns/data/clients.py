@@ -7,6 +7,7 @@ import numpy as np
 
 from hns.data.dataset import Dataset, checked, checked_classes
 from hns.data.partition import Shares
+from hns.data.tasks import CLASSIFICATION, Task
 from hns.errors import InputError
 
 # A client's inputs [n, ...] and their labels [n].
@@ -20,6 +21,7 @@ def from_clients(
   classes: int,
   validation: Sequence[Examples] | None = None,
   standardise: bool = True,
+  task: Task = CLASSIFICATION,
 ) -> tuple[Dataset, Callable[..., Shares]]:
   """A dataset, and the partition that gives every client its own examples.
 
@@ -32,12 +34,12 @@ def from_clients(
     train, test: for each client its inputs and labels, at least one example.
     classes: number of classes.
     validation: as `train`, but a client may have none; None: nobody has any.
-    standardise: as in `Dataset`.
+    standardise, task: as in `Dataset`.
 
   Raises:
     InputError: names the client, and the example that is wrong.
   """
-  classes = checked_classes(classes)
+  classes = checked_classes(classes, task.least_classes)
   splits = {'train': _listed('train', train), 'test': _listed('test', test)}
   count = len(splits['train'])
   nobody = [None] * count
@@ -53,16 +55,31 @@ def from_clients(
       where = f'{name} of client {k}'
       if part is None and name == 'validation':
         part = _NONE
-      clients[k] = _part(where, part, first, classes, name != 'validation')
+      clients[k] = _part(
+        where, part, first, classes, task, name != 'validation'
+      )
       first = clients[k][0] if first is None else first
+  _check_labels_alike(splits)
   # Validation examples are of the train split, behind all that train.
   held, tests = splits['train'] + splits['validation'], splits['test']
   none = np.zeros(0, np.int32)
-  given = (*_joined(held), none, *_joined(tests), none, classes, standardise)
-  dataset = checked('of clients', Dataset(*given))
+  arrays = *_joined(held), none, *_joined(tests), none
+  given = Dataset(*arrays, classes, standardise, task)
+  dataset = checked('of clients', given)
   ranges = _ranges(held)
   shares = Shares(ranges[:count], ranges[count:], _ranges(tests))
   return dataset, lambda rng, train, each, scheme, test: shares
+
+
+def _check_labels_alike(splits: dict[str, list[Examples]]) -> None:
+  """Raises `InputError` for labels unlike in shape those of client 0."""
+  first = splits['train'][0][1].shape[1:]
+  for name, clients in splits.items():
+    for k, (inputs, labels) in enumerate(clients):
+      if len(inputs) and labels.shape[1:] != first:
+        problem = f'labels are {list(labels.shape[1:])} each, and {list(first)}'
+        where = f'{name} of client {k}'
+        raise InputError(f'{where}: {problem} at client 0: they must be alike')
 
 
 def _listed(name: str, clients: Any) -> list[Any]:
@@ -81,6 +98,7 @@ def _part(
   part: Examples,
   first: np.ndarray | None,
   classes: int,
+  task: Task,
   is_needed: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
   """A client's arrays; raises `InputError` for what cannot be used.
@@ -89,7 +107,7 @@ def _part(
     where: which split of which client.
     part: what was given.
     first: the inputs of the first client, which these must be like.
-    classes: number of classes.
+    classes, task: number of classes, and what a model is to do.
     is_needed: whether there must be an example.
   """
   inputs, labels = _pair(where, part)
@@ -98,11 +116,11 @@ def _part(
       raise InputError(f'{where}: has no examples: leave the client out')
     return _NONE
   _check_inputs(where, inputs, inputs if first is None else first)
-  if labels.dtype.kind not in 'iu':
-    raise InputError(f'{where}: labels are {labels.dtype}, not whole numbers')
-  outside = (labels < 0) | (labels >= classes)
-  _refuse(where, outside, f'has a label that is not in 0..{classes - 1}')
-  return inputs, labels.astype(np.int32)
+  try:
+    labels = task.check('labels', labels, len(inputs), classes)
+  except InputError as error:
+    raise InputError(f'{where}: {error}') from None
+  return inputs, labels
 
 
 def _pair(where: str, part: Examples) -> tuple[np.ndarray, np.ndarray]:
@@ -117,7 +135,7 @@ def _pair(where: str, part: Examples) -> tuple[np.ndarray, np.ndarray]:
   except ValueError as error:
     problem = f'inputs of one shape, and their labels ({error})'
     raise InputError(f'{where}: must be {problem}') from None
-  if not inputs.ndim or labels.shape != inputs.shape[:1]:
+  if not inputs.ndim or labels.shape[:1] != inputs.shape[:1]:
     problem = f'inputs {list(inputs.shape)} and labels {list(labels.shape)}'
     raise InputError(f'{where}: has {problem}: give one label an input')
   return inputs, labels

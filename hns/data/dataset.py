@@ -1,11 +1,12 @@
 """The type of datasets, and checks of a dataset that a user gives."""
 
 import operator
-import reprlib
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from hns.data.labels import cast, numbers, whole, wrong
+from hns.data.tasks import CLASSIFICATION, Task
 from hns.errors import InputError, invalid
 
 _LARGEST = 1e30  # of a pixel, so that differences are finite in float32
@@ -20,13 +21,16 @@ class Dataset(NamedTuple):
   Attributes:
     train_inputs, test_inputs: pictures, uint8 or float32 [n, h, w, c]; or, not
       standardised, float32 or int32 [n, ...]. Both of one dtype.
-    train_labels, test_labels: int32 [n], in 0..classes-1.
+    train_labels, test_labels: what the task takes; for classification int32
+      [n], in 0..classes-1.
     train_groups, test_groups: int32 [n], who made the example (a writer), with
       the same numbers in both splits; empty if that is not known.
-    classes: number of classes, at least 2.
+    classes: number of classes, at least 2; of a task without classes, of a
+      model's outputs.
     standardise: whether the network sees (x - mean) / deviation, with those of
       all pixels of all training pictures; otherwise inputs as they are, such as
       tokens, or features on a scale that was chosen before.
+    task: what a model is to do (`hns.data.tasks`).
   """
 
   train_inputs: np.ndarray
@@ -37,6 +41,7 @@ class Dataset(NamedTuple):
   test_groups: np.ndarray
   classes: int
   standardise: bool = True
+  task: Task = CLASSIFICATION
 
 
 def checked(name: str, dataset: Any) -> Dataset:
@@ -61,7 +66,11 @@ def checked(name: str, dataset: Any) -> Dataset:
 
 
 def _checked(dataset: Dataset) -> Dataset:
-  classes = checked_classes(dataset.classes)
+  task = dataset.task
+  if not isinstance(task, Task):
+    kind = type(task).__name__
+    raise InputError(f'task: must be a hns.data.Task, not a {kind}')
+  classes = checked_classes(dataset.classes, task.least_classes)
   standardise = _is_true(dataset.standardise)
   prepare = _images if standardise else _as_they_are
   train, test = prepare(dataset.train_inputs, dataset.test_inputs)
@@ -73,15 +82,23 @@ def _checked(dataset: Dataset) -> Dataset:
   if len(test_groups) and not len(train_groups):
     remedy = f'must be [{len(train)}], as there are test_groups'
     raise invalid('train_groups.shape', [0], remedy)
+  given = 'train_labels', dataset.train_labels, len(train), classes
+  train_labels = task.check(*given)
+  given = 'test_labels', dataset.test_labels, len(test), classes
+  test_labels = task.check(*given)
+  if train_labels.shape[1:] != test_labels.shape[1:]:
+    remedy = f'must be {list(train_labels.shape[1:])} each, as train_labels are'
+    raise invalid('test_labels.shape', list(test_labels.shape), remedy)
   return Dataset(
     train,
-    _labels('train_labels', dataset.train_labels, len(train), classes),
+    train_labels,
     train_groups,
     test,
-    _labels('test_labels', dataset.test_labels, len(test), classes),
+    test_labels,
     test_groups,
     classes,
     standardise,
+    task,
   )
 
 
@@ -89,26 +106,26 @@ def _is_true(value: Any) -> bool:
   """A bool, perhaps as an array [] that was stored."""
   array = np.asarray(value)
   if array.dtype != bool or array.ndim:
-    raise _wrong('standardise', value, 'must be True or False')
+    raise wrong('standardise', value, 'must be True or False')
   return bool(array)
 
 
-def checked_classes(value: Any) -> int:
+def checked_classes(value: Any, least: int = 2) -> int:
   """A number of classes; raises `InputError` for what is none."""
-  remedy = 'must be a whole number, at least 2 and below 2**31'
+  remedy = f'must be a whole number, at least {least} and below 2**31'
   try:
     classes = operator.index(value)
   except TypeError:
-    raise _wrong('classes', value, remedy) from None
-  if isinstance(value, bool) or not 2 <= classes < 2**31:
-    raise _wrong('classes', value, remedy)
+    raise wrong('classes', value, remedy) from None
+  if isinstance(value, bool) or not least <= classes < 2**31:
+    raise wrong('classes', value, remedy)
   return classes
 
 
 def _as_they_are(train: Any, test: Any) -> tuple[np.ndarray, np.ndarray]:
   """The inputs of both splits, both int32 or both float32 [n, ...]."""
-  fields = {'train_inputs': _numbers('train_inputs', train)}
-  fields['test_inputs'] = _numbers('test_inputs', test)
+  fields = {'train_inputs': numbers('train_inputs', train)}
+  fields['test_inputs'] = numbers('test_inputs', test)
   kinds = {name: array.dtype.kind == 'f' for name, array in fields.items()}
   dtype = np.float32 if any(kinds.values()) else np.int32
   for name, array in fields.items():
@@ -122,18 +139,6 @@ def _as_they_are(train: Any, test: Any) -> tuple[np.ndarray, np.ndarray]:
     remedy = f'must be [n, {wanted}], as train_inputs are'
     raise invalid('test_inputs.shape', list(test.shape), remedy)
   return train, test
-
-
-def cast(field: str, array: np.ndarray, dtype: type | str) -> np.ndarray:
-  """An array of another dtype; raises `InputError` where that changes much."""
-  with np.errstate(over='ignore', invalid='ignore'):
-    new = array.astype(dtype, copy=False)
-    wrong = ~np.isfinite(new) if new.dtype.kind == 'f' else new != array
-  if np.any(wrong):
-    place = tuple(int(i) for i in np.argwhere(wrong)[0])
-    remedy = f'must be a finite number that fits {np.dtype(dtype)}'
-    raise _wrong(f'{field}{list(place)}', array[place], remedy)
-  return new
 
 
 def _images(train: Any, test: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -177,7 +182,7 @@ def _check_scales(train: np.ndarray, test: np.ndarray) -> None:
 
 def _pictures(field: str, value: Any) -> np.ndarray:
   """Real numbers [n, h, w, c], from [n, h, w] for grey pictures."""
-  images = _numbers(field, value)
+  images = numbers(field, value)
   if 0 in images.shape or images.ndim not in (3, 4):
     remedy = 'must be [n, h, w] or [n, h, w, c], each at least 1'
     raise invalid(f'{field}.shape', list(images.shape), remedy)
@@ -198,7 +203,7 @@ def _check_pixels(field: str, images: np.ndarray, source: np.ndarray) -> None:
     flat = np.argmin(np.abs(images) <= _LARGEST)
     place = tuple(int(i) for i in np.unravel_index(flat, images.shape))
     remedy = f'must be a finite number of size {_LARGEST:.0e} at most'
-    raise _wrong(f'{field}{list(place)}', source[place], remedy)
+    raise wrong(f'{field}{list(place)}', source[place], remedy)
   if len(images) == 1 and field == 'test_inputs':
     return
   if low == high:
@@ -211,97 +216,14 @@ def _check_pixels(field: str, images: np.ndarray, source: np.ndarray) -> None:
     raise InputError(f'{field}: all {len(images)} pictures are the same one')
 
 
-def _labels(field: str, value: Any, count: int, classes: int) -> np.ndarray:
-  labels = _whole(field, value, count)
-  wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-  if len(wrong):
-    place = wrong[0]
-    remedy = (
-      f'must be in 0..{classes - 1}, as classes={classes}: count from 0, or '
-      'raise classes'
-    )
-    raise _wrong(f'{field}[{place}]', labels[place], remedy)
-  return labels.astype(np.int32, copy=False)
-
-
 def _groups(field: str, value: Any, count: int) -> np.ndarray:
   if np.ndim(value) and not np.size(value):
     return np.zeros(0, np.int32)
-  groups = _whole(field, value, count)
+  groups = whole(field, value, count)
   limits = np.iinfo(np.int32)
-  wrong = np.flatnonzero((groups < limits.min) | (groups > limits.max))
-  if len(wrong):
-    place = wrong[0]
+  outside = np.flatnonzero((groups < limits.min) | (groups > limits.max))
+  if len(outside):
+    place = outside[0]
     remedy = 'must fit int32: number groups with np.unique, return_inverse=True'
-    raise _wrong(f'{field}[{place}]', groups[place], remedy)
+    raise wrong(f'{field}[{place}]', groups[place], remedy)
   return groups.astype(np.int32, copy=False)
-
-
-def _whole(field: str, value: Any, count: int) -> np.ndarray:
-  """An array [count] of any integer dtype."""
-  array = _numbers(field, value)
-  if array.shape != (count,):
-    remedy = f'must be [{count}], one an example'
-    if array.ndim == 2:
-      column = array.shape[1] == 1
-      remedy += ': take [:, 0]' if column else ': of one-hot take argmax(1)'
-    raise invalid(f'{field}.shape', list(array.shape), remedy)
-  if array.dtype.kind not in 'iu':
-    broken = np.flatnonzero(array != np.rint(array.astype(float)))
-    remedy = f'must be a whole number of an integer dtype, not {array.dtype}'
-    if not len(broken):
-      remedy += f": convert with np.asarray({field}, 'int32')"
-    place = broken[0] if len(broken) else 0
-    raise _wrong(f'{field}[{place}]', array[place], remedy)
-  return array
-
-
-def _numbers(field: str, value: Any) -> np.ndarray:
-  """An array of real numbers from an array or nested lists."""
-  try:
-    array = np.asarray(value)
-  except ValueError:  # rows of several shapes
-    place, shape = _odd_row(value)
-    remedy = 'all rows must have one shape, that of row 0'
-    raise InputError(f'{field}[{place}].shape={shape}: {remedy}') from None
-  if not array.ndim:
-    kind = type(value).__name__
-    raise InputError(f'{field}: must be an array or a list, not a {kind}')
-  if array.dtype.kind in 'biuf':
-    return array
-  if array.dtype == object or isinstance(value, list | tuple):
-    for place, row in enumerate(value):
-      if not _is_real(row):
-        raise _wrong(f'{field}[{place}]', row, 'must be real numbers')
-  remedy = 'must be of real numbers'
-  if array.dtype == object:
-    remedy += ': np.stack makes one array of many'
-  raise invalid(f'{field}.dtype', str(array.dtype), remedy)
-
-
-def _is_real(row: Any) -> bool:
-  try:
-    return np.asarray(row).dtype.kind in 'biuf'
-  except ValueError:
-    return False
-
-
-def _odd_row(rows: Any) -> tuple[int, str]:
-  """The first row whose shape is not that of row 0, and its shape."""
-  first = None
-  for place, row in enumerate(rows):
-    try:
-      shape = str(list(np.shape(row)))
-    except ValueError:
-      return place, 'uneven'
-    first = first or shape
-    if shape != first:
-      return place, shape
-  return 0, 'uneven'
-
-
-def _wrong(field: str, value: Any, remedy: str) -> InputError:
-  """The error for a value of any type, which the message shortens."""
-  plain = value.item() if isinstance(value, np.generic) else value
-  shown = ' '.join(reprlib.repr(plain).split())
-  return InputError(f'{field}={shown}: {remedy}')

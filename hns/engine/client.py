@@ -13,9 +13,11 @@ from hns.engine.context import RoundConfig, RoundContext, Stream, client_key
 from hns.engine.parallel import ABSENT
 from hns.engine.training import (
   client_rows,
-  correct,
   fit,
+  score,
   steps_of,
+  units,
+  with_statistics,
 )
 from hns.methods.contract import (
   ClientState,
@@ -54,8 +56,8 @@ class ClientResult(NamedTuple):
     read: what the server reads in it.
     client_state: what it keeps.
     loss: float32 [], its mean objective.
-    guess: float32 [], what that is at the start for equal chances of all
-      classes.
+    guess: float32 [], what that is at the start for a model that tells nothing
+      apart.
     examples: int32 [], how many it trained on.
     model: variables that it ends the round with.
     is_finite: bool [], whether its update is. If not, `client_state` is what it
@@ -114,7 +116,7 @@ def client_terms(
   result = client_round(round_config, context, index, client_state)
   right, signs = _evaluated(round_config, context, index, result.model)
   metrics = _metrics(round_config, context, index, client_state, result)
-  metrics |= dict(downlink=downlink, num_correct=right)
+  metrics |= dict(downlink=downlink, score=right)
   present = index != ABSENT
   metrics = jax.tree.map(
     lambda x: jnp.where(present, x, 0).astype(x.dtype), metrics
@@ -183,7 +185,12 @@ def client_round(
     trained.loss,
     _guess(round_config, to_variables, trained.initial_params),
     trained.examples,
-    to_variables(method.client.finalize(client_state, params)),
+    with_statistics(
+      round_config.learner,
+      to_variables(method.client.finalize(client_state, params)),
+      context.federation.examples,
+      client_rows(context.federation.train, index),
+    ),
     is_finite,
   )
 
@@ -193,8 +200,8 @@ def _guess(
   to_variables: Callable[[Params], Variables],
   start: Params,
 ) -> jax.Array:
-  """The objective at the start, of equal chances for all classes, f32 []."""
-  chance = lambda variables: jnp.log(jnp.float32(round_config.classes))
+  """The objective at the start of a model that knows nothing, float32 []."""
+  chance = lambda variables: jnp.float32(round_config.learner.guess)
   return round_config.method.client.objective(
     jax.random.key(0), jnp.float32(0), chance, to_variables, start, start
   )
@@ -227,12 +234,12 @@ def _evaluated(
   index: jax.Array,
   model: Variables,
 ) -> tuple[jax.Array, jax.Array | None]:
-  """A model's correct answers, -1 without `eval_split`, and its signs."""
+  """A model's score, NaN without `eval_split`, and its signs."""
   if not round_config.eval_split:
-    return jnp.int32(-1), None
+    return jnp.float32(jnp.nan), None
   federation = context.federation
   rows = client_rows(getattr(federation, round_config.eval_split), index)
-  right = correct(round_config.apply, model, federation.examples, rows)
+  right = score(round_config.learner, model, federation.examples, rows)
   present = lambda x: x * (index != ABSENT)
   return right, jax.tree.map(present, model_signs(model))
 
@@ -263,7 +270,7 @@ def train_client(
   params, loss = fit(
     client_key(context, index, Stream.TRAINING),
     method,
-    round_config.apply,
+    round_config.learner,
     round_config.plan,
     federation.examples,
     rows,
@@ -276,9 +283,12 @@ def train_client(
 def _score(round_config, federation, index):
   """`variables -> accuracy` on a client's validation examples, float32 []."""
   rows = client_rows(federation.validation, index)
+  train_rows = client_rows(federation.train, index)
+  learner, examples = round_config.learner, federation.examples
+  count = units(learner, examples, rows)
 
-  def score(variables):
-    right = correct(round_config.apply, variables, federation.examples, rows)
-    return right / jnp.maximum(rows.size, 1)
+  def of_model(variables):
+    known = with_statistics(learner, variables, examples, train_rows)
+    return score(learner, known, examples, rows) / jnp.maximum(count, 1)
 
-  return score
+  return of_model

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from hns.engine.training import Apply, FederatedData, Plan
+from hns.engine.training import FederatedData, Learner, Plan
 from hns.methods.contract import Initial, Method, Params, ServerState
 from hns.wire import Message
 
@@ -20,25 +20,23 @@ class RoundConfig(NamedTuple):
 
   Attributes:
     method: the federated method.
-    apply: `(variables, inputs) -> logits`.
+    learner: what is trained.
     plan: how long a client trains.
     cohort: clients a round.
     width: clients a step of the loop over clients, the width of the `vmap`.
     mesh: the devices that clients are spread over.
     eval_split: which examples of a client the model is evaluated on that it
       ends a round with: test, validation, or none if empty.
-    classes: how many there are.
     unseen: ids of the clients that are in no cohort, ordered by size.
   """
 
   method: Method
-  apply: Apply
+  learner: Learner
   plan: Plan
   cohort: int
   width: int
   mesh: Mesh
   eval_split: str = ''
-  classes: int = 1
   unseen: tuple[int, ...] = ()
 
 

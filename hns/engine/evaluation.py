@@ -9,7 +9,12 @@ from hns.engine import rounds
 from hns.engine.client import client_round
 from hns.engine.context import RoundConfig, RoundContext, State
 from hns.engine.parallel import each_client
-from hns.engine.training import FederatedData, client_rows, correct
+from hns.engine.training import (
+  FederatedData,
+  client_rows,
+  score,
+  with_statistics,
+)
 from hns.methods.contract import ClientState, Initial, Variables
 from hns.networks.supermask import model_signs
 
@@ -18,25 +23,26 @@ class Evaluation(NamedTuple):
   """What models do on clients' examples, and what signs they have.
 
   Attributes:
-    num_correct_personal: int32 [clients], correct answers of the model that the
-      client has after training, as in a round, from what it would download now.
-    num_correct_global: int32 [clients], those of the global model: what a
-      client that just joined sees before training, on the same examples.
-    count: int32 [clients], the number of examples.
+    score_personal: float32 [clients], the summed scores (right answers) of the
+      model that the client has after training, as in a round, from what it
+      would download now.
+    score_global: float32 [clients], those of the global model: what a client
+      that just joined sees before training, on the same examples.
+    count: int32 [clients], what the examples count for: one each, or tokens.
     votes: int32 [weights], the sum of the personal models' signs, 0 where
       pruned; None for a method without signs.
     server: int32 [weights], the global model's signs, likewise.
-    num_correct_unseen: int32 [unseen], as `num_correct_personal`, of the
-      clients that never take part, none of which is counted above.
-    count_unseen: int32 [unseen], the number of their examples.
+    score_unseen: float32 [unseen], as `score_personal`, of the clients that
+      never take part, none of which is counted above.
+    count_unseen: int32 [unseen], what their examples count for.
   """
 
-  num_correct_personal: jax.Array
-  num_correct_global: jax.Array
+  score_personal: jax.Array
+  score_global: jax.Array
   count: jax.Array
   votes: jax.Array | None
   server: jax.Array | None
-  num_correct_unseen: jax.Array
+  score_unseen: jax.Array
   count_unseen: jax.Array
 
 
@@ -48,23 +54,26 @@ def evaluate_global(
   state: State,
   ids: jax.Array,
 ) -> tuple[jax.Array, jax.Array | None]:
-  """The global model's right answers on these clients' examples; its signs.
+  """The global model's scores on these clients' examples; its signs.
 
-  int32 [ids], on the examples that `round_config.eval_split` names, and int32
-  [weights] or None.
+  float32 [ids], on the examples that `round_config.eval_split` names, and int32
+  [weights] or None. Batch norms have the statistics of the client's examples.
   """
   context = rounds.begin_round(round_config, key, initial, federation, state)
   shared = global_model(round_config, context)
   given = (
     shared,
     federation.examples,
+    federation.train,
     getattr(federation, round_config.eval_split),
   )
+  learner = round_config.learner
 
   def client(given, index, client_state):
-    shared, examples, rows = given
-    own = client_rows(rows, index)
-    return (), correct(round_config.apply, shared, examples, own)
+    shared, examples, *splits = given
+    train, own = (client_rows(rows, index) for rows in splits)
+    known = with_statistics(learner, shared, examples, train)
+    return (), score(learner, known, examples, own)
 
   right = each_client(
     client, given, ids, (), round_config.width, round_config.mesh

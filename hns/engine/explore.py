@@ -12,9 +12,9 @@ from hns import tree
 from hns.engine.client import client_round
 from hns.engine.context import RoundConfig, RoundContext
 from hns.engine.parallel import each_client
-from hns.engine.training import ClientIndices, Examples, correct, fit
+from hns.engine.training import ClientIndices, Examples, fit, score, units
 from hns.methods.contract import ClientState, Variables
-from hns.networks import pruning
+from hns.networks import modes, pruning
 from hns.networks.supermask import to_masked
 from hns.wire import Message
 
@@ -47,12 +47,12 @@ def cross(
     float32 [models, clients].
   """
 
+  learner = round_config.learner
+
   def client(given, index, model):
     examples, rows = given
-    right = jax.vmap(lambda r: correct(round_config.apply, model, examples, r))(
-      rows
-    )
-    return (), right / rows.size
+    right = jax.vmap(lambda r: score(learner, model, examples, r))(rows)
+    return (), right / units(learner, examples, rows)
 
   ids = jnp.arange(jax.tree.leaves(models)[0].shape[0])
   given = examples, rows
@@ -97,7 +97,7 @@ def draw(
     keep: int32 [steps], weights left after each: `pruning.schedule`.
   """
   weights, ties = jax.random.split(key)
-  variables = to_masked(net.init(weights, inputs)['params'])
+  variables = to_masked(modes.init(net, weights, inputs)['params'])
   score = pruning.synflow
   mask = pruning.prune(ties, score, net, variables, inputs, keep)
   return {**variables, 'mask': mask}
@@ -118,7 +118,7 @@ def learn(
 
   Args:
     key: of the scores and of the order of the examples.
-    round_config: of a method of signs; its `apply` and `plan` are used.
+    round_config: of a method of signs; its `learner` and `plan` are used.
     variables: of one network, `draw`.
     examples, rows, test_rows: see their types.
 
@@ -128,9 +128,10 @@ def learn(
   scores, order = jax.random.split(key)
   frozen = {name: v for name, v in variables.items() if name != 'signs'}
   start = tree.uniform(scores, frozen['weights'], -1.0)
-  method, apply = round_config.method, round_config.apply
+  method, learner = round_config.method, round_config.learner
   trained, _ = fit(
-    order, method, apply, round_config.plan, examples, rows, frozen, start
+    order, method, learner, round_config.plan, examples, rows, frozen, start
   )
   model = method.client.to_variables(key, frozen, trained)
-  return correct(apply, model, examples, test_rows) / test_rows.size
+  right = score(learner, model, examples, test_rows)
+  return right / units(learner, examples, test_rows)

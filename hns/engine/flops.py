@@ -54,7 +54,7 @@ def _flops_of_step(round_config, initial, examples) -> float:
 
   def step(params, key, frozen, examples):
     loss = training.batch_loss(
-      round_config.method, round_config.apply, examples, frozen, params
+      round_config.method, round_config.learner, examples, frozen, params
     )
     chosen = jnp.arange(round_config.plan.batch_size)
     grads = jax.grad(loss)(params, key, 0.0, chosen, chosen >= 0)
@@ -71,8 +71,13 @@ def _flops_of_score(round_config, initial, examples) -> float:
 
   def before_training(counted, message, key, initial, examples):
     def score(variables):
-      inputs, _ = training.batch(examples, jnp.arange(1))
-      return jnp.max(round_config.apply(variables, inputs)) if counted else 1.0
+      if not counted:
+        return 1.0
+      learner, one = round_config.learner, jnp.arange(1)
+      rows = training.ClientIndices(one, 1)
+      known = training.with_statistics(learner, variables, examples, rows)
+      inputs, _ = training.batch(examples, one)
+      return jnp.max(learner.apply(known, inputs))
 
     return prepare(key, initial.frozen, message, initial.client_state, score)
 

@@ -10,9 +10,9 @@ from hns.engine.flops import Flops
 from hns.engine.rounds import RoundMetrics
 
 
-def accuracies(correct: np.ndarray, count: np.ndarray) -> np.ndarray:
+def accuracies(score: np.ndarray, count: np.ndarray) -> np.ndarray:
   """Accuracy of each client, float64 [clients]; each count must be above 0."""
-  return np.asarray(correct, np.float64) / np.asarray(count)
+  return np.asarray(score, np.float64) / np.asarray(count)
 
 
 def spread(name: str, each: np.ndarray) -> dict[str, float]:
@@ -24,31 +24,31 @@ def spread(name: str, each: np.ndarray) -> dict[str, float]:
   }
 
 
-def held_accuracy(correct: np.ndarray, count: np.ndarray) -> dict[str, float]:
+def held_accuracy(score: np.ndarray, count: np.ndarray) -> dict[str, float]:
   """Accuracy as held, of the clients that took part; {} if none did.
 
   Args:
-    correct: int [clients], right answers of the model that a client ended its
-      last round with, -1 if there was none.
-    count: int [clients], how many examples each has.
+    score: float [clients], summed scores of the model that a client ended its
+      last round with, NaN if there was none.
+    count: int [clients], what each one's examples count for.
   """
-  part = correct >= 0
+  part = ~np.isnan(score)
   if not part.any():
     return {}
-  each = accuracies(correct[part], count[part])
+  each = accuracies(score[part], count[part])
   return {**spread('held_accuracy', each), 'held_clients': int(part.sum())}
 
 
-def unseen_accuracy(correct: np.ndarray, count: np.ndarray) -> dict[str, float]:
+def unseen_accuracy(score: np.ndarray, count: np.ndarray) -> dict[str, float]:
   """Personalised accuracy of clients that never take part; {} without any.
 
   Args:
-    correct: int [unseen], right answers of the model after local training.
-    count: int [unseen], how many examples each has.
+    score: float [unseen], summed scores of the model after local training.
+    count: int [unseen], what each one's examples count for.
   """
-  if not len(correct):
+  if not len(score):
     return {}
-  return spread('unseen_accuracy', accuracies(correct, count))
+  return spread('unseen_accuracy', accuracies(score, count))
 
 
 def summarise(evaluation: Evaluation) -> dict[str, float]:
@@ -61,16 +61,17 @@ def summarise(evaluation: Evaluation) -> dict[str, float]:
   Args:
     evaluation: `hns.engine.evaluation.Evaluation`, as NumPy arrays.
   """
-  each = accuracies(evaluation.num_correct_personal, evaluation.count)
+  each = accuracies(evaluation.score_personal, evaluation.count)
   right, examples = (
-    int(np.sum(x)) for x in (evaluation.num_correct_global, evaluation.count)
+    float(np.sum(x, dtype=np.float64))
+    for x in (evaluation.score_global, evaluation.count)
   )
   return {
     **spread('personal_accuracy', each),
     'global_accuracy': right / examples,
     'client_accuracies': each.round(4).tolist(),
     **agreement(evaluation.votes, evaluation.server, len(each)),
-    **unseen_accuracy(evaluation.num_correct_unseen, evaluation.count_unseen),
+    **unseen_accuracy(evaluation.score_unseen, evaluation.count_unseen),
   }
 
 
@@ -187,8 +188,7 @@ def trouble(rows: list[dict[str, Any]]) -> str:
   if share >= 0.5:
     said.append(
       f'TRAINING DIVERGED: of the clients of the last round {share:.0%} had an '
-      'objective that was not finite, or no better than by giving all classes '
-      'the same chance'
+      'objective that was not finite, or no better than that of a guess'
     )
   if rejected:
     said.append(f'{rejected} updates were not finite and were left out')

@@ -39,9 +39,9 @@ class RoundMetrics(NamedTuple):
     rejected: bool [cohort], whether the client's update was not finite. It is
       then left out, as if the client had taken no part, and costs no upload.
     diverged: bool [cohort], whether it was, or the client's objective was no
-      better than with a model that gives all classes the same chance.
-    num_correct: int32 [cohort], how many examples the model classifies rightly
-      that the client ends the round with; -1 if it is not evaluated.
+      better than that of a model that tells nothing apart.
+    score: float32 [cohort], the summed scores (right answers) of the model that
+      the client ends the round with; NaN if it is not evaluated.
     votes: int32 [weights], the sum of these models' signs; None for a method
       without signs, or if they are not evaluated.
   """
@@ -56,7 +56,7 @@ class RoundMetrics(NamedTuple):
   took_part: jax.Array
   rejected: jax.Array
   diverged: jax.Array
-  num_correct: jax.Array
+  score: jax.Array
   votes: jax.Array | None
 
 

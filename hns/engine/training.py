@@ -1,6 +1,7 @@
 """One client: its local steps, and how well a model does on its examples."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -8,7 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from hns.data.tasks import CLASSIFICATION, Task
 from hns.methods.contract import Frozen, Method, Params, Variables
+from hns.networks.modes import STATISTICS, Apply, Observe
+from hns.tree import Tree
+
+_BATCH = 100  # examples a step of an evaluation
 
 
 class Examples(NamedTuple):
@@ -16,7 +22,7 @@ class Examples(NamedTuple):
 
   Attributes:
     inputs: pictures, uint8 or float32 [n, h, w, c]; or anything [n, ...].
-    labels: int32 [n].
+    labels: int32 [n] of classes; or what else the task takes, [n, ...].
     scale: float32 [2], mean and standard deviation of the pixels; () if the
       network sees inputs as they are.
   """
@@ -65,8 +71,22 @@ class Plan(NamedTuple):
   steps: int = 0
 
 
-# `(variables, inputs) -> logits`
-Apply = Callable[[Variables, jax.Array], jax.Array]
+class Learner(NamedTuple):
+  """What is trained, whatever the method: functions.
+
+  Attributes:
+    apply: how the network computes.
+    task: what it is to do.
+    observe: how its batch norms take a batch into account; None without any.
+    statistics: of these batch norms, zeros; () without any.
+    guess: the loss of a model that tells nothing apart.
+  """
+
+  apply: Apply
+  task: Task = CLASSIFICATION
+  observe: Observe | None = None
+  statistics: Tree = ()
+  guess: float = math.inf
 
 
 def steps_of(plan: Plan, size: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -88,7 +108,7 @@ def client_rows(rows: ClientIndices, index: jax.Array) -> ClientIndices:
 
 
 def batch(examples: Examples, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Inputs as the network sees them, [b, ...], and labels, int32 [b]."""
+  """Inputs as the network sees them, and labels, [b, ...] both."""
   inputs, labels = examples.inputs[rows], examples.labels[rows]
   if isinstance(examples.scale, tuple):
     return inputs, labels
@@ -116,7 +136,7 @@ def shuffled(key: jax.Array, rows: ClientIndices, batch_size: int) -> jax.Array:
 
 def batch_loss(
   method: Method,
-  apply: Apply,
+  learner: Learner,
   examples: Examples,
   frozen: Frozen,
   initial_params: Params,
@@ -130,11 +150,12 @@ def batch_loss(
 
   def loss(params, key, progress, chosen, valid):
     inputs, labels = batch(examples, chosen)
+    count = jnp.sum(learner.task.count(labels) * valid)
 
     def forward(variables):
-      logits = apply(variables, inputs)
-      losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-      return jnp.sum(losses * valid) / jnp.maximum(jnp.sum(valid), 1)
+      outputs = learner.apply(variables, inputs, key, valid)
+      losses, _ = learner.task.measure(outputs, labels)
+      return jnp.sum(losses * valid) / jnp.maximum(count, 1)
 
     def to_variables(params):
       return method.client.to_variables(key, frozen, params)
@@ -149,7 +170,7 @@ def batch_loss(
 def fit(
   key: jax.Array,
   method: Method,
-  apply: Apply,
+  learner: Learner,
   plan: Plan,
   examples: Examples,
   rows: ClientIndices,
@@ -164,7 +185,7 @@ def fit(
   Returns:
     The params, and the mean objective of the examples seen, 0 without any.
   """
-  loss = batch_loss(method, apply, examples, frozen, initial_params)
+  loss = batch_loss(method, learner, examples, frozen, initial_params)
   steps, batches = steps_of(plan, rows.size)
   shuffle = functools.partial(shuffled, rows=rows, batch_size=plan.batch_size)
   optimizer = method.client.optimizer
@@ -227,25 +248,78 @@ def _moved(
   )
 
 
-def correct(
-  apply: Apply,
+def score(
+  learner: Learner,
   variables: Variables,
   examples: Examples,
   rows: ClientIndices,
-  batch_size: int = 100,
 ) -> jax.Array:
-  """How many of a client's examples a model classifies rightly, int32 []."""
-  width = rows.index.shape[0]
-  batch_size = min(batch_size, width)
-  index = jnp.pad(rows.index, (0, -width % batch_size))
+  """The sum of a model's scores on a client's examples, float32 [].
 
-  def step(number, total):
-    first = number * batch_size
-    chosen = jax.lax.dynamic_slice(index, (first,), (batch_size,))
+  For classification, how many it classifies rightly. A network with batch norm
+  needs the variables of `with_statistics`.
+  """
+
+  def add(total, chosen, valid):
     inputs, labels = batch(examples, chosen)
-    valid = first + jnp.arange(batch_size) < rows.size
-    hits = jnp.argmax(apply(variables, inputs), -1) == labels
-    return total + jnp.sum(hits & valid, dtype=jnp.int32)
+    outputs = learner.apply(variables, inputs)
+    _, scores = learner.task.measure(outputs, labels)
+    scores = jnp.where(valid & jnp.isfinite(scores), scores, 0)
+    return total + jnp.sum(scores, dtype=jnp.float32)
 
-  batches = -(-rows.size // batch_size)
-  return jax.lax.fori_loop(0, batches, step, jnp.int32(0))
+  return _over_batches(add, jnp.float32(0), rows)
+
+
+def with_statistics(
+  learner: Learner,
+  variables: Variables,
+  examples: Examples,
+  rows: ClientIndices,
+) -> Variables:
+  """Variables with the statistics of batch norms on a client's examples.
+
+  They are the mean over batches of at most 100 examples. Without batch norm the
+  variables are those given.
+  """
+  if learner.observe is None:
+    return variables
+
+  def observe(carry, chosen, valid):
+    statistics, seen = carry
+    inputs, _ = batch(examples, chosen)
+    statistics = learner.observe(variables, inputs, valid, statistics, seen)
+    return statistics, seen + jnp.sum(valid, dtype=jnp.int32)
+
+  start = learner.statistics, jnp.int32(0)
+  statistics, _ = _over_batches(observe, start, rows)
+  return {**variables, STATISTICS: statistics}
+
+
+def _over_batches(
+  step: Callable[[Tree, jax.Array, jax.Array], Tree],
+  start: Tree,
+  rows: ClientIndices,
+) -> Tree:
+  """Folds `(carry, chosen, valid) -> carry` over all of a client's examples."""
+  width = rows.index.shape[0]
+  size = min(_BATCH, width)
+  index = jnp.pad(rows.index, (0, -width % size))
+
+  def one(number, carry):
+    first = number * size
+    chosen = jax.lax.dynamic_slice(index, (first,), (size,))
+    return step(carry, chosen, first + jnp.arange(size) < rows.size)
+
+  return jax.lax.fori_loop(0, -(-rows.size // size), one, start)
+
+
+def units(
+  learner: Learner, examples: Examples, rows: ClientIndices
+) -> jax.Array:
+  """What clients' examples count for, int32 [clients]: examples, or tokens.
+
+  Or int32 [] for the rows of one client.
+  """
+  each = learner.task.count(examples.labels)
+  valid = jnp.arange(rows.index.shape[-1]) < rows.size[..., None]
+  return jnp.sum(each[rows.index] * valid, -1)

@@ -1,5 +1,6 @@
 """Checks of a network by its shapes, before its weights are initialized."""
 
+import functools
 from typing import Any
 
 import flax.errors
@@ -7,18 +8,30 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
+from jax.extend import core
 
+from hns import tree
+from hns.data.tasks import CLASSIFICATION, Task
 from hns.errors import InputError, invalid
+from hns.networks import modes
 from hns.networks.intercept import intercepted
 from hns.tree import Tree
 
 
 def shapes_of(net: nn.Module, inputs: jax.Array) -> dict[str, Any]:
   """The collections of a module, as trees of shapes and dtypes."""
-  return jax.eval_shape(net.init, jax.random.key(0), inputs)
+  draw = functools.partial(modes.init, net)
+  return jax.eval_shape(draw, jax.random.key(0), inputs)
 
 
-def check(name: str, net: Any, inputs: jax.Array, classes: int) -> None:
+def check(
+  name: str,
+  net: Any,
+  inputs: jax.Array,
+  classes: int,
+  task: Task = CLASSIFICATION,
+  labels: tuple[int, ...] = (1,),
+) -> None:
   """Traces a model on one example, without computing anything.
 
   Other errors of the model's own code are not caught.
@@ -28,10 +41,13 @@ def check(name: str, net: Any, inputs: jax.Array, classes: int) -> None:
     net: what the function in `hns.networks.models.MODELS` returned.
     inputs: float [1, ...], the shape of one example.
     classes: the number of logits that it must return.
+    task: what it is to do.
+    labels: [1, ...], the shape of one example's labels.
 
   Raises:
-    InputError: it is not a Linen module, has variables that change, needs
-      random numbers, has a layer without inputs, or does not return logits.
+    InputError: it is not a Linen module, has variables that are no parameters
+      and no statistics of batch norm, needs random numbers without training,
+      has a layer without inputs, or does not return what the task takes.
   """
   if not isinstance(net, nn.Module):
     kind = type(net).__name__
@@ -44,16 +60,35 @@ def check(name: str, net: Any, inputs: jax.Array, classes: int) -> None:
   if not all(x.size for x in jax.tree.leaves(shapes)):
     raise _misfit(name, inputs, 'a layer is left without inputs')
   _check_collections(name, shapes)
+  _check_outputs(name, net, shapes, inputs, classes, task, labels)
+
+
+def _check_outputs(name, net, shapes, inputs, classes, task, labels) -> None:
+  """Raises `InputError` for outputs that the task does not take."""
+  evaluate = functools.partial(net.apply, **modes.options(net, False))
   try:
-    logits = jax.eval_shape(net.apply, shapes, inputs)
+    outputs = jax.eval_shape(evaluate, shapes, inputs)
   except flax.errors.InvalidRngError as error:
     cause = str(error).split(' (http')[0]
-    remedy = 'dropout and other randomness is not supported; leave it out'
+    remedy = 'give __call__ an argument train, and draw only if it is True'
     raise invalid('model', name, f'{cause}: {remedy}') from error
-  if getattr(logits, 'shape', None) != (1, classes):
-    kind = list(getattr(logits, 'shape', [])) or type(logits).__name__
-    remedy = f'must give logits [1, {classes}] for one example, not {kind}'
+  except flax.errors.ModifyScopeVariableError as error:
+    remedy = 'give __call__ an argument train for use_running_average=not train'
+    raise invalid(
+      'model', name, f'changes without training: {remedy}'
+    ) from error
+  shape = getattr(outputs, 'shape', None)
+  wanted = task.shape(labels, classes) if task.shape else shape
+  if shape != wanted or shape is None:
+    what = 'logits' if task.has_classes else 'outputs'
+    kind = type(outputs).__name__ if shape is None else list(shape)
+    wanted = 'an array' if wanted is None else list(wanted)
+    remedy = f'must give {what} {wanted} for one example, not {kind}'
     raise invalid('model', name, remedy)
+  train = lambda variables, inputs: modes.apply_of(net)(
+    variables, inputs, jax.random.key(0), jnp.ones(1, bool)
+  )
+  jax.eval_shape(train, {'params': shapes['params']}, inputs)
 
 
 def _misfit(name: str, inputs: jax.Array, cause: str) -> InputError:
@@ -63,15 +98,17 @@ def _misfit(name: str, inputs: jax.Array, cause: str) -> InputError:
 
 
 def _check_collections(name: str, shapes: dict[str, Any]) -> None:
-  """Raises `InputError` for collections other than real `params`."""
+  """Raises `InputError` for other collections, and params but floats."""
   for collection in shapes:
-    if collection != 'params':
+    leaves = {path[-1] for path in flatten_dict(shapes[collection])}
+    is_norm = collection == modes.STATISTICS and leaves == {'mean', 'var'}
+    if collection != 'params' and not is_norm:
       module = '/'.join(next(iter(flatten_dict(shapes[collection])))[:-1])
       raise invalid(
         'model',
         name,
-        f'{module or "the module"} has {collection}, and only params are '
-        'supported; of norms use GroupNorm, LayerNorm or RMSNorm',
+        f'{module or "the module"} has {collection}, and only params and the '
+        'statistics of nn.BatchNorm are supported',
       )
   for path, leaf in flatten_dict(shapes.get('params', {}), sep='/').items():
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -117,13 +154,13 @@ def is_last(
 ) -> bool:
   """Whether no kernel acts on a layer's output; True if that is unknown.
 
-  The layer's output is replaced by a constant. The gradient of the logits then
-  shows the kernels after the layer or parallel to it.
+  The layer's output is replaced by a constant. The kernels that the logits
+  still depend on come after the layer, or are parallel to it.
 
   Args:
     net: the plain module.
-    params: the module's params, a dict of dicts of arrays.
-    inputs: float [1, ...], the shape of one example.
+    params: of the module, arrays or their shapes, a dict of dicts.
+    inputs: [1, ...], the shape of one example.
     layer: the path of a module with parameters.
   """
 
@@ -134,19 +171,32 @@ def is_last(
       return jnp.ones_like(output)
     return output
 
-  @jax.grad
-  def gradient(params):
-    draw = jnp.ones_like(inputs)
-    if jnp.issubdtype(inputs.dtype, jnp.floating):
-      draw = jax.random.normal(jax.random.key(1), inputs.shape)
+  def outputs(params, inputs):
     with intercepted(replace):
-      return jnp.sum(net.apply({'params': params}, draw) ** 2)
+      mode = modes.options(net, False)
+      statistics = modes.blank_statistics(net, inputs)
+      variables = {'params': params, modes.STATISTICS: statistics or {}}
+      return net.apply(variables, inputs, **mode)
 
-  after = flatten_dict(jax.jit(gradient)(params), sep='/')
-  own = after[f'{layer}/kernel'] if f'{layer}/kernel' in after else None
-  if own is None or jnp.any(own):  # no such module, so nothing was replaced
+  traced = jax.make_jaxpr(outputs)(params, inputs).jaxpr
+  leaves, needed = jax.tree_util.tree_leaves_with_path(params), _needed(traced)
+  used = {
+    tree.path_name(path): (v in needed, leaf.ndim)
+    for v, (path, leaf) in zip(traced.invars, leaves)
+  }
+  # Without such a kernel, or where it is used, nothing was replaced.
+  if used.get(f'{layer}/kernel', (True, 0))[0]:
     return True
-  return not any(jnp.any(g) for g in after.values() if g.ndim > 1)
+  return not any(is_used and rank > 1 for is_used, rank in used.values())
+
+
+def _needed(jaxpr: core.Jaxpr) -> set:
+  """What the outputs of a traced function depend on."""
+  needed = {v for v in jaxpr.outvars if not isinstance(v, core.Literal)}
+  for eqn in reversed(jaxpr.eqns):
+    if needed & set(eqn.outvars):
+      needed |= {v for v in eqn.invars if not isinstance(v, core.Literal)}
+  return needed
 
 
 def _of_width(paths: dict[str, Any], classes: int) -> list[str]:

@@ -2,7 +2,7 @@
 
 For a new model, put a function of the number of classes in `MODELS`. It returns
 a Linen module that maps inputs [n, ...], such as pictures, float [n, h, w, c],
-to logits, float [n, classes], and whose only collection is `params`.
+to logits, float [n, classes]: what it may contain, hns/networks/README.md says.
 """
 
 import flax.linen as nn
@@ -16,6 +16,8 @@ from hns.networks.sequences import (
   char_lstm,
   char_transformer,
   conv1d,
+  token_lstm,
+  token_transformer,
   vit_tiny,
 )
 
@@ -93,6 +95,8 @@ MODELS = {
   'conv1d': conv1d,
   'char_lstm': char_lstm,
   'char_transformer': char_transformer,
+  'token_lstm': token_lstm,
+  'token_transformer': token_transformer,
 }
 
 

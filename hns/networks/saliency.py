@@ -32,6 +32,7 @@ from jax.extend import core
 
 from hns import tree
 from hns.errors import invalid
+from hns.networks import modes
 from hns.networks.intercept import intercepted
 from hns.networks.layers import Norm
 from hns.networks.supermask import to_masked, to_params
@@ -117,7 +118,8 @@ def check(net: nn.Module, inputs: jax.Array) -> None:
   """
   with jax.ensure_compile_time_eval():  # pruning may be traced
     blank = jnp.zeros(inputs.shape, inputs.dtype)
-    masked = to_masked(jax.jit(net.init)(jax.random.key(0), blank)['params'])
+    draw = jax.jit(functools.partial(modes.init, net))
+    masked = to_masked(draw(jax.random.key(0), blank)['params'])
     weights = jax.tree.map(lambda w: jnp.abs(_wide(w)), masked['weights'])
     rest = jax.tree.map(lambda p: jnp.abs(_wide(p)), masked['params'])
 
@@ -172,7 +174,7 @@ def _total(
   if jnp.issubdtype(given.dtype, jnp.floating):
     given = _wide(given) * size
   with intercepted(lambda *call: _replaced(size, *call)):
-    return jnp.sum(net.apply(params, given))
+    return jnp.sum(net.apply(params, given, **modes.options(net, False)))
 
 
 def _replaced(size, call, args, kwargs, context) -> Any:

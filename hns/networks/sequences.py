@@ -44,19 +44,21 @@ class CharLstm(nn.Module):
     width: units a layer.
     layers: how many.
     features: of a token's vector.
+    every: whether what follows every token is predicted, [n, time, classes].
   """
 
   classes: int
   width: int = 256
   layers: int = 2
   features: int = 8
+  every: bool = False
 
   @nn.compact
   def __call__(self, tokens: jax.Array) -> jax.Array:
     x = nn.Embed(TOKENS, self.features)(tokens)
     for _ in range(self.layers):
       x = nn.RNN(nn.OptimizedLSTMCell(self.width))(x)
-    return Dense(self.classes)(x[:, -1])
+    return Dense(self.classes)(x if self.every else x[:, -1])
 
 
 class Transformer(nn.Module):
@@ -69,6 +71,7 @@ class Transformer(nn.Module):
     width: of a place's vector.
     heads, layers: how many.
     causal: whether a place sees itself and what was before it alone.
+    every: whether every place has logits, [n, places, classes].
   """
 
   classes: int
@@ -76,6 +79,7 @@ class Transformer(nn.Module):
   heads: int
   layers: int
   causal: bool
+  every: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -90,22 +94,25 @@ class Transformer(nn.Module):
       y = nn.relu(Dense(4 * self.width)(Norm()(x)))
       x = x + Dense(self.width)(y)
     x = Norm()(x)
-    return Dense(self.classes)(x[:, -1] if self.causal else x.mean(1))
+    if not self.every:
+      x = x[:, -1] if self.causal else x.mean(1)
+    return Dense(self.classes)(x)
 
 
 class CharTransformer(nn.Module):
-  """A causal `Transformer` on tokens."""
+  """A causal `Transformer` on tokens; `every` as there."""
 
   classes: int
   width: int = 64
   heads: int = 4
   layers: int = 2
+  every: bool = False
 
   @nn.compact
   def __call__(self, tokens: jax.Array) -> jax.Array:
     x = nn.Embed(TOKENS, self.width)(tokens)
     sizes = self.width, self.heads, self.layers
-    return Transformer(self.classes, *sizes, causal=True)(x)
+    return Transformer(self.classes, *sizes, True, self.every)(x)
 
 
 class Vit(nn.Module):
@@ -145,6 +152,16 @@ def char_lstm(classes: int) -> nn.Module:
 def char_transformer(classes: int) -> nn.Module:
   """For ASCII [time]: two blocks of width 64, about 117,000 weights."""
   return CharTransformer(classes)
+
+
+def token_lstm(classes: int) -> nn.Module:
+  """`char_lstm` that predicts what follows every token."""
+  return CharLstm(classes, every=True)
+
+
+def token_transformer(classes: int) -> nn.Module:
+  """`char_transformer` that predicts what follows every token."""
+  return CharTransformer(classes, every=True)
 
 
 def vit_tiny(classes: int) -> nn.Module:

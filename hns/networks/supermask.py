@@ -111,13 +111,13 @@ class Supermask(nn.Module):
   `signs=signs_of(scores)`, whose gradient is straight-through.
 
   Attributes:
-    net: the module to mask.
+    unmasked: the module to mask; its own submodules may have any other name.
   """
 
-  net: nn.Module
+  unmasked: nn.Module
 
   def setup(self):
-    nn.share_scope(self, self.net)
+    nn.share_scope(self, self.unmasked)
 
   def __call__(self, *args, **kwargs):
     call = nn.map_variables(
@@ -127,4 +127,4 @@ class Supermask(nn.Module):
       trans_out_fn=lambda variables: to_masked(variables.get('params', {})),
       init=self.is_initializing(),
     )
-    return call(self.net)
+    return call(self.unmasked)

@@ -19,13 +19,13 @@ from hns.engine.training import (
   ClientIndices,
   Examples,
   FederatedData,
+  Learner,
   Plan,
   blank,
   steps_of,
 )
 from hns.errors import invalid, shown
-from hns.networks import checks, models
-from hns.networks.supermask import Supermask
+from hns.networks import checks, models, modes
 from hns.report import files
 from hns.report.files import Row, RunInfo
 from hns.runs import devices, identity, initialization, limits, paths, workdir
@@ -56,21 +56,22 @@ def _assemble(
   federation = federate(config, dataset)
   net = models.create(config.model, dataset.classes)
   inputs = blank(federation.examples)
-  checks.check(config.model, net, inputs, dataset.classes)
+  labels, task = federation.examples.labels, dataset.task
+  shape = 1, *labels.shape[1:]
+  checks.check(config.model, net, inputs, dataset.classes, task, shape)
   ready = initialization.initialize(config, net, inputs, dataset.classes)
   sizes = np.asarray(federation.train.size)
   plan = _plan(config, sizes)
   unseen = _unseen_ids(config.seed, config.unseen_clients, sizes)
   round_config = RoundConfig(
     ready.method,
-    Supermask(ready.net).apply,
+    _learner(ready.net, inputs, dataset),
     plan,
     config.cohort,
     config.clients_per_step
     or _width(ready.net, inputs, mesh, config.cohort, plan, federation),
     mesh,
     config.eval_split if config.eval_held else '',
-    dataset.classes,
     tuple(unseen.tolist()),
   )
   key, initial, federation = parallel.replicate(
@@ -86,6 +87,18 @@ def _assemble(
     ready.layers,
     ready.head,
     Envelope(0, 0, config.seed, config.density),
+  )
+
+
+def _learner(
+  net: nn.Module, inputs: jax.Array, dataset: data.Dataset
+) -> Learner:
+  return Learner(
+    modes.apply_of(net),
+    dataset.task,
+    modes.observe_of(net, inputs),
+    modes.blank_statistics(net, inputs) or (),
+    dataset.task.guess(dataset.classes),
   )
 
 
@@ -132,8 +145,7 @@ def federate(config: ConfigDict, dataset: data.Dataset) -> FederatedData:
   shares = partition.divide(
     config.seed,
     config.partition,
-    partition.Labelled(dataset.train_labels, dataset.train_groups),
-    partition.Labelled(dataset.test_labels, dataset.test_groups),
+    *_labelled(config.partition, dataset),
     partition.Scheme(
       config.num_clients,
       config.examples_per_client,
@@ -163,6 +175,20 @@ def federate(config: ConfigDict, dataset: data.Dataset) -> FederatedData:
     indices(shares.validation, train, 0),
     indices(shares.test, test, len(train)),
   )
+
+
+def _labelled(
+  name: str, dataset: data.Dataset
+) -> tuple[partition.Labelled, partition.Labelled]:
+  """What a partition sees of both splits; one class where there are none."""
+  labels = dataset.train_labels, dataset.test_labels
+  if not dataset.task.has_classes:
+    if name in ('shards', 'dirichlet'):
+      remedy = 'needs labels that are classes: choose iid, natural or your own'
+      raise invalid('partition', name, remedy)
+    labels = [np.zeros(len(x), np.int32) for x in labels]
+  groups = dataset.train_groups, dataset.test_groups
+  return tuple(map(partition.Labelled, labels, groups))
 
 
 def _scale(dataset: data.Dataset) -> jax.Array | tuple[()]:
@@ -294,7 +320,7 @@ def _width(
   """
   if jax.default_backend() == 'cpu':
     return 1
-  params = jax.eval_shape(net.init, jax.random.key(0), inputs)['params']
+  params = checks.shapes_of(net, inputs)['params']
   steps = np.sort(steps_of(plan, federation.train.size)[0])
   typical = steps[np.linspace(0, len(steps) - 1, cohort).astype(int)]
   weights = sum(w.size for w in jax.tree.leaves(params))

@@ -6,13 +6,12 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from hns.engine import contract_check
 from hns.errors import InputError, invalid
 from hns.methods.contract import Initial, Method
 from hns.methods.recipes import RECIPES, NetworkInfo
-from hns.networks import checks, compact, pruning, saliency
+from hns.networks import checks, compact, modes, pruning, saliency
 from hns.networks.models import Network
 from hns.values import ConfigDict
 
@@ -52,14 +51,16 @@ def initialize(
   """
   weights, initial, key = jax.random.split(jax.random.key(config.seed), 3)
   prune = functools.partial(_prune, config, net, inputs)
-  head = functools.partial(_head, config, net, inputs, classes)
+  # Methods ask for it once a leaf.
+  head = functools.cache(functools.partial(_head, config, net, inputs, classes))
   network = NetworkInfo(prune, head, config.density)
   method = RECIPES[config.algorithm](network, **config[config.algorithm])
   if not isinstance(method, Method):
     remedy = f'its recipe must return a Method, not {type(method).__name__}'
     raise invalid('algorithm', config.algorithm, remedy)
 
-  params = jax.jit(net.init)(weights, inputs)['params']
+  draw = jax.jit(functools.partial(modes.init, net))
+  params = draw(weights, inputs)['params']
   initial = method.server.init(initial, params)
   contract_check.check(config.algorithm, method, initial)
   masks = compact.masks_of(initial)
@@ -82,11 +83,8 @@ def _head(
   head = checks.head_of(shapes, classes, config.head)
   if config.head or isinstance(net, Network):
     return head
-  with jax.ensure_compile_time_eval():  # a method may call it while traced
-    blank = jnp.zeros(inputs.shape, inputs.dtype)
-    params = jax.jit(net.init)(jax.random.key(0), blank)['params']
-    if checks.is_last(net, params, blank, head):
-      return head
+  if checks.is_last(net, shapes, inputs, head):
+    return head
   raise invalid(
     'head',
     '',

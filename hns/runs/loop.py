@@ -33,12 +33,12 @@ from hns.runs.progress import PendingRound, Progress, fetch_metrics
 def begin(experiment: Experiment) -> Progress:
   """The progress of a run before round 1."""
   initial = experiment.initial
-  num_correct = np.full(experiment.federation.train.size.shape, -1, np.int32)
+  score = np.full(experiment.federation.train.size.shape, np.nan, np.float32)
   return Progress(
     rounds.begin(initial),
     client_store.create(initial.client_state),
     metrics.Tally(),
-    num_correct,
+    score,
   )
 
 
@@ -112,10 +112,10 @@ def _evaluate_row(
   """A row of metrics of a progress without pending rounds."""
   tally, start = progress.tally, time.perf_counter()
   evaluated = evaluate(experiment, run, progress)
-  count = np.asarray(experiment.rows.size)
+  count = np.asarray(experiment.units)
   return {
     **metrics.summarise(evaluated),
-    **metrics.held_accuracy(progress.num_correct, count),
+    **metrics.held_accuracy(progress.score, count),
     **metrics.traffic(tally, client_flops),
     'seconds': tally.seconds_since / tally.rounds,
     'eval_seconds': time.perf_counter() - start,
@@ -132,7 +132,7 @@ def evaluate(
   """
   chosen = np.asarray(experiment.eval_client_ids, np.int32)
   unseen = np.asarray(experiment.round_config.unseen, np.int32)
-  count = np.asarray(experiment.rows.size)
+  count = np.asarray(experiment.units)
   personal, votes = zip(*_evaluate_blocks(experiment, run, progress, chosen))
   apart = _evaluate_blocks(experiment, run, progress, unseen)
   args = *experiment.constants, progress.state, chosen
@@ -154,10 +154,10 @@ def _evaluate_blocks(
   progress: Progress,
   chosen: np.ndarray,
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-  """Right answers and summed signs of as many clients a time as a cohort has.
+  """Scores and summed signs of as many clients a time as a cohort has.
 
-  Of their models after local training: int32 [block], and int32 [weights] or
-  None.
+  Of their models after local training: float32 [block], and int32 [weights]
+  or None.
   """
   cohort = experiment.round_config.cohort
   for first in tqdm.tqdm(
@@ -171,7 +171,7 @@ def _evaluate_blocks(
     ids = np.full(cohort, parallel.ABSENT, np.int32)
     ids[: len(block)] = block
     reported = _evaluate_personal(experiment, run, progress, ids)
-    yield reported.num_correct[: len(block)], reported.votes
+    yield reported.score[: len(block)], reported.votes
 
 
 def _evaluate_personal(

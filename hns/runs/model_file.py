@@ -23,12 +23,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from hns import config as configs
-from hns.data import dataset
 from hns.errors import InputError, invalid
-from hns.networks import checks, models
+from hns.networks import checks, models, modes
 from hns.networks.pruning import SCORES
 from hns.networks.supermask import Supermask, to_masked
 from hns.runs import devices, initialization, limits
+from hns.runs.predictor import Predictor
 from hns.tree import Tree
 from hns.values import ConfigDict, fit
 from hns.wire import coding
@@ -85,16 +85,10 @@ class Model(NamedTuple):
   spec: Spec
 
   def predict(self, inputs: Any) -> jax.Array:
-    """Logits, float32 [n, classes], of inputs [n, ...] as the dataset has them.
-
-    Pixels are standardised as in training. Raises `InputError` for numbers that
-    the network's dtype cannot hold.
-    """
-    inputs = dataset.cast('inputs', np.asarray(inputs), self.spec.dtype)
-    mean, deviation = self.spec.scale
-    if self.spec.dtype == 'float32':
-      inputs = (inputs - mean) / deviation
-    return self.net.apply(self.variables, inputs)
+    """See `Predictor.predict`."""
+    apply, spec = modes.apply_of(self.net.unmasked), self.spec
+    ready = Predictor(apply, self.variables, spec.dtype, spec.scale)
+    return ready.predict(inputs)
 
 
 class _Size(NamedTuple):

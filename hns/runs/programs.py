@@ -12,7 +12,7 @@ import numpy as np
 from hns.engine import evaluation, parallel, rounds
 from hns.engine.context import RoundConfig, State
 from hns.engine.rounds import RoundMetrics
-from hns.engine.training import ClientIndices, FederatedData
+from hns.engine.training import ClientIndices, FederatedData, units
 from hns.methods.contract import ClientState, Initial
 from hns.wire import Envelope
 
@@ -53,6 +53,12 @@ class Experiment(NamedTuple):
   def rows(self) -> ClientIndices:
     """The examples of `split`."""
     return getattr(self.federation, self.split)
+
+  @property
+  def units(self) -> np.ndarray:
+    """What each client's examples of `split` count for, int32 [clients]."""
+    examples = self.federation.examples
+    return np.asarray(units(self.round_config.learner, examples, self.rows))
 
 
 class Programs(NamedTuple):

@@ -33,26 +33,26 @@ class Progress(NamedTuple):
     state: the server's state and the number of rounds done.
     store: the clients' states.
     tally: totals over the rounds.
-    num_correct: int32 [clients], correct predictions of the model that a client
-      ended its last round with; -1 before its first round.
-    pending: the last rounds, which `tally` and `num_correct` do not yet count.
+    score: float32 [clients], summed scores of the model that a client ended its
+      last round with; NaN before its first round.
+    pending: the last rounds, which `tally` and `score` do not yet count.
   """
 
   state: State
   store: ClientStore
   tally: metrics.Tally
-  num_correct: np.ndarray
+  score: np.ndarray
   pending: tuple[PendingRound, ...] = ()
 
 
 def fetch_metrics(progress: Progress) -> Progress:
   """Counts the pending rounds, whose metrics are fetched in one transfer."""
-  tally, num_correct = progress.tally, progress.num_correct.copy()
+  tally, score = progress.tally, progress.score.copy()
   for done in jax.device_get(progress.pending):
     tally = metrics.add(tally, done.metrics, done.seconds)
     counted = done.metrics.took_part & ~done.metrics.rejected
-    num_correct[done.ids[counted]] = done.metrics.num_correct[counted]
-  return progress._replace(tally=tally, num_correct=num_correct, pending=())
+    score[done.ids[counted]] = done.metrics.score[counted]
+  return progress._replace(tally=tally, score=score, pending=())
 
 
 def snapshot(progress: Progress) -> Progress:
