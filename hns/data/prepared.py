@@ -182,7 +182,8 @@ def decode(name: str, folder: pathlib.Path, wanted: Features) -> Dataset:
   except Exception as error:  # each format has its own errors
     raise _damaged(folder / 'dataset_info.json', error) from error
   features = builder.info.features
-  kinds = {feature: _kind(features[feature]) for feature in features}
+  # Sorted, as TFDS has them in any order.
+  kinds = {feature: _kind(features[feature]) for feature in sorted(features)}
   chosen = choose(name, kinds, wanted)
   _check(name, builder.info, chosen.inputs, kinds[chosen.inputs])
   try:
