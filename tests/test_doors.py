@@ -10,7 +10,7 @@ from hns import data
 from hns.data import names
 from hns.errors import InputError
 from hns.report.labels import settings_of
-from hns.runs import experiment
+from hns.runs import experiment, limits
 
 RNG = np.random.RandomState(0)
 GREY = RNG.randint(0, 256, (6, 4, 5)).astype(np.uint8)
@@ -171,6 +171,15 @@ def test_a_run_in_which_a_file_is_a_client(tmp_path):
   assert sorted(np.asarray(sizes)) == [1, 3, 5]  # a fifth is for validation
   (row,) = hns.run(config, tmp_path / 'run')
   assert row['round'] == 1
+
+
+def test_groups_of_an_own_dataset_need_no_name(tmp_path, monkeypatch):
+  dataset, _ = data.from_folder(save_clients(tmp_path, client(2), client(9)))
+  monkeypatch.setitem(hns.DATASETS, 'own', lambda: dataset)
+  fields = dict(dataset='own', partition='natural', num_clients=2, cohort=2)
+  limits.validate(small_config(**fields))
+  with pytest.raises(InputError, match="group='': partition=natural needs"):
+    limits.validate(small_config(**fields | dict(dataset='hf:x')))
 
 
 def test_bytes_of_clients_are_pictures(tmp_path):

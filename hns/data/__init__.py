@@ -64,6 +64,11 @@ def load(
   return _report_absent(name, checked(name, dataset))
 
 
+def has_features(name: str) -> bool:
+  """Whether a dataset has features with names, of which a config chooses."""
+  return name not in SOURCES and names.door(name)[0] != 'folder'
+
+
 def _refuse_features(name: str, wanted: Features) -> None:
   """Raises `InputError` for features of a dataset that has no names of them."""
   for field in ('inputs', 'labels'):
