@@ -40,6 +40,7 @@ setuptools.setup(
   extras_require={
     'test': [
       'chex>=0.1.88',
+      'datasets>=4.0',
       'hypothesis>=6',
       'pytest>=8',
       'pytest-xdist>=3.5',
@@ -49,6 +50,7 @@ setuptools.setup(
     ],
     'cuda': ['jax[cuda12]'],
     'tpu': ['jax[tpu]'],
+    'hf': ['datasets>=4.0'],  # reads folders of Hugging Face
     'tensorboard': ['tensorboardX>=2.6'],
     'notebook': ['jupyterlab>=4', 'ipywidgets>=8'],
     'peers': ['fedjax==0.0.17', 'torch>=2.6'],

@@ -28,8 +28,8 @@ def read():
   """All windows in the order of experiments and time."""
   import tensorflow_datasets as tfds
 
-  folder = prepared.newest(data.data_dir(), 'hapt')
-  builder = tfds.builder_from_directory(folder)
+  found = prepared.newest(data.data_dir(), 'hapt')
+  builder = tfds.builder_from_directory(found.folder)
   splits = [builder.as_data_source(split) for split in ('train', 'test')]
   columns = 'subject', 'experiment', 'start', 'label', 'signal'
   rows = [[x[c] for c in columns] for source in splits for x in source]

@@ -32,8 +32,8 @@ def texts():
   """The texts of all roles that are long enough, as ASCII codes."""
   import tensorflow_datasets as tfds
 
-  folder = prepared.newest(data.data_dir(), 'shakespeare_roles')
-  source = tfds.builder_from_directory(folder).as_data_source('train')
+  found = prepared.newest(data.data_dir(), 'shakespeare_roles')
+  source = tfds.builder_from_directory(found.folder).as_data_source('train')
   plain = [example['text'].replace(b'\n\n', b'\n') for example in source]
   roles = [np.frombuffer(text, np.uint8) for text in plain]
   long = [role for role in roles if len(role) >= LEAST]

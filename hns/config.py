@@ -32,9 +32,11 @@ class Run(NamedTuple):
   Attributes:
     algorithm: the method
     seed: of the partition, the weights and every round
-    dataset: digits, a name in hns.DATASETS, or a TFDS dataset of labelled
-      pictures
+    dataset: digits, a name in hns.DATASETS, a TFDS dataset, folder:PATH of
+      pictures or of a file a client, or hf:PATH of Hugging Face's save_to_disk
     group: the feature of partition=natural, such as writer
+    inputs: the feature to learn from; '' is image, or the only one it can be
+    labels: the feature of classes; '' is label
     partition: how examples are shared out
     num_clients: clients in all
     unseen_clients: clients, drawn by the seed, that never take part in a round
@@ -77,6 +79,8 @@ class Run(NamedTuple):
 
   dataset: str = 'digits'
   group: str = ''
+  inputs: str = ''
+  labels: str = ''
   partition: Annotated[str, OneOf(PARTITIONS)] = 'shards'
   num_clients: Count = 20
   unseen_clients: CountOrNone = 0

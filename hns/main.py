@@ -11,6 +11,7 @@ import sys
 from absl import flags, logging
 
 from hns import command, report, streams
+from hns.data import names
 from hns.engine import metrics
 from hns.errors import shown
 from hns.runs import commandline, devices, experiment, limits
@@ -51,9 +52,9 @@ def _run(words: list[str]) -> None:
   values = _flags()
   config = commandline.parse(words, values, __doc__).config
   limits.validate(config)  # before JAX starts
-  workdir = values.workdir or (
-    f'runs/{config.dataset.replace("/", "-")}-{config.algorithm}-s{config.seed}'
-  )
+  name = names.short(config.dataset).replace('/', '-')
+  default = f'runs/{name}-{config.algorithm}-s{config.seed}'
+  workdir = values.workdir or default
   devices.start(values.distributed, values.peers_seconds)
   rows = experiment.run(config, workdir)
   if devices.is_first():

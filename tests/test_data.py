@@ -120,7 +120,7 @@ def again(home, version, **fields):
   return path
 
 
-def test_the_newest_version_that_can_be_read_is(home, monkeypatch):
+def test_the_newest_version_that_can_be_read_is(home, monkeypatch, capsys):
   again(home, '3.0.1')
   again(home, '3.0.10', fileFormat='tfrecord')
   for odd in ('9', '9.0.0.incompleteABC', 'incomplete.X_9.0.0', '9.0.0-copy'):
@@ -128,12 +128,17 @@ def test_the_newest_version_that_can_be_read_is(home, monkeypatch):
   (home / 'tfds/tiny/9.0.0').mkdir()
   seen, decode = [], prepared.decode
 
-  def spy(name, folder, group):
+  def spy(name, folder, wanted):
     seen.append(folder.name)
-    return decode(name, folder, group)
+    return decode(name, folder, wanted)
 
   monkeypatch.setattr(prepared, 'decode', spy)
+  capsys.readouterr()
   assert len(data.load('tiny').train_labels) == 7
+  assert capsys.readouterr().err == (
+    'hns: version 3.0.10 of tiny is left out, as it is tfrecord; 3.0.1 is '
+    'read\n'
+  )
   assert seen == [data.version('tiny')] == ['3.0.1']
   again(home, '3.1.0', fileFormat='tfrecord')  # and a copy in another format
   path = home / 'tfds/tiny/3.1.0/dataset_info.json'
@@ -141,6 +146,23 @@ def test_the_newest_version_that_can_be_read_is(home, monkeypatch):
   about['alternativeFileFormats'] = ['array_record']
   path.write_text(json.dumps(about))
   assert data.version('tiny') == '3.1.0'
+
+
+@pytest.mark.parametrize('part', ['dataset_info', 'features', 'examples'])
+def test_a_damaged_version_gives_way_to_an_older_one(home, part, capsys):
+  path = again(home, '2.0.0')
+  if part == 'examples':
+    path = path.with_name('tiny-train.array_record-00000-of-00001')
+    path.write_bytes(path.read_bytes()[:4000])
+  else:
+    path = path.with_name(f'{part}.json')
+    path.write_text('{')
+  capsys.readouterr()
+  assert data.load('tiny').classes == 3 and data.version('tiny') == '1.0.0'
+  said = capsys.readouterr().err
+  assert said.startswith('hns: version 2.0.0 of tiny is left out: ')
+  assert 'is damaged' in said and said.endswith('; 1.0.0 is read\n')
+  assert said.count('\n') == 1
 
 
 def test_no_version_that_can_be_read_names_them(home):

@@ -181,7 +181,7 @@ def test_metrics_count_rounds_between_evaluations(shared, tmp_path):
     (dict(batch_size=0), 'batch_size=0: must be at least 1'),
     (dict(examples_per_client=1000), 'examples_per_client=1000: class'),
     (dict(num_clients=2000, examples_per_client=0), 'num_clients=2000'),
-    (dict(partition='natural'), "group=''"),
+    (dict(partition='natural', dataset='mnist'), "group=''"),
     (dict(model='lenet'), r"model='lenet': examples of shape \(8, 8, 1\)"),
     (dict(hidenseek={'download_bits': 9}), 'download_bits=9: must be 1 to 8'),
     (

@@ -1,9 +1,11 @@
 """Classification datasets as arrays in memory.
 
-`digits` comes with scikit-learn. Any other name is a TFDS dataset prepared as
-array_record. It is read without TensorFlow and decoded once into a cache
-($HNS_CACHE_DIR, else ~/.cache/hns). For a dataset of your own, put a function
-that returns a `Dataset` in `SOURCES`. Its fields may be arrays or lists:
+`digits` comes with scikit-learn. `folder:PATH` is a folder of pictures, or of a
+file a client, and `hf:PATH` one that Hugging Face's `datasets` saved. Any other
+name is a TFDS dataset prepared as array_record. It is read without TensorFlow
+and decoded once into a cache ($HNS_CACHE_DIR, else ~/.cache/hns). For a dataset
+of your own, put a function that returns a `Dataset` in `SOURCES`. Its fields
+may be arrays or lists:
 
   inputs  pictures [n, h, w, c] or grey [n, h, w], of any real dtype; both
           splits on the same scale; they are standardised: (x - mean) /
@@ -12,7 +14,8 @@ that returns a `Dataset` in `SOURCES`. Its fields may be arrays or lists:
           NEXT_TOKEN or regression(labels), what it takes
   groups  [n], who made each example, for partition=natural; or []
 
-`from_clients` makes a dataset and a partition of arrays of each client.
+`from_clients` makes a dataset and a partition of arrays of each client,
+`from_folder` of files, and `from_huggingface` a dataset of two splits.
 """
 
 import os
@@ -22,10 +25,13 @@ import zlib
 
 import numpy as np
 
-from hns.data import prepared
+from hns.data import folders, huggingface, names, prepared
 from hns.data.cache import cached
 from hns.data.clients import from_clients as from_clients
+from hns.data.columns import Features
 from hns.data.dataset import Dataset, checked
+from hns.data.folders import from_folder as from_folder
+from hns.data.huggingface import from_huggingface as from_huggingface
 from hns.data.tasks import CLASSIFICATION as CLASSIFICATION
 from hns.data.tasks import NEXT_TOKEN as NEXT_TOKEN
 from hns.data.tasks import Task as Task
@@ -33,30 +39,74 @@ from hns.data.tasks import regression as regression
 from hns.errors import invalid
 
 
-def load(name: str, group: str = '') -> Dataset:
+def load(
+  name: str, group: str = '', inputs: str = '', labels: str = ''
+) -> Dataset:
   """The dataset of that name, checked by `hns.data.dataset.checked`.
 
   Args:
-    name: one of `SOURCES`, or a TFDS name such as `mnist` or `emnist/balanced`.
+    name: one of `SOURCES`, a TFDS name such as `mnist` or `emnist/balanced`,
+      folder:PATH or hf:PATH.
     group: the feature that names who made an example; '' for none.
+    inputs: the feature to learn from; '' for `image`, or the only one that it
+      can be.
+    labels: the feature of classes; '' for `label`.
 
   Raises:
-    InputError: it is not prepared (the message says how to), not image
-      classification, or has an example that cannot be used.
+    InputError: it is not there (the message says how to prepare it), has not
+      these features, or has an example that cannot be used.
   """
+  wanted = Features(group, inputs, labels)
+  kind, path = names.door(name)
   if name in SOURCES:
-    return _report_absent(name, checked(name, SOURCES[name]()))
-  folder = prepared.newest(data_dir(), name)
+    _refuse_features(name, wanted)
+    dataset = SOURCES[name]()
+  elif kind:
+    read = {'folder': folders.load, 'hf': huggingface.load}[kind]
+    dataset = read(name, _path(name, path), wanted)
+  else:
+    dataset = _prepared(name, wanted)
+  return _report_absent(name, checked(name, dataset))
+
+
+def has_features(name: str) -> bool:
+  """Whether a dataset has features with names, of which a config chooses."""
+  return name not in SOURCES and names.door(name)[0] != 'folder'
+
+
+def _refuse_features(name: str, wanted: Features) -> None:
+  """Raises `InputError` for features of a dataset that has no names of them."""
+  for field in ('inputs', 'labels'):
+    if value := getattr(wanted, field):
+      raise invalid(field, value, f'{name} has no named features: leave it out')
+
+
+def _path(name: str, path: str) -> pathlib.Path:
+  """The folder of folder:PATH or hf:PATH."""
+  if not path:
+    raise invalid('dataset', name, 'needs a path behind the colon')
+  return names.expanded('dataset', path)
+
+
+def _prepared(name: str, wanted: Features) -> Dataset:
+  """A TFDS dataset, from the cache if it was read before."""
+  folder, skipped = prepared.newest(data_dir(), name)
+  for version, reason in skipped.items():
+    problem = f'version {version} of {name} is left out, as it {reason}'
+    if version in reason:  # a whole sentence on its file
+      problem = f'version {version} of {name} is left out: {reason}'
+    print(f'hns: {problem}; {folder.name} is read', file=sys.stderr)
   stamp = (folder / 'dataset_info.json').stat().st_mtime_ns
   fields = ' '.join(Dataset._fields)  # a cache of other fields is another
-  key = zlib.crc32(f'{folder.resolve()} {stamp} {group} {fields}'.encode())
+  words = f'{folder.resolve()} {stamp} {tuple(wanted)} {fields}'
+  key = zlib.crc32(words.encode())
   path = cache_dir() / f'{name.replace("/", "-")}-{key:08x}.npz'
 
   def decode():
-    decoded = checked(name, prepared.decode(name, folder, group))._asdict()
-    return {name: x for name, x in decoded.items() if name != 'task'}
+    decoded = checked(name, prepared.decode(name, folder, wanted))
+    return {k: x for k, x in decoded._asdict().items() if k != 'task'}
 
-  return _report_absent(name, checked(name, Dataset(**cached(path, decode))))
+  return Dataset(**cached(path, decode))
 
 
 def _report_absent(name: str, dataset: Dataset) -> Dataset:
@@ -78,7 +128,9 @@ def version(name: str) -> str:
   """The version of a dataset that `load` reads."""
   if name in SOURCES:
     return 'built in'
-  return prepared.newest(data_dir(), name).name
+  if names.door(name)[0]:
+    return 'files'
+  return prepared.newest(data_dir(), name).folder.name
 
 
 def data_dir() -> pathlib.Path:
@@ -93,11 +145,7 @@ def cache_dir() -> pathlib.Path:
 
 def _folder(variable: str, default: str) -> pathlib.Path:
   """The folder that a variable names; `InputError` if ~ cannot be expanded."""
-  value = os.environ.get(variable) or default
-  try:
-    return pathlib.Path(value).expanduser()
-  except RuntimeError as error:
-    raise invalid(variable, value, f'{error} set it to a folder') from None
+  return names.expanded(variable, os.environ.get(variable) or default)
 
 
 def digits() -> Dataset:

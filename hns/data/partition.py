@@ -201,7 +201,8 @@ def natural(
     )
   names = np.intersect1d(train, test)
   if clients > len(names):
-    raise invalid('num_clients', clients, f'the data has {len(names)} groups')
+    remedy = f'the data has {len(names)} groups with examples in both splits'
+    raise invalid('num_clients', clients, remedy)
   chosen = rng.permutation(names)[:clients]
   orders = [rng.permutation(np.flatnonzero(train == name)) for name in chosen]
   return [order[: each or None] for order in orders]

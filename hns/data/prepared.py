@@ -3,13 +3,11 @@
 import json
 import pathlib
 import re
-import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import tqdm
 
+from hns.data.columns import Features, Kind, Split, bar, choose, dataset_of
 from hns.data.dataset import Dataset
 from hns.errors import InputError, invalid, shown
 
@@ -18,36 +16,65 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r'\w[\w+-]*(\.[\w+-]+)*(/\w[\w+-]*(\.[\w+-]+)*)?', re.ASCII)
 _VERSION = re.compile(r'\d+\.\d+\.\d+', re.ASCII)
+_SHARDS = '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}'
 
 
-def newest(root: pathlib.Path, name: str) -> pathlib.Path:
-  """The folder of a dataset's newest version in the array_record format.
+class Version(NamedTuple):
+  """The newest version that can be read.
+
+  Attributes:
+    folder: its folder, whose name is its number.
+    skipped: by number, why a newer one cannot be read.
+  """
+
+  folder: pathlib.Path
+  skipped: dict[str, str]
+
+
+def newest(root: pathlib.Path, name: str) -> Version:
+  """A dataset's newest version that is whole and in the array_record format.
+
+  A version is whole if its descriptions can be read and its files hold as many
+  examples as they say.
 
   Args:
     root: the folder of all datasets.
     name: such as mnist or emnist/balanced.
 
   Raises:
-    InputError: no such version, or the description of a newer one is damaged.
+    InputError: there is no such version.
   """
   if not _NAME.fullmatch(name) or len(name) > 100:
-    remedy = 'must be a name such as digits, mnist or emnist/balanced'
-    raise invalid('dataset', name, remedy)
+    remedy = 'must be a name such as digits, mnist or emnist/balanced, or'
+    raise invalid('dataset', name, f'{remedy} folder:PATH or hf:PATH')
   versions = [
     path
     for path in (root / name).glob('*/dataset_info.json')
     if _VERSION.fullmatch(path.parent.name)
   ]
-  others = []
+  skipped, damage = {}, None
   for path in sorted(versions, key=_version, reverse=True):
-    formats = _formats(path)
+    try:
+      formats = _formats(path)
+    except InputError as error:
+      damage = damage or error
+      skipped[path.parent.name] = str(error)
+      continue
     if 'array_record' in formats:
-      return path.parent
-    others.append(f'{path.parent.name} is {" and ".join(formats)}')
+      return Version(path.parent, skipped)
+    skipped[path.parent.name] = f'is {" and ".join(formats)}'
+  raise damage or _absent(root, name, skipped)
+
+
+def _absent(
+  root: pathlib.Path, name: str, skipped: dict[str, str]
+) -> InputError:
+  """The error for a dataset of which no version is array_record."""
   problem = f'nothing prepared as array_record in {root / name}'
-  if others:
+  if skipped:
+    others = (f'{version} {reason}' for version, reason in skipped.items())
     problem += f' ({", ".join(others)})'
-  raise invalid(
+  return invalid(
     'dataset',
     name,
     f'{problem}; set TFDS_DATA_DIR to the folder that holds {name} as '
@@ -61,14 +88,46 @@ def _version(path: pathlib.Path) -> list[int]:
 
 
 def _formats(path: pathlib.Path) -> list[str]:
-  """The formats of a prepared version, from its dataset_info.json."""
+  """The formats of a prepared version; `InputError` if it is damaged."""
+  info = _description(path)
+  _description(path.parent / 'features.json')
   try:
-    info = json.loads(path.read_text(encoding='utf-8'))
     info['name'], info['splits']  # else a KeyError: the file is damaged
     main = info.get('fileFormat', 'tfrecord')  # missing in older files
-    return [str(f) for f in (main, *info.get('alternativeFileFormats', ()))]
-  except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    others = [str(f) for f in info.get('alternativeFileFormats', ())]
+    wanted = {x['name']: x for x in info['splits'] if main == 'array_record'}
+    for split in ('train', 'test'):
+      if split in wanted:
+        _check_shards(path.parent, split, wanted[split])
+  except (OSError, RuntimeError, ValueError, LookupError, TypeError) as error:
     raise _damaged(path, error) from error
+  return [str(main), *others]
+
+
+def _description(path: pathlib.Path) -> Any:
+  """A JSON file of a prepared version; `InputError` if it is damaged."""
+  try:
+    return json.loads(path.read_text(encoding='utf-8'))
+  except (OSError, ValueError, RecursionError) as error:
+    raise _damaged(path, error) from error
+
+
+def _check_shards(
+  folder: pathlib.Path, split: str, about: dict[str, Any]
+) -> None:
+  """Raises `ValueError` unless a split's files hold all of its examples."""
+  if about.get('filepathTemplate', _SHARDS) != _SHARDS:
+    return  # files of other names: whether they are whole is seen later
+  from array_record.python import array_record_module
+
+  found = 0
+  for path in folder.glob(f'*-{split}.array_record-*'):
+    reader = array_record_module.ArrayRecordReader(str(path))
+    found += reader.num_records()  # 0 for a file that was cut
+    reader.close()
+  wanted = sum(int(count) for count in about['shardLengths'])
+  if found != wanted:
+    raise ValueError(f'files of {split} hold {found} of {wanted} examples')
 
 
 def _damaged(path: pathlib.Path, error: Exception) -> InputError:
@@ -105,16 +164,16 @@ def _instructions(root: pathlib.Path, name: str) -> str:
     return 'TFDS has no such name: write one such as mnist or emnist/balanced'
 
 
-def decode(name: str, folder: pathlib.Path, group: str) -> Dataset:
+def decode(name: str, folder: pathlib.Path, wanted: Features) -> Dataset:
   """Reads and decodes a prepared dataset, which is slow.
 
   Args:
     name: of the dataset.
     folder: of one of its versions.
-    group: the feature that names who made an example; '' for none.
+    wanted: the features that the user named.
 
   Raises:
-    InputError: it is damaged, or not image classification.
+    InputError: it is damaged, or has not the features that are needed.
   """
   import tensorflow_datasets as tfds
 
@@ -122,62 +181,61 @@ def decode(name: str, folder: pathlib.Path, group: str) -> Dataset:
     builder = tfds.builder_from_directory(folder)
   except Exception as error:  # each format has its own errors
     raise _damaged(folder / 'dataset_info.json', error) from error
-  _check_features(name, builder.info, group)
+  features = builder.info.features
+  # Sorted, as TFDS has them in any order.
+  kinds = {feature: _kind(features[feature]) for feature in sorted(features)}
+  chosen = choose(name, kinds, wanted)
+  _check(name, builder.info, chosen.inputs, kinds[chosen.inputs])
   try:
-    splits = [
-      _read(builder.as_data_source(split=split), f'{name} {split}', group)
+    train, test = (
+      _read(builder.as_data_source(split=split), f'{name} {split}', chosen)
       for split in ('train', 'test')
-    ]
+    )
   except MemoryError:
     raise
   except Exception as error:  # and so has each image decoder
     raise _damaged(folder, error) from error
-  (train, train_labels, train_groups), (test, test_labels, test_groups) = splits
-  _, groups = np.unique(
-    np.concatenate([train_groups, test_groups]), return_inverse=True
-  )
-  classes = builder.info.features['label'].num_classes
-  split = np.split(groups.astype(np.int32), [len(train_groups)])
-  return Dataset(
-    train, train_labels, split[0], test, test_labels, split[1], classes
-  )
+  classes = getattr(features[chosen.labels], 'num_classes', 0)
+  return dataset_of(kinds[chosen.inputs], train, test, classes or 0)
 
 
-def _check_features(
-  name: str, info: 'tfds.core.DatasetInfo', group: str
+def _kind(feature: Any) -> Kind:
+  """What a feature holds."""
+  from tensorflow_datasets import features
+
+  shape, dtype = feature.shape, feature.np_dtype
+  if isinstance(feature, features.Image):
+    return Kind.PICTURE
+  if isinstance(feature, features.ClassLabel) and feature.num_classes:
+    return Kind.CLASS
+  if isinstance(feature, features.Text):
+    return Kind.TEXT
+  if not isinstance(shape, tuple) or isinstance(dtype, dict):
+    return Kind.OTHER
+  if np.dtype(dtype).kind not in 'biuf':
+    return Kind.OTHER if shape else Kind.TEXT
+  return Kind.ARRAY if shape else Kind.NUMBER
+
+
+def _check(
+  name: str, info: 'tfds.core.DatasetInfo', inputs: str, kind: Kind
 ) -> None:
-  """Raises `InputError` for a dataset that is not image classification."""
-  features = info.features
-  wanted = ['image', 'label'] + ([group] if group else [])
-  absent = [f for f in wanted if f not in features]
-  if absent:
-    raise invalid('dataset', name, f'it has no feature {", ".join(absent)}')
-  if None in features['image'].shape:
-    raise invalid(
-      'dataset', name, f'images differ in shape: {features["image"].shape}'
-    )
-  if not getattr(features['label'], 'num_classes', None):
-    raise invalid('dataset', name, 'its feature label is no class')
-  if group and features[group].shape != ():
-    raise invalid('group', group, 'must be a feature of one value an example')
+  """Raises `InputError` for pictures that differ, or a split that is absent."""
+  shape = info.features[inputs].shape
+  if kind == Kind.PICTURE and None in shape:
+    raise invalid('dataset', name, f'images differ in shape: {shape}')
   if not {'train', 'test'} <= set(info.splits):
     raise invalid(
       'dataset', name, f'needs splits train and test, has {list(info.splits)}'
     )
 
 
-def _read(
-  source: Sequence[dict[str, Any]], title: str, group: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Images, labels and groups of a split; `title` is shown with a bar."""
-  images, labels, groups = [], [], []
-  for example in tqdm.tqdm(
-    source,
-    f'decoding {title}',
-    leave=False,
-    disable=None if sys.stderr else True,  # None: unless it is a terminal
-  ):
-    images.append(example['image'])
-    labels.append(example['label'])
-    groups.extend([example[group]] if group else [])
-  return np.array(images), np.array(labels, np.int32), np.array(groups)
+def _read(source: Any, title: str, chosen: Features) -> Split:
+  """The values of a split; `title` is shown with a bar."""
+  split = Split([], [], [])
+  for example in bar(source, title):
+    split.inputs.append(example[chosen.inputs])
+    split.labels.append(example[chosen.labels])
+    if chosen.group:
+      split.groups.append(example[chosen.group])
+  return split

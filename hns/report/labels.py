@@ -7,6 +7,7 @@ import collections
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from hns.data.names import short_of
 from hns.fields import Field, fields_of
 from hns.methods.recipes import RECIPES
 
@@ -87,7 +88,10 @@ def settings_of(configs: list[dict[str, Any]]) -> list[str]:
   That is the dataset and the clients, and the partition where some of these
   configs share out the same data otherwise.
   """
-  names = [f'{config["dataset"]}, {_clients(config)}' for config in configs]
+  short = short_of(config['dataset'] for config in configs)
+  names = [
+    f'{short[config["dataset"]]}, {_clients(config)}' for config in configs
+  ]
   kinds = [_partition(config) for config in configs]
   by_name = collections.defaultdict(set)
   for name, kind in zip(names, kinds):

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hns import data, streams, tree, wire
-from hns.data import partition
+from hns.data import names, partition
 from hns.engine import client_store, parallel
 from hns.engine.context import RoundConfig
 from hns.engine.metrics import trouble
@@ -43,7 +43,9 @@ def build(config: ConfigDict) -> Experiment:
   """
   limits.validate(config)
   mesh = parallel.mesh_of(devices.choose(config.devices, config.cohort))
-  dataset = data.load(config.dataset, config.group)
+  dataset = data.load(
+    config.dataset, config.group, config.inputs, config.labels
+  )
   remedy = "all clients' examples and the model: lower it, or model"
   memory = devices.enough_memory('num_clients', config.num_clients, remedy)
   with memory, devices.standard_settings():
@@ -301,7 +303,8 @@ def _built_info(config: ConfigDict, experiment: Experiment) -> RunInfo:
 def title(config: ConfigDict) -> str:
   """One line that describes a run."""
   return (
-    f'{config.algorithm} on {config.dataset}: {config.num_clients} clients, '
+    f'{config.algorithm} on {names.short(config.dataset)}: '
+    f'{config.num_clients} clients, '
     f'{config.partition}, {config.model}, seed {config.seed}'
   )
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from hns.config import Run, base, unknown
+from hns.data import has_features
 from hns.errors import InputError, invalid
 from hns.fields import REQUIRED, ValidationThreshold, fields_of, takes_any
 from hns.methods.recipes import RECIPES
@@ -16,7 +17,8 @@ def validate(config: ConfigDict) -> None:
     field.check(name, config[name])
   _check_clients(config)
   _check_examples(config)
-  if config.partition == 'natural' and not config.group:
+  needs_group = config.partition == 'natural' and has_features(config.dataset)
+  if needs_group and not config.group:
     raise invalid('group', '', 'partition=natural needs a feature: writer')
   _check_chosen_table(config)
   needed_by = needs_validation(config)
