@@ -84,11 +84,38 @@ def get_config():
     eval_every=10,
     local_epochs=2,
     batch_size=10,
+    fedavg=dict(optimizer='adam'),
+    local=dict(optimizer='adam'),
+    eden=dict(optimizer='adam'),
   )
 
 
 def sweep():
-  return cross(
-    grid({'seed': [0, 1, 2]}),
-    grid({'algorithm': ['hidenseek', 'fedavg', 'local', 'eden']}),
+  names = ['hidenseek', 'fedavg', 'local', 'eden']
+  return cross(grid({'seed': [0, 1, 2]}), grid({'algorithm': names}))
+
+
+def tuning():
+  """Four trials a method, on the validation examples of seed 0."""
+  validation = grid({'eval_split': ['validation'], 'eval_clients': [10]})
+  trials = grid(
+    {
+      'algorithm': ['hidenseek'],
+      'density': [0.03, 0.1],
+      'hidenseek.learning_rate': [0.01, 0.03],
+    }
   )
+  for name in ('fedavg', 'local'):
+    rates = [0.0003, 0.001, 0.003, 0.01]
+    trials += grid({'algorithm': [name], f'{name}.learning_rate': rates})
+  trials += grid(
+    {
+      'algorithm': ['eden'],
+      'eden.pruned': [False, True],
+      'eden.learning_rate': [0.001, 0.003],
+    }
+  )
+  return cross(validation, trials)
+
+
+SWEEPS = {'tuning': tuning}

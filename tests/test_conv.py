@@ -15,12 +15,23 @@ CASES = [
   ((3, 3), (2, 2), 'SAME', (14, 13)),
   ((3, 2), (2, 1), 'VALID', (9, 10)),
   ((4, 4), (3, 2), ((1, 2), (0, 3)), (11, 12)),
+  ((5,), (2,), 'SAME', (13,)),
+  ((4,), (1,), ((3, 0),), (11,)),
 ]
-LAYOUT = dict(dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+
+
+def layout(strides):
+  """The keyword that names the dimensions of pictures, or of windows."""
+  kind = (
+    ('NHWC', 'HWIO', 'NHWC') if len(strides) == 2 else ('NWC', 'WIO', 'NWC')
+  )
+  return dict(dimension_numbers=kind)
 
 
 def reference(x, kernel, strides, padding):
-  return lax.conv_general_dilated(x, kernel, strides, padding, **LAYOUT)
+  return lax.conv_general_dilated(
+    x, kernel, strides, padding, **layout(strides)
+  )
 
 
 def with_gradients(function, x, w, grad):
@@ -43,7 +54,7 @@ def test_equals_lax_with_its_gradients(x64, kernel, strides, padding, size):
   grad = jax.random.normal(
     keys[2], jax.eval_shape(plain, x, w).shape, jnp.float64
   )
-  ours = lambda x, w: conv(x, w, strides, padding, **LAYOUT)
+  ours = lambda x, w: conv(x, w, strides, padding, **layout(strides))
   for a, b in zip(*(with_gradients(f, x, w, grad) for f in (ours, plain))):
     np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
 
@@ -60,7 +71,9 @@ def test_vmapped_kernels_equal_one_by_one(x64, kernel, strides, padding, size):
 
     return jax.grad(loss, (0, 1))
 
-  client_state = run(lambda x, w: conv(x, w, strides, padding, **LAYOUT))
+  client_state = run(
+    lambda x, w: conv(x, w, strides, padding, **layout(strides))
+  )
   plain = jax.jit(run(lambda x, w: reference(x, w, strides, padding)))
   got = jax.jit(jax.vmap(client_state))(xs, ws)
   shared = jax.jit(jax.vmap(client_state, (None, 0)))(xs[0], ws)
@@ -73,10 +86,15 @@ def test_vmapped_kernels_equal_one_by_one(x64, kernel, strides, padding, size):
 
 def test_other_convolutions_are_left_to_lax():
   x, w = jnp.ones((1, 8, 8, 4)), jnp.ones((3, 3, 1, 4))
-  got = conv(x, w, (1, 1), 'SAME', feature_group_count=4, **LAYOUT)
+  got = conv(x, w, (1, 1), 'SAME', feature_group_count=4, **layout((1, 1)))
   assert float(got[0, 4, 4, 0]) == 9
   got = conv(
-    x, jnp.ones((3, 3, 4, 1)), (1, 1), 'VALID', rhs_dilation=(2, 2), **LAYOUT
+    x,
+    jnp.ones((3, 3, 4, 1)),
+    (1, 1),
+    'VALID',
+    rhs_dilation=(2, 2),
+    **layout((1, 1)),
   )
   assert got.shape == (1, 4, 4, 1)
 
@@ -127,7 +145,7 @@ def test_winograds_way_is_taken_where_it_takes_fewer_products():
 
 
 def matrix_products(x, w, strides, **asked):
-  run = lambda x, w: conv(x, w, strides, 'SAME', **LAYOUT, **asked)
+  run = lambda x, w: conv(x, w, strides, 'SAME', **layout((1, 1)), **asked)
   return str(jax.make_jaxpr(run)(x, w)).count('dot_general')
 
 

@@ -42,12 +42,13 @@ def conv(
   padding: str | Sequence[tuple[int, int]],
   **options: Any,
 ) -> jax.Array:
-  """Replaces `lax.conv_general_dilated` in `nn.Conv` for plain 2-D kernels.
+  """Replaces `lax.conv_general_dilated` in `nn.Conv` for plain kernels.
 
-  Dilated and grouped convolutions are passed on to `lax`.
+  Of one or two dimensions; others, dilated and grouped convolutions are passed
+  on to `lax`.
   """
   plain = (
-    lhs.ndim == 4
+    lhs.ndim in (3, 4)
     and options.get('feature_group_count', 1) == 1
     and not any(
       d != 1
@@ -61,8 +62,12 @@ def conv(
     )
   if isinstance(padding, str):
     padding = lax.padtype_to_pads(
-      lhs.shape[1:3], rhs.shape[:2], window_strides, padding
+      lhs.shape[1:-1], rhs.shape[:-2], window_strides, padding
     )
+  if lhs.ndim == 3:  # a picture of height 1
+    strides, padding = (1, *window_strides), ((0, 0), *padding)
+    y = conv(lhs[:, None], rhs[None], strides, padding, **options)
+    return y[:, 0]
   pads = tuple((int(low), int(high)) for low, high in padding)
   window = Window(tuple(window_strides), pads, options.get('precision'))
   if _fewer_products(window, lhs, rhs):

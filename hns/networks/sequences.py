@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hns.networks.layers import Dense, Norm
+from hns.networks.layers import Conv, Dense, Norm
 
 TOKENS = 128  # of texts: ASCII
 
@@ -30,7 +30,7 @@ class Conv1d(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     for width in self.widths:
-      x = nn.relu(Norm()(nn.Conv(width, (5,), (2,), use_bias=False)(x)))
+      x = nn.relu(Norm()(Conv(width, (5,), (2,))(x)))
     return Dense(self.classes)(x.mean(1))
 
 

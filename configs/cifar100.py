@@ -1,0 +1,62 @@
+"""CIFAR-100 with a residual network: 100 clients of uneven classes.
+
+  python -m hns.main --config=cifar100 --workdir=runs/cifar100
+
+Dirichlet 0.3 on 100 training examples a client, 10 of 90 clients a round; ten
+clients, drawn by the seed, never take part.
+"""
+
+from hns.config import base
+from hns.runs.sweeps import cross, grid
+
+
+def get_config():
+  return base(
+    dataset='cifar100',
+    partition='dirichlet',
+    alpha=0.3,
+    num_clients=100,
+    unseen_clients=10,
+    examples_per_client=100,
+    cohort=10,
+    model='resnet8',
+    density=0.5,
+    rounds=40,
+    eval_every=20,
+    local_epochs=2,
+    batch_size=10,
+    fedavg=dict(optimizer='adam'),
+    local=dict(optimizer='adam'),
+    eden=dict(optimizer='adam'),
+  )
+
+
+def sweep():
+  names = ['hidenseek', 'fedavg', 'local', 'eden']
+  return cross(grid({'seed': [0, 1, 2]}), grid({'algorithm': names}))
+
+
+def tuning():
+  """Four trials a method, on the validation examples of seed 0."""
+  validation = grid({'eval_split': ['validation'], 'eval_clients': [10]})
+  trials = grid(
+    {
+      'algorithm': ['hidenseek'],
+      'density': [0.2, 0.5],
+      'hidenseek.learning_rate': [0.01, 0.03],
+    }
+  )
+  for name in ('fedavg', 'local'):
+    rates = [0.0003, 0.001, 0.003, 0.01]
+    trials += grid({'algorithm': [name], f'{name}.learning_rate': rates})
+  trials += grid(
+    {
+      'algorithm': ['eden'],
+      'eden.pruned': [False, True],
+      'eden.learning_rate': [0.001, 0.003],
+    }
+  )
+  return cross(validation, trials)
+
+
+SWEEPS = {'tuning': tuning}
