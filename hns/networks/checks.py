@@ -1,6 +1,7 @@
 """Checks of a network by its shapes, before its weights are initialized."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.errors
@@ -118,14 +119,20 @@ def _check_collections(name: str, shapes: dict[str, Any]) -> None:
     raise invalid('model', name, 'has no parameters: nothing can be trained')
 
 
-def head_of(params: Tree, classes: int, chosen: str = '') -> str:
+def head_of(
+  params: Tree,
+  classes: int,
+  chosen: str = '',
+  is_last: Callable[[str], bool] = lambda layer: True,
+) -> str:
   """The path of the output layer, such as `Dense_2` or `body/Dense_0`.
 
   Args:
     params: a dict of dicts of arrays or shapes.
     classes: number of logits.
     chosen: the path that the user gave; '' for the only layer whose kernel has
-      one output per class.
+      one output per class, or the last in the flow of several.
+    is_last: whether nothing follows a layer, asked where several could be it.
 
   Raises:
     InputError: there is no such layer, more than one, or it is the whole
@@ -134,6 +141,7 @@ def head_of(params: Tree, classes: int, chosen: str = '') -> str:
   paths = {'/'.join(path): leaf for path, leaf in flatten_dict(params).items()}
   layers = {path.rpartition('/')[0]: None for path in paths}
   heads = [chosen] if chosen else _of_width(paths, classes)
+  heads = list(filter(is_last, heads)) if len(heads) > 1 else heads
   inside = [path.startswith(f'{heads[0]}/') for path in paths if heads]
   if len(heads) != 1:
     names = ', '.join(heads) or 'none'
@@ -201,8 +209,9 @@ def _needed(jaxpr: core.Jaxpr) -> set:
 
 def _of_width(paths: dict[str, Any], classes: int) -> list[str]:
   """The layers whose kernels have `classes` outputs."""
-  return [
-    path.rpartition('/')[0]
+  found = {
+    path.rpartition('/')[0]: None
     for path, leaf in paths.items()
     if leaf.ndim > 1 and leaf.shape[-1] == classes
-  ]
+  }
+  return list(found)

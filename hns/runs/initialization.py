@@ -80,10 +80,11 @@ def _head(
 ) -> str:
   """The path of the output layer; raises `InputError` if it is not unique."""
   shapes = checks.shapes_of(net, inputs)['params']
-  head = checks.head_of(shapes, classes, config.head)
+  is_last = functools.partial(checks.is_last, net, shapes, inputs)
+  head = checks.head_of(shapes, classes, config.head, is_last)
   if config.head or isinstance(net, Network):
     return head
-  if checks.is_last(net, shapes, inputs, head):
+  if is_last(head):
     return head
   raise invalid(
     'head',
