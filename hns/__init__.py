@@ -28,6 +28,7 @@ For a notebook or a script, each imported when it is first used:
   programs(experiment)             its compiled programs
   begin(experiment)                the progress before round 1
   step(experiment, programs, progress)      the progress after one more round
+  global_model, personal_models             variables, at a progress
   evaluate(experiment, programs, progress)  personal and global models
   export_model(folder, client)     a trained model as bytes
   predictor(folder, client)        any trained model, to predict with
@@ -47,6 +48,8 @@ _FRONT = {
   'programs': ('runs.programs', 'programs'),
   'begin': ('runs.loop', 'begin'),
   'step': ('runs.loop', 'step'),
+  'global_model': ('runs.loop', 'global_model'),
+  'personal_models': ('runs.loop', 'personal_models'),
   'evaluate': ('runs.loop', 'evaluate'),
   'export_model': ('export', 'from_run'),
   'predictor': ('export', 'predictor'),

@@ -9,7 +9,7 @@ from PIL import Image
 from hns import data
 from hns.data.dataset import checked
 from hns.errors import InputError
-from hns.runs import experiment
+from hns.runs import experiment, federation
 
 DIGITS = data.digits()
 TRAIN, TEST = DIGITS.train_inputs, DIGITS.test_inputs
@@ -246,10 +246,10 @@ def test_grey_oblong_floats_are_learnt(monkeypatch, tmp_path):
 
 def test_the_scale_of_floats_is_that_of_their_bytes():
   """And right where float32 sums are not: far from zero."""
-  mean, deviation = experiment._pixel_scale(TRAIN)
+  mean, deviation = federation._pixel_scale(TRAIN)
   assert (mean, deviation) == pytest.approx((TRAIN.mean(), TRAIN.std()))
   far = (TRAIN + 2.0**17).astype(np.float32)
-  found = experiment._pixel_scale(far)
+  found = federation._pixel_scale(far)
   assert found == pytest.approx((mean + 2**17, deviation), rel=1e-12)
 
 

@@ -6,18 +6,15 @@ import sys
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from hns import data, streams, tree, wire
-from hns.data import names, partition
+from hns.data import names
 from hns.engine import client_store, parallel
 from hns.engine.context import RoundConfig
 from hns.engine.metrics import trouble
 from hns.engine.training import (
-  ClientIndices,
-  Examples,
   FederatedData,
   Learner,
   Plan,
@@ -29,6 +26,8 @@ from hns.networks import checks, models, modes
 from hns.report import files
 from hns.report.files import Row, RunInfo
 from hns.runs import devices, identity, initialization, limits, paths, workdir
+from hns.runs.federation import federate
+from hns.runs.loop import OnRow
 from hns.runs.programs import Experiment
 from hns.runs.record import Schedule, record
 from hns.values import ConfigDict
@@ -142,77 +141,11 @@ def _by_size(ids: np.ndarray, sizes: np.ndarray) -> np.ndarray:
   return ids[np.argsort(sizes[ids], kind='stable')]
 
 
-def federate(config: ConfigDict, dataset: data.Dataset) -> FederatedData:
-  """Partitions a dataset over clients; examples of no client are dropped."""
-  shares = partition.divide(
-    config.seed,
-    config.partition,
-    *_labelled(config.partition, dataset),
-    partition.Scheme(
-      config.num_clients,
-      config.examples_per_client,
-      config.classes_per_client,
-      config.alpha,
-      config.validation_fraction,
-      config.test_examples_per_client,
-      limits.needs_validation(config),
-    ),
-  )
-  train = np.unique(np.concatenate(shares.train + shares.validation))
-  test = np.unique(np.concatenate(shares.test))
-  inputs = [dataset.train_inputs[train], dataset.test_inputs[test]]
-  labels = [dataset.train_labels[train], dataset.test_labels[test]]
-
-  def indices(shares, used, offset):
-    rows = [np.searchsorted(used, share) + offset for share in shares]
-    return ClientIndices(*map(jnp.asarray, partition.pad(rows)))
-
-  return FederatedData(
-    Examples(
-      jnp.asarray(np.concatenate(inputs)),
-      jnp.asarray(np.concatenate(labels)),
-      _scale(dataset),
-    ),
-    indices(shares.train, train, 0),
-    indices(shares.validation, train, 0),
-    indices(shares.test, test, len(train)),
-  )
-
-
-def _labelled(
-  name: str, dataset: data.Dataset
-) -> tuple[partition.Labelled, partition.Labelled]:
-  """What a partition sees of both splits; one class where there are none."""
-  labels = dataset.train_labels, dataset.test_labels
-  if not dataset.task.has_classes:
-    if name in ('shards', 'dirichlet'):
-      remedy = 'needs labels that are classes: choose iid, natural or your own'
-      raise invalid('partition', name, remedy)
-    labels = [np.zeros(len(x), np.int32) for x in labels]
-  groups = dataset.train_groups, dataset.test_groups
-  return tuple(map(partition.Labelled, labels, groups))
-
-
-def _scale(dataset: data.Dataset) -> jax.Array | tuple[()]:
-  if not dataset.standardise:
-    return ()
-  return jnp.asarray(_pixel_scale(dataset.train_inputs), jnp.float32)
-
-
-def _pixel_scale(images: np.ndarray) -> tuple[float, float]:
-  """Mean and standard deviation of pixels; of uint8 from their histogram."""
-  parts = np.array_split(images, 100)
-  if images.dtype != np.uint8:
-    mean = sum(part.sum(dtype=np.float64) for part in parts) / images.size
-    squares = sum(np.sum((part - mean) ** 2) for part in parts)
-    return mean, np.sqrt(squares / images.size)
-  counts = sum(np.bincount(part.ravel(), minlength=256) for part in parts)
-  values = np.arange(256)
-  mean = np.average(values, weights=counts)
-  return mean, np.sqrt(np.average((values - mean) ** 2, weights=counts))
-
-
-def run(config: ConfigDict, folder: str | pathlib.Path) -> list[Row]:
+def run(
+  config: ConfigDict,
+  folder: str | pathlib.Path,
+  on_row: OnRow = lambda row, moment: None,
+) -> list[Row]:
   """Trains, writing metrics after each evaluation; returns all rows.
 
   A run that was killed continues from its last checkpoint, to the same numbers,
@@ -223,6 +156,8 @@ def run(config: ConfigDict, folder: str | pathlib.Path) -> list[Row]:
   Args:
     config: see `hns.config`.
     folder: where the run's files go.
+    on_row: called with every row and a `hns.runs.loop.Moment`, for metrics of
+      your own, which it returns as a dict, and to tell other programs.
 
   Raises:
     InputError: the config cannot run, or differs from that of the run's other
@@ -243,7 +178,7 @@ def run(config: ConfigDict, folder: str | pathlib.Path) -> list[Row]:
     if is_complete:
       rows = files.read(folder)
     else:
-      rows = _train(config, run_info, folder)
+      rows = _train(config, run_info, folder, on_row)
     if devices.is_first():
       if is_complete:
         message = f'hns: {shown(folder)} was complete: nothing was run'
@@ -255,7 +190,7 @@ def run(config: ConfigDict, folder: str | pathlib.Path) -> list[Row]:
 
 
 def _train(
-  config: ConfigDict, run_info: RunInfo, folder: pathlib.Path
+  config: ConfigDict, run_info: RunInfo, folder: pathlib.Path, on_row: OnRow
 ) -> list[Row]:
   """Builds the experiment and runs the remaining rounds; returns all rows."""
   with devices.fail_together():
@@ -272,7 +207,7 @@ def _train(
     with devices.enough_memory(
       'clients_per_step', width, f'so many clients at once: {remedy}'
     ):
-      return record(experiment, schedule, folder, file, run_info)
+      return record(experiment, schedule, folder, file, run_info, on_row)
 
 
 def _built_info(config: ConfigDict, experiment: Experiment) -> RunInfo:

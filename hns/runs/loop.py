@@ -1,33 +1,49 @@
 """The loop over rounds; a row of metrics after each evaluated round."""
 
-import functools
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from hns import tree, wire
 from hns.engine import (
   client_store,
   evaluation,
   flops,
   metrics,
   parallel,
-  payloads,
   rounds,
 )
-from hns.engine.context import RoundConfig
+from hns.engine.context import RoundContext
 from hns.engine.rounds import RoundMetrics
-from hns.engine.training import FederatedData
-from hns.errors import InputError
-from hns.methods.contract import Initial
+from hns.errors import InputError, invalid
+from hns.methods.contract import Variables
 from hns.report.files import Row
 from hns.runs import devices
+from hns.runs.first_messages import check_payloads
 from hns.runs.programs import Experiment, Programs, programs
 from hns.runs.progress import PendingRound, Progress, fetch_metrics
+
+
+class Moment(NamedTuple):
+  """Where a run is when a row of metrics has been made.
+
+  Attributes:
+    experiment, programs: what is run.
+    progress: after the row's round; valid until the next one.
+  """
+
+  experiment: Experiment
+  programs: Programs
+  progress: Progress
+
+
+# `(row, moment) -> ` further metrics of the row, or None.
+OnRow = Callable[[Row, Moment], Row | None]
 
 
 def begin(experiment: Experiment) -> Progress:
@@ -48,6 +64,7 @@ def train(
   eval_every: int,
   progress: Progress | None = None,
   after_round: Callable[[int, Progress], None] = lambda number, progress: None,
+  on_row: OnRow = lambda row, moment: None,
 ) -> Iterator[Row]:
   """Yields a row of metrics every `eval_every` rounds and after the last.
 
@@ -60,6 +77,7 @@ def train(
     progress: where to continue, consumed; None for the beginning.
     after_round: called after every round, before its evaluation; the progress
       is valid until the next round.
+    on_row: called with every row; what it returns is added to the row.
   """
   check_payloads(experiment)
   start = time.perf_counter()
@@ -75,7 +93,8 @@ def train(
     if is_new and (number % eval_every == 0 or number == last):
       progress = fetch_metrics(progress)
       row = _evaluate_row(experiment, run, progress, client_flops)
-      yield {'round': number, **row, 'compile_seconds': compile_seconds}
+      row = {'round': number, **row, 'compile_seconds': compile_seconds}
+      yield _with_more(row, on_row, Moment(experiment, run, progress))
       progress = progress._replace(tally=metrics.evaluated(progress.tally))
     if number == last:
       return
@@ -84,14 +103,55 @@ def train(
     after_round(number, progress)
 
 
-def step(experiment: Experiment, run: Programs, progress: Progress) -> Progress:
+def _with_more(row: Row, on_row: OnRow, moment: Moment) -> Row:
+  """A row with what a user's function adds; `InputError` for what it may not.
+
+  Raises what that function raises.
+  """
+  more = on_row(dict(row), moment)
+  if more is None:
+    return row
+  if not isinstance(more, dict):
+    kind = type(more).__name__
+    raise InputError(
+      f'on_row: must return a dict of metrics or None, not {kind}'
+    )
+  for name, value in more.items():
+    if name in row:
+      raise InputError(f'on_row: {name!r} is a metric already: choose another')
+    try:
+      json.dumps(value)
+    except (TypeError, ValueError) as error:
+      remedy = f'{error}: give Python numbers, lists or texts, such as float(x)'
+      raise InputError(f'on_row: {name!r} is no JSON: {remedy}') from None
+  return row | more
+
+
+def step(
+  experiment: Experiment,
+  run: Programs,
+  progress: Progress,
+  ids: Sequence[int] | None = None,
+) -> Progress:
   """Runs one round; its metrics stay on the devices until they are needed.
 
   Consumes the progress: go on with what is returned.
+
+  Args:
+    experiment, run, progress: what is run, and where it is.
+    ids: who takes part, at most as many as a cohort has; an id that no client
+      has is of a client that dropped out, which costs and changes nothing.
+      None: drawn.
+
+  Raises:
+    InputError: ids are too many, or a client is there twice.
   """
   state, store = progress.state, progress.store
   start = time.perf_counter()
-  ids = run.cohort(experiment.key, experiment.federation, state.round)
+  if ids is None:
+    ids = run.cohort(experiment.key, experiment.federation, state.round)
+  else:
+    ids = _chosen(ids, experiment)
   client_states = client_store.fetch(store, ids)
   state, client_states, reported = run.round(
     *experiment.constants, state, ids, client_states
@@ -101,6 +161,48 @@ def step(experiment: Experiment, run: Programs, progress: Progress) -> Progress:
   reported = reported._replace(votes=None)  # as large as a model
   done = PendingRound(ids, reported, time.perf_counter() - start)
   return progress._replace(state=state, pending=(*progress.pending, done))
+
+
+def _chosen(ids: Sequence[int], experiment: Experiment) -> np.ndarray:
+  """A user's cohort in the order of the engine's, int32 [cohort]."""
+  cohort = experiment.round_config.cohort
+  sizes = np.asarray(experiment.federation.train.size)
+  given = np.asarray(ids, np.int64).ravel()
+  present = given[(given >= 0) & (given < len(sizes))]
+  if len(given) > cohort:
+    raise invalid('ids', len(given), f'a cohort has at most {cohort} clients')
+  if len(np.unique(present)) < len(present):
+    raise invalid('ids', given.tolist(), 'a client can be there once')
+  order = np.lexsort((present, sizes[present]))
+  chosen = np.full(cohort, parallel.ABSENT, np.int32)
+  chosen[: len(present)] = present[order]
+  return chosen
+
+
+def global_model(experiment: Experiment, progress: Progress) -> Variables:
+  """The variables of the server's model, for `round_config.learner.apply`."""
+  return evaluation.global_model(
+    experiment.round_config, _context(experiment, progress)
+  )
+
+
+def personal_models(
+  experiment: Experiment, progress: Progress, ids: Sequence[int]
+) -> Variables:
+  """Variables that clients have after local training, leaves [ids, ...]."""
+  ids = np.asarray(ids, np.int32)
+  return evaluation.personal_models(
+    experiment.round_config,
+    _context(experiment, progress),
+    ids,
+    client_store.fetch(progress.store, ids),
+  )
+
+
+def _context(experiment: Experiment, progress: Progress) -> RoundContext:
+  return rounds.begin_round(
+    experiment.round_config, *experiment.constants, progress.state
+  )
 
 
 def _evaluate_row(
@@ -185,70 +287,3 @@ def _evaluate_personal(
   client_states = client_store.fetch(progress.store, ids)
   args = *experiment.constants, copy, ids, client_states
   return jax.device_get(run.evaluate_personal(*args)[-1])
-
-
-def check_payloads(experiment: Experiment) -> None:
-  """Encodes first messages of a client and decodes them again.
-
-  Its params are moved by noise in place of training: bytes are counted rightly
-  and messages can be encoded whatever was trained.
-
-  Raises:
-    InputError: the client leaves out coordinates without telling which, or a
-      message cannot be encoded, or decodes to something else.
-    RuntimeError: the number of bytes counted is not that of the payload.
-  """
-  method = experiment.round_config.method
-  codecs = (  # in the order of wire.DIRECTIONS
-    method.wire.download_codec,
-    method.wire.upload_codec,
-    payloads.MASK_CODEC,
-  )
-  sent, is_silent = jax.jit(
-    functools.partial(_first_messages, experiment.round_config, codecs)
-  )(*experiment.constants)
-  if is_silent:
-    raise InputError(
-      'the upload leaves out coordinates that the download has: give the '
-      'method a wire.kept_mask that tells which, or their places travel free'
-    )
-  for direction, (codec, (message, size)) in enumerate(zip(codecs, sent)):
-    if not jax.tree.leaves(message.value):
-      continue
-    envelope = experiment.envelope._replace(direction=direction)
-    payload = wire.encode(codec, message, envelope)
-    wire.decode(codec, payload, message, envelope)
-    if len(payload) != size:
-      name = wire.DIRECTIONS[direction]
-      raise RuntimeError(
-        f'the {name} has {len(payload)} bytes, but {size} are counted'
-      )
-
-
-def _first_messages(
-  round_config: RoundConfig,
-  codecs: tuple[wire.Codec, ...],
-  key: jax.Array,
-  initial: Initial,
-  federation: FederatedData,
-) -> tuple[list[tuple[wire.Message, jax.Array]], jax.Array]:
-  """A client's first download, upload and mask, each with its bytes.
-
-  And whether the upload leaves out coordinates without a mask, bool [].
-  """
-  method, frozen = round_config.method, initial.frozen
-  client_state = initial.client_state
-  state = rounds.begin(initial)
-  context = rounds.begin_round(round_config, key, initial, federation, state)
-  message = context.message
-  start = method.client.init(key, frozen, message, client_state)
-  down = payloads.download_for(method, frozen, message, client_state)
-  noise = tree.uniform(key, start, -1.0)
-  params = jax.tree.map(lambda x, n: (x + n).astype(x.dtype), start, noise)
-  up, client_state = method.client.update(
-    key, frozen, message, client_state, start, params
-  )
-  sent = down, up, payloads.mask_message(method, client_state)
-  fewer = wire.coordinates(up) < wire.coordinates(message)
-  is_silent = fewer & (method.wire.kept_mask is None)
-  return [(m, wire.size(codec, m)) for m, codec in zip(sent, codecs)], is_silent

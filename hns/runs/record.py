@@ -20,7 +20,7 @@ from hns.errors import shown
 from hns.report.files import Row, RunInfo
 from hns.runs import checkpoint, devices, interrupt, paths, workdir
 from hns.runs.interrupt import Interrupted
-from hns.runs.loop import begin, train
+from hns.runs.loop import OnRow, begin, train
 from hns.runs.programs import Experiment
 from hns.runs.progress import Progress, snapshot
 
@@ -41,6 +41,7 @@ def record(
   folder: pathlib.Path,
   file: TextIO,
   run_info: RunInfo,
+  on_row: OnRow,
 ) -> list[Row]:
   """Runs the remaining rounds; returns the rows of all rounds.
 
@@ -50,6 +51,7 @@ def record(
     folder: the run's.
     file: its metrics, from `hns.runs.workdir.claim`.
     run_info: the content of its config.json.
+    on_row: see `hns.runs.loop.train`.
 
   Raises:
     InputError: the folder cannot be read or written, or was removed.
@@ -59,7 +61,7 @@ def record(
   done = int(progress.state.round)
   with _between_rounds(schedule, folder, file, run_info, done) as (after, bar):
     for row in train(
-      experiment, schedule.rounds, schedule.eval_every, progress, after
+      experiment, schedule.rounds, schedule.eval_every, progress, after, on_row
     ):
       _add(_finite(row), rows, folder, file)
       bar.set_postfix_str(_progress_text(rows[-1]))

@@ -1,0 +1,82 @@
+"""A dataset, shared out over the clients of a config."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hns import data
+from hns.data import partition
+from hns.engine.training import ClientIndices, Examples, FederatedData
+from hns.errors import invalid
+from hns.runs import limits
+from hns.values import ConfigDict
+
+
+def federate(config: ConfigDict, dataset: data.Dataset) -> FederatedData:
+  """Partitions a dataset over clients; examples of no client are dropped."""
+  shares = partition.divide(
+    config.seed,
+    config.partition,
+    *_labelled(config.partition, dataset),
+    partition.Scheme(
+      config.num_clients,
+      config.examples_per_client,
+      config.classes_per_client,
+      config.alpha,
+      config.validation_fraction,
+      config.test_examples_per_client,
+      limits.needs_validation(config),
+    ),
+  )
+  train = np.unique(np.concatenate(shares.train + shares.validation))
+  test = np.unique(np.concatenate(shares.test))
+  inputs = [dataset.train_inputs[train], dataset.test_inputs[test]]
+  labels = [dataset.train_labels[train], dataset.test_labels[test]]
+
+  def indices(shares, used, offset):
+    rows = [np.searchsorted(used, share) + offset for share in shares]
+    return ClientIndices(*map(jnp.asarray, partition.pad(rows)))
+
+  return FederatedData(
+    Examples(
+      jnp.asarray(np.concatenate(inputs)),
+      jnp.asarray(np.concatenate(labels)),
+      _scale(dataset),
+    ),
+    indices(shares.train, train, 0),
+    indices(shares.validation, train, 0),
+    indices(shares.test, test, len(train)),
+  )
+
+
+def _labelled(
+  name: str, dataset: data.Dataset
+) -> tuple[partition.Labelled, partition.Labelled]:
+  """What a partition sees of both splits; one class where there are none."""
+  labels = dataset.train_labels, dataset.test_labels
+  if not dataset.task.has_classes:
+    if name in ('shards', 'dirichlet'):
+      remedy = 'needs labels that are classes: choose iid, natural or your own'
+      raise invalid('partition', name, remedy)
+    labels = [np.zeros(len(x), np.int32) for x in labels]
+  groups = dataset.train_groups, dataset.test_groups
+  return tuple(map(partition.Labelled, labels, groups))
+
+
+def _scale(dataset: data.Dataset) -> jax.Array | tuple[()]:
+  if not dataset.standardise:
+    return ()
+  return jnp.asarray(_pixel_scale(dataset.train_inputs), jnp.float32)
+
+
+def _pixel_scale(images: np.ndarray) -> tuple[float, float]:
+  """Mean and standard deviation of pixels; of uint8 from their histogram."""
+  parts = np.array_split(images, 100)
+  if images.dtype != np.uint8:
+    mean = sum(part.sum(dtype=np.float64) for part in parts) / images.size
+    squares = sum(np.sum((part - mean) ** 2) for part in parts)
+    return mean, np.sqrt(squares / images.size)
+  counts = sum(np.bincount(part.ravel(), minlength=256) for part in parts)
+  values = np.arange(256)
+  mean = np.average(values, weights=counts)
+  return mean, np.sqrt(np.average((values - mean) ** 2, weights=counts))
