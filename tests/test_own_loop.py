@@ -126,7 +126,8 @@ def test_a_row_gets_the_users_metrics(tmp_path):
   'more,said',
   [
     ({'round': 3}, "'round' is a metric already"),
-    ({'mine': np.float32(1)}, "'mine' is no JSON"),
+    ({'mine': [1.0, 2.0]}, r"'mine' is \[1.0, 2.0\]: give one real number"),
+    ({'mine': 'good'}, "'mine' is 'good': give one real number"),
     (3.0, 'must return a dict of metrics or None, not float'),
   ],
 )

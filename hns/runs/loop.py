@@ -1,6 +1,5 @@
 """The loop over rounds; a row of metrics after each evaluated round."""
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -42,7 +41,7 @@ class Moment(NamedTuple):
   progress: Progress
 
 
-# `(row, moment) -> ` further metrics of the row, or None.
+# `(row, moment) -> ` further metrics of the row, numbers by name, or None.
 OnRow = Callable[[Row, Moment], Row | None]
 
 
@@ -119,12 +118,10 @@ def _with_more(row: Row, on_row: OnRow, moment: Moment) -> Row:
   for name, value in more.items():
     if name in row:
       raise InputError(f'on_row: {name!r} is a metric already: choose another')
-    try:
-      json.dumps(value)
-    except (TypeError, ValueError) as error:
-      remedy = f'{error}: give Python numbers, lists or texts, such as float(x)'
-      raise InputError(f'on_row: {name!r} is no JSON: {remedy}') from None
-  return row | more
+    number = np.asarray(value)
+    if number.ndim or number.dtype.kind not in 'biuf':
+      raise InputError(f'on_row: {name!r} is {value!r}: give one real number')
+  return row | {name: float(value) for name, value in more.items()}
 
 
 def step(
