@@ -48,7 +48,7 @@ from hns.errors import InputError, invalid, shown
 from hns.methods.recipes import RECIPES
 from hns.networks import checks, compact, models, modes
 from hns.networks.modes import STATISTICS
-from hns.networks.supermask import to_params
+from hns.networks.supermask import has_sign, to_params
 from hns.report import files
 from hns.report.files import RunInfo
 from hns.runs import (
@@ -103,6 +103,7 @@ def trained(folder: Folder, client: int | None) -> tuple[Spec, dict[str, Any]]:
       f'{run.config.algorithm}: its models are not signs alone: write one as '
       'arrays, with --file=NAME.npz'
     )
+  _check_floats(run, folder, variables)
   if run.experiment.round_config.learner.task.read is not CLASSIFICATION.read:
     raise InputError(
       'the task reads outputs in units that a file of signs does not hold: '
@@ -118,6 +119,19 @@ def trained(folder: Folder, client: int | None) -> tuple[Spec, dict[str, Any]]:
     **{name: run.config[name] for name in ('dataset', *DRAWN)},
   )
   return spec, variables
+
+
+def _check_floats(run: '_Run', folder: Folder, variables: dict) -> None:
+  """Raises `InputError` if what has no sign is not what the seed gives."""
+  paths = flatten_dict(variables['params'], sep='/')
+  drawn = _variables(run, folder, None)['params']
+  is_trained = tree.checksum(drawn) != tree.checksum(variables['params'])
+  if is_trained or any(has_sign(path, leaf) for path, leaf in paths.items()):
+    raise InputError(
+      f'{run.config.algorithm}: clients train floats, or kernels have no sign, '
+      'which a file of signs does not hold: write one as arrays, with '
+      '--file=NAME.npz'
+    )
 
 
 def arrays(folder: Folder, client: int | None) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """What is trained, and what a client starts from: weights, or signs on them."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,12 +22,20 @@ from hns.methods.contract import (
   Wire,
 )
 from hns.methods.uploads import Upload, uniform
-from hns.networks.supermask import bernoulli, binary, signs_of, to_masked
+from hns.networks.supermask import (
+  bernoulli,
+  binary,
+  has_sign,
+  signs_of,
+  to_masked,
+)
 from hns.tree import Tree
 from hns.wire import Message
 
 # `(key, variables of the masked network) -> mask`
 Prune = Callable[[jax.Array, Variables], Any]
+# `(path, leaf) -> ` whether a parameter gets a score
+HasSign = Callable[[str, jax.Array], bool]
 # `(scores, draws in (0, 1], bits of the download) -> where a client starts`
 Spread = Callable[[jax.Array, jax.Array, int], jax.Array]
 
@@ -136,6 +145,7 @@ def supermask(
   prune: Prune,
   spread: Spread,
   gate: ToVariables = signed,
+  has_sign: HasSign = has_sign,
 ) -> Method:
   """Frozen random weights, pruned once; a sign on each survivor is trained.
 
@@ -155,14 +165,16 @@ def supermask(
     prune: gives the mask of the survivors.
     spread: `spread_uniform`, `spread_cell` or `spread_odds`.
     gate: what the scores make of the weights.
+    has_sign: which parameters get a score.
   """
+  split = functools.partial(to_masked, has_sign=has_sign)
   download_codec = wire.levels(download_bits, coded=True)
 
   def init(key, params):
     prune_key, score_key = jax.random.split(key)
-    frozen = to_masked(params)
+    frozen = split(params)
     del frozen['signs']
-    frozen['mask'] = prune(prune_key, to_masked(params))
+    frozen['mask'] = prune(prune_key, split(params))
     scores = tree.uniform(score_key, frozen['weights'], -1.0)
     scores = jax.tree.map(jnp.multiply, scores, frozen['mask'])
     server = ServerState(scores, upload.memory(scores))

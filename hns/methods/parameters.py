@@ -109,6 +109,18 @@ Pull = Annotated[
 Pruned = Annotated[
   bool, 'trains the weights alone that survive pruning, as hidenseek'
 ]
+Unsigned = Annotated[
+  str,
+  Label(lambda paths: f'without signs: {paths}' if paths else ''),
+  'a regular expression: kernels whose path (Dense_0/kernel) has a match get '
+  'no sign, as biases and gains have none',
+]
+Floats = Annotated[
+  str,
+  OneOf(('frozen', 'local')),
+  Label(lambda kind: 'local floats' if kind == 'local' else ''),
+  'what has no sign stays as drawn, or clients train it and keep it',
+]
 CutShare = Annotated[
   float, Within(0, 1), 'of what is left, that a client prunes at once'
 ]

@@ -27,6 +27,7 @@ from hns.methods.eden import eden
 from hns.methods.fedbat import fedbat
 from hns.methods.fedbif import fedbif
 from hns.methods.fedmrn import fedmrn
+from hns.methods.floats import signed_but, train_floats
 from hns.methods.hermes import prune_units
 from hns.methods.parameters import (
   GATES,
@@ -34,6 +35,7 @@ from hns.methods.parameters import (
   UPLOADS,
   Bits,
   CutShare,
+  Floats,
   Gate,
   Kept,
   Momentum,
@@ -44,6 +46,7 @@ from hns.methods.parameters import (
   Rate,
   ServerRate,
   Threshold,
+  Unsigned,
   UploadBits,
   UploadName,
 )
@@ -63,24 +66,37 @@ def hidenseek(
   remember: bool = True,
   server_rate: ServerRate = 4.0,
   momentum: Momentum = 0.5,
+  unsigned: Unsigned = '',
+  floats: Floats = 'frozen',
+  floats_rate: Rate = 0.003,
 ) -> Method:
   """HideNseek (arXiv 2206.04385): signs on the survivors of one pruning.
 
   Args:
     remember: clients keep the last download and are sent what changed
+    floats_rate: of Adam for floats=local
   """
+  has_sign = signed_but(unsigned)
   sent, spread = UPLOADS[upload](server_rate, momentum)
   optimizer = optax.adam(learning_rate)
   method = supermask(
-    optimizer, sent, download_bits, network.prune, spread, GATES[gate]
+    optimizer, sent, download_bits, network.prune, spread, GATES[gate], has_sign
   )
-  return remember_download(method) if remember else method
+  method = remember_download(method) if remember else method
+  if floats == 'frozen':
+    return method
+  return train_floats(method, floats_rate, has_sign)
 
 
 @same_fields(hidenseek)
 def hidenseek_personal(network: NetworkInfo, **table: Any) -> Method:
   """HideNseek whose clients keep the signs of the output layer local."""
-  return keep_local(hidenseek(network, **table), _is_head(network))
+  floats = table.pop('floats', 'frozen')
+  method = keep_local(hidenseek(network, **table), _is_head(network))
+  if floats == 'frozen':
+    return method
+  rate, unsigned = table.get('floats_rate', 0.003), table.get('unsigned', '')
+  return train_floats(method, rate, signed_but(unsigned))
 
 
 def fedavg(

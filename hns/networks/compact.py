@@ -6,6 +6,8 @@ computes the same in less time. The signs of its outgoing weights have no effect
 and are not sent.
 """
 
+from collections.abc import KeysView
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -24,7 +26,7 @@ def compact(net: nn.Module, initial: Tree) -> tuple[nn.Module, Tree]:
   """A network and its initial state without units that are always 0.
 
   Both are unchanged if the network is not a `hns.networks.models.Network`, is
-  compact already, or if the method has no mask.
+  compact already, or if the method has no mask of one of its layers.
 
   Args:
     net: the plain module.
@@ -32,7 +34,7 @@ def compact(net: nn.Module, initial: Tree) -> tuple[nn.Module, Tree]:
       shapes of the network's kernels.
   """
   masks = masks_of(initial)
-  if not isinstance(net, Network) or net.full or not masks:
+  if not isinstance(net, Network) or net.full or masks.keys() != _layers(net):
     return net, initial
   remaining, widths = _remaining(net, masks)
   count = len(net.convs)
@@ -83,8 +85,7 @@ def _remaining(
   net: Network, masks: dict[str, np.ndarray]
 ) -> tuple[Remaining, list[int]]:
   """The inputs and outputs that remain of each layer, and the hidden widths."""
-  names = [f'Conv_{i}' for i in range(len(net.convs))]
-  names += [f'Dense_{i}' for i in range(len(net.dense) + 1)]
+  names = list(_layers(net))
   remaining, widths, alive = {}, [], np.ones(masks[names[0]].shape[-2], bool)
   for name in names:
     mask = masks[name]
@@ -98,6 +99,13 @@ def _remaining(
     widths += [] if last else [len(outputs)]
     alive = np.isin(np.arange(len(reached)), outputs)
   return remaining, widths
+
+
+def _layers(net: Network) -> KeysView[str]:
+  """The names of a network's layers, in their order."""
+  names = [f'Conv_{i}' for i in range(len(net.convs))]
+  names += [f'Dense_{i}' for i in range(len(net.dense) + 1)]
+  return dict.fromkeys(names).keys()
 
 
 def _round_up(alive: np.ndarray) -> np.ndarray:

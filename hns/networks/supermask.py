@@ -1,5 +1,7 @@
 """Supermasks: Linen modules with frozen weights and a trained sign on each."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -67,19 +69,28 @@ def model_signs(variables: dict[str, Tree]) -> jax.Array | None:
   return jnp.concatenate(flat).astype(jnp.int32)
 
 
+def has_sign(path: str, leaf: jax.Array) -> bool:
+  """Whether a parameter gets a sign: kernels and embeddings.
+
+  Not vectors, and not leaves named `bias` or `scale`.
+  """
+  return leaf.ndim > 1 and path.rpartition('/')[2] not in _UNMASKED
+
+
 def to_masked(
-  params: Tree, mask: Tree = None, signs: Tree = None
+  params: Tree,
+  mask: Tree = None,
+  signs: Tree = None,
+  has_sign: Callable[[str, jax.Array], bool] = has_sign,
 ) -> dict[str, Tree]:
   """The variables of `Supermask(net)` for the params of `net`.
 
-  Kernels and embeddings (two dimensions or more) go to `weights`, with a
-  `mask` (bool, default all True) and `signs` (default +1) of the same tree;
-  leaves named `bias` or `scale`, and vectors, stay in `params`.
+  Those for which `has_sign(path, leaf)`, the path such as `Dense_0/kernel`, go
+  to `weights`, with a `mask` (bool, default all True) and `signs` (default +1)
+  of the same tree; others stay in `params`.
   """
   flat = flatten_dict(params)
-  named = {
-    k: v for k, v in flat.items() if v.ndim > 1 and k[-1] not in _UNMASKED
-  }
+  named = {k: v for k, v in flat.items() if has_sign('/'.join(k), v)}
   weights = unflatten_dict(named)
   rest = unflatten_dict({k: v for k, v in flat.items() if k not in named})
   if mask is None:

@@ -1,0 +1,141 @@
+"""Parameters without a sign: frozen, or trained by clients that keep them."""
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+from conftest import small_config
+
+import hns
+from hns import export
+from hns.engine import client_store
+from hns.errors import InputError
+from hns.runs import experiment, loop
+
+
+class Biased(nn.Module):
+  """Two dense layers, with biases, and a norm with a gain."""
+
+  classes: int
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.Dense(32, name='body')(x.reshape(len(x), -1))
+    return nn.Dense(self.classes, name='head')(nn.relu(nn.RMSNorm()(x)))
+
+
+@pytest.fixture
+def config_of(monkeypatch):
+  monkeypatch.setitem(hns.MODELS, 'biased', Biased)
+
+  def make(algorithm='hidenseek', table=None, **fields):
+    fields = dict(model='biased', pruning='random', cohort=3) | fields
+    config = small_config(algorithm=algorithm, **fields)
+    config[algorithm].update(table or {})
+    return config
+
+  return make
+
+
+def played(config, rounds=1):
+  built = experiment.build(config)
+  run, progress = hns.programs(built), hns.begin(built)
+  for _ in range(rounds):
+    progress = hns.step(built, run, progress, [0, 1, 2])
+  return built, loop.fetch_metrics(progress)
+
+
+def params_of(built, progress, client):
+  models = hns.personal_models(built, progress, [client])
+  return jax.tree.map(lambda x: np.asarray(x[0]), models['params'])
+
+
+@pytest.mark.parametrize('algorithm', ['hidenseek', 'hidenseek_personal'])
+def test_local_floats_are_trained_and_never_travel(config_of, algorithm):
+  frozen, local = (
+    played(config_of(algorithm, dict(floats=floats)))
+    for floats in ('frozen', 'local')
+  )
+  drawn = hns.global_model(*frozen)['params']
+  for place, built in enumerate((frozen, local)):
+    found = params_of(*built, 0)
+    changed = [
+      np.any(a != b)
+      for a, b in zip(jax.tree.leaves(drawn), jax.tree.leaves(found))
+    ]
+    assert all(changed) if place else not any(changed)
+    shared = hns.global_model(*built)['params']
+    assert jax.tree.all(jax.tree.map(np.array_equal, drawn, shared))
+  uploaded = [progress.tally.uploaded_since for _, progress in (frozen, local)]
+  assert uploaded[0] == uploaded[1] > 0
+
+
+def test_a_client_goes_on_from_its_own_floats(config_of):
+  built, progress = played(config_of(table=dict(floats='local')))
+  kept = [client_store.fetch(progress.store, [k]).extra for k in (0, 1, 5)]
+  drawn = built.initial.client_state.extra
+  apart = [
+    max(
+      float(np.max(np.abs(a - b[0]))) for a, b in zip(*map(jax.tree.leaves, x))
+    )
+    for x in ((drawn, own) for own in kept)
+  ]
+  assert apart[0] > 0 and apart[1] > 0 and apart[2] == 0  # 5 took no part
+  config = config_of(table=dict(floats='local', floats_rate=1e-30))
+  again = experiment.build(config)
+  frozen = again._replace(round_config=again.round_config)
+  progress = hns.step(
+    frozen, hns.programs(frozen), progress._replace(pending=()), [0, 1, 2]
+  )
+  moved = client_store.fetch(progress.store, [0]).extra
+  for a, b in zip(jax.tree.leaves(moved), jax.tree.leaves(kept[0])):
+    np.testing.assert_allclose(a, b, atol=1e-7)
+
+
+def test_kernels_without_signs_are_chosen_by_path(config_of):
+  table = dict(unsigned='head/', floats='local')
+  built, progress = played(config_of(table=table))
+  assert set(built.initial.frozen['weights']) == {'body'}
+  assert list(built.layers) == ['body']
+  own = params_of(built, progress, 1)['head']['kernel']
+  drawn = hns.global_model(built, progress)['params']['head']['kernel']
+  assert np.any(own != drawn)
+
+
+@pytest.mark.parametrize(
+  'table,said',
+  [
+    (dict(unsigned='('), r"unsigned='\(': must be a regular expression"),
+    (dict(unsigned='kernel'), 'has no kernel that could be pruned'),
+    (dict(floats='shared'), "floats='shared': choose one of frozen, local"),
+  ],
+)
+def test_what_cannot_be_unsigned_is_named(config_of, table, said):
+  with pytest.raises(InputError, match=said):
+    experiment.build(config_of(table=table))
+
+
+def test_a_network_without_floats_has_none_to_train(config_of):
+  config = config_of(table=dict(floats='local'), model='tiny')
+  with pytest.raises(InputError, match="floats='local': the network has no bi"):
+    experiment.build(config)
+
+
+def test_a_head_without_signs_cannot_stay_at_home_as_signs(config_of):
+  config = config_of('hidenseek_personal', dict(unsigned='head/'))
+  with pytest.raises(InputError, match='no part that is trained is local'):
+    experiment.build(config)
+
+
+def test_a_chain_with_a_float_layer_stays_as_wide(config_of):
+  config = config_of(table=dict(unsigned='Dense_1'), model='tiny', density=0.01)
+  built = experiment.build(config)
+  assert built.initial.frozen['weights']['Dense_0']['kernel'].shape[1] == 200
+
+
+def test_signs_are_not_written_without_their_floats(config_of, tmp_path):
+  config = config_of(table=dict(floats='local'), rounds=1, eval_every=1)
+  hns.run(config, tmp_path)
+  with pytest.raises(InputError, match='clients train floats, or kernels have'):
+    export.from_run(tmp_path, int(np.flatnonzero(np.ones(1))[0]))
+  assert 'body/bias' in export.arrays(tmp_path, 0)
