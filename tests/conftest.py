@@ -228,10 +228,10 @@ def compile_once(tmp_path_factory):
   base = base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
   cache = str(base / 'compiled')
   jax.config.update('jax_compilation_cache_dir', cache)
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   # For the commands that tests start.
   os.environ['JAX_COMPILATION_CACHE_DIR'] = cache
-  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
+  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 
 
 @pytest.fixture
