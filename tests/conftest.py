@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from hns import config as configs
-from hns.engine import client_store, context, parallel, rounds
+from hns.engine import client_store, context, flops, parallel, rounds
 from hns.networks import models
-from hns.runs import experiment, loop
+from hns.runs import experiment, loop, workdir
 
 # Tracing makes many objects that live: searching them for cycles takes time.
 gc.set_threshold(100_000, 50, 100)
@@ -112,32 +112,38 @@ def build_once(config) -> experiment.Experiment:
 
 
 def once(function):
-  """The function, called once for each experiment."""
+  """The function, called once for each experiment, or for parts of one."""
   told = {}
 
-  def call(experiment):
+  def call(*given):
     # Kept with what is told, or another could have its id.
-    key = id(experiment)
+    key = tuple(map(id, given))
     if key not in told:
-      told[key] = experiment, function(experiment)
+      told[key] = given, function(*given)
     return told[key][1]
 
   return call
 
 
 ONCE = {
-  'programs': once(loop.programs),
-  'check_payloads': once(loop.check_payloads),
+  (loop, 'programs'): once(loop.programs),
+  (loop, 'check_payloads'): once(loop.check_payloads),
+  (flops, 'of'): once(flops.of),
 }
+DRAW = workdir.draw  # which most runs here leave out
 
 
 @contextlib.contextmanager
 def sharing():
-  """Runs of a config are built, checked and compiled once for all tests."""
+  """Runs of a config are built, checked and compiled once for all tests.
+
+  And draw nothing.
+  """
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(experiment, 'build', build_once)
-    for name, function in ONCE.items():
-      patch.setattr(loop, name, function)
+    patch.setattr(workdir, 'draw', lambda *given: None)
+    for place, function in ONCE.items():
+      patch.setattr(*place, function)
     yield
 
 
@@ -228,10 +234,10 @@ def compile_once(tmp_path_factory):
   base = base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
   cache = str(base / 'compiled')
   jax.config.update('jax_compilation_cache_dir', cache)
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   # For the commands that tests start.
   os.environ['JAX_COMPILATION_CACHE_DIR'] = cache
-  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
+  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 
 
 @pytest.fixture

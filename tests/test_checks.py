@@ -135,7 +135,7 @@ def test_a_hidden_layer_is_not_taken_for_the_head(monkeypatch):
 
 @pytest.mark.parametrize('net', [Body(), Body(kind='temperature')])
 def test_the_last_layer_is_seen_from_the_data_flow(net):
-  params = net.init(jax.random.key(0), INPUTS)['params']
+  params = jax.jit(net.init)(jax.random.key(0), INPUTS)['params']
   assert checks.is_last(net, params, INPUTS, 'last')
   assert not checks.is_last(net, params, INPUTS, 'a')
 
@@ -214,7 +214,7 @@ def test_saliency_that_would_mean_nothing_is_refused_by_name(kind):
   said = f"pruning='synflow': net {what}"
   with pytest.raises(InputError, match=said):
     saliency.check(net, INPUTS)
-  variables = to_masked(net.init(jax.random.key(0), INPUTS)['params'])
+  variables = to_masked(jax.jit(net.init)(jax.random.key(0), INPUTS)['params'])
   total = sum(w.size for w in jax.tree.leaves(variables['weights']))
   given = variables, INPUTS, pruning.schedule(total, 0.5, 2)
   prune = lambda score: jax.jit(

@@ -14,7 +14,7 @@ from hns.networks.supermask import Supermask, to_masked
 def pruned(name, density, image=(28, 28, 1)):
   """A network, and its frozen weights and mask after pruning."""
   net, inputs = models.create(name, 10), jnp.zeros((1, *image))
-  frozen = to_masked(net.init(jax.random.key(0), inputs)['params'])
+  frozen = to_masked(jax.jit(net.init)(jax.random.key(0), inputs)['params'])
   total = tree.flatten(frozen['weights']).size
   keep = pruning.schedule(total, density, 20)
   score = pruning.SCORES['synflow']
@@ -37,8 +37,8 @@ def test_a_compact_network_predicts_the_same(name, density):
   whole = {'fixed': frozen | {'signs': signs(frozen['weights'])}}
   small, cut = compact.compact(net, whole)
   images = jax.random.normal(jax.random.key(3), (5, 28, 28, 1))
-  expected = Supermask(net).apply(whole['fixed'], images)
-  got = Supermask(small).apply(cut['fixed'], images)
+  expected = jax.jit(Supermask(net).apply)(whole['fixed'], images)
+  got = jax.jit(Supermask(small).apply)(cut['fixed'], images)
   np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
   before, after = (
     tree.flatten(x['fixed']['weights']).size for x in (whole, cut)

@@ -9,14 +9,14 @@ import sys
 
 import jax
 import pytest
-from conftest import ROOT, read_config, small_config
+from conftest import DRAW, ROOT, read_config, small_config
 
 from hns import wire
 from hns.engine import rounds
 from hns.errors import InputError
 from hns.networks import models
 from hns.report import files
-from hns.runs import experiment, limits, loop
+from hns.runs import experiment, limits, loop, workdir
 
 FIELDS = {
   'round',
@@ -129,8 +129,9 @@ def test_a_finished_run_is_left_alone_and_that_is_said(
   assert capsys.readouterr().err == said
 
 
-def test_a_finished_run_may_have_more_rounds(shared, tmp_path):
+def test_a_finished_run_may_have_more_rounds(shared, tmp_path, monkeypatch):
   """To the numbers of one that had them from the start; never fewer."""
+  monkeypatch.setattr(workdir, 'draw', DRAW)
   experiment.run(small_config(), tmp_path / 'run')
   picture = (tmp_path / 'run' / 'accuracy.png').read_bytes()
   longer = small_config(rounds=4)
@@ -270,7 +271,8 @@ def test_a_run_consumes_its_state_and_checks_its_payloads(monkeypatch):
     loop.check_payloads(small)
 
 
-def test_a_picture_is_drawn_again(shared, tmp_path):
+def test_a_picture_is_drawn_again(shared, tmp_path, monkeypatch):
+  monkeypatch.setattr(workdir, 'draw', DRAW)
   experiment.run(small_config(), tmp_path)
   (tmp_path / 'accuracy.png').unlink()
   experiment.run(small_config(), tmp_path)

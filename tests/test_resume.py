@@ -16,9 +16,10 @@ import chex
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT, small_config
+from conftest import DRAW, ONCE, ROOT, small_config
 
 from hns import durable, main
+from hns.engine import flops
 from hns.errors import InputError
 from hns.report import files
 from hns.runs import checkpoint, devices, experiment, loop, record, workdir
@@ -31,7 +32,6 @@ METHODS = {
   'local': {'algorithm': 'local'},  # keeps everything
 }
 KILLED = ('hidenseek',)  # the others go on in process
-DRAW = workdir.draw  # which most tests here leave out
 # So many runs at once, so often, of every method: 8 are killed.
 RUNS, LIVES = 4, 2
 
@@ -56,6 +56,7 @@ def share(patch, built, programs):
   patch.setattr(experiment, 'build', lambda config: built)
   patch.setattr(loop, 'programs', lambda experiment: programs)
   patch.setattr(loop, 'check_payloads', lambda experiment: None)
+  patch.setattr(flops, 'of', ONCE[flops, 'of'])
   patch.setattr(workdir, 'draw', lambda *given: None)
 
 

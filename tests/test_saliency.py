@@ -1,5 +1,7 @@
 """Saliency by its definition, on chains, shortcuts, attention, recurrence."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -21,9 +23,10 @@ def masked(net, x, seed=0):
 
 
 def flow(net, variables, x):
-  """In float64; by path, numpy."""
+  """In float64; by path, numpy. Compiled whole, not op by op."""
   with jax.enable_x64(True):
-    outputs, found = saliency.flow(net, variables, x)
+    program = jax.jit(functools.partial(saliency.flow, net))
+    outputs, found = program(variables, x)
     leaves = jax.tree_util.tree_leaves_with_path(found)
     by_path = {tree.path_name(p): np.asarray(s) for p, s in leaves}
     return float(outputs), by_path
@@ -150,16 +153,25 @@ def test_flow_is_conserved_in_every_layer_of_the_models(name):
 
 
 class Tall(nn.Module):
-  """60 layers, with identity shortcuts or without."""
+  """Many layers, with identity shortcuts or without."""
 
   shortcut: bool
+  layers: int = 60
 
   @nn.compact
   def __call__(self, x):
-    for _ in range(60):
+    for _ in range(self.layers):
       y = models.Dense(16)(nn.relu(x))
       x = x + y if self.shortcut else y
     return models.Dense(2)(x)
+
+
+def tall(shortcut, size, **fields):
+  """The network, an input, and its weights times `size`."""
+  net, x = Tall(shortcut, **fields), jnp.zeros((1, 16))
+  variables = masked(net, x)
+  sized = jax.tree.map(lambda w: w * size, variables['weights'])
+  return net, x, variables | {'weights': sized}
 
 
 @pytest.mark.parametrize(
@@ -167,10 +179,7 @@ class Tall(nn.Module):
 )
 def test_sixty_layers_neither_overflow_nor_underflow(shortcut, size):
   """Times 32 a layer of 16 has the gain of one of 16,000, which is 10^121."""
-  net, x = Tall(shortcut), jnp.zeros((1, 16))
-  variables = masked(net, x)
-  sized = jax.tree.map(lambda w: w * size, variables['weights'])
-  variables = variables | {'weights': sized}
+  net, x, variables = tall(shortcut, size)
   outputs, found = flow(net, variables, x)
   assert 0 < outputs < np.inf
   assert found['Dense_60/kernel'].sum() == pytest.approx(outputs)
@@ -178,9 +187,12 @@ def test_sixty_layers_neither_overflow_nor_underflow(shortcut, size):
   if not shortcut:
     sums = [s.sum() / outputs for s in found.values()]
     np.testing.assert_allclose(sums, 1, rtol=1e-9)
-  if shortcut or size < 1:
-    return
-  keep = pruning.schedule(60 * 16**2 + 32, 0.4, 3)
+
+
+def test_thirty_layers_are_pruned():
+  """In float32, which 10^60 is far above."""
+  net, x, variables = tall(False, 32.0, layers=30)
+  keep = pruning.schedule(30 * 16**2 + 32, 0.4, 3)
   mask = pruning.prune(KEY, pruning.synflow, net, variables, x, keep)
   assert int(tree.count(mask)) == int(keep[-1])
 

@@ -1,3 +1,5 @@
+import functools
+
 import chex
 import flax.linen as nn
 import jax
@@ -59,10 +61,11 @@ class Attention(nn.Module):
 def test_any_module_becomes_masked(net):
   key, x = jax.random.key(0), jax.random.normal(jax.random.key(1), (2, 5, 5, 5))
   masked = Supermask(net)
-  variables = masked.init(key, x)
-  plain = net.init(key, x)
+  seen, plainly = jax.jit(masked.apply), jax.jit(net.apply)
+  variables = jax.jit(masked.init)(key, x)
+  plain = jax.jit(net.init)(key, x)
   assert {'weights', 'mask', 'signs'} <= set(variables)
-  np.testing.assert_array_equal(masked.apply(variables, x), net.apply(plain, x))
+  np.testing.assert_array_equal(seen(variables, x), plainly(plain, x))
   flipped = variables | {
     'signs': jax.tree.map(jnp.negative, variables['signs'])
   }
@@ -71,21 +74,15 @@ def test_any_module_becomes_masked(net):
       lambda p: -p if p.ndim > 1 and np.any(p) else p, plain['params']
     )
   }
-  np.testing.assert_allclose(
-    masked.apply(flipped, x), net.apply(by_hand, x), rtol=1e-6
-  )
+  np.testing.assert_allclose(seen(flipped, x), plainly(by_hand, x), rtol=1e-6)
 
 
 def test_masked_module_keeps_other_collections_working():
   net, x = Supermask(Foreign()), jnp.ones((2, 5, 5, 1))
-  variables = net.init(jax.random.key(0), x)
-  _, updated = net.apply(
-    variables,
-    x,
-    train=True,
-    mutable=['batch_stats'],
-    rngs={'dropout': jax.random.key(1)},
-  )
+  variables = jax.jit(net.init)(jax.random.key(0), x)
+  train = functools.partial(net.apply, train=True, mutable=['batch_stats'])
+  rngs = {'dropout': jax.random.key(1)}
+  _, updated = jax.jit(train)(variables, x, rngs=rngs)
   assert set(updated) == {'batch_stats'}
   assert np.any(updated['batch_stats']['BatchNorm_0']['mean'] != 0)
 
@@ -118,8 +115,12 @@ def test_signs_train_alone():
     signs = signs_of(scores)
     return jnp.mean((net.apply(variables | {'signs': signs}, x) - wanted) ** 2)
 
+  @jax.jit
+  def step(scores, state):
+    updates, state = optimizer.update(jax.grad(loss)(scores), state)
+    return optax.apply_updates(scores, updates), state
+
   state = optimizer.init(scores)
   for _ in range(100):
-    updates, state = optimizer.update(jax.grad(loss)(scores), state)
-    scores = optax.apply_updates(scores, updates)
+    scores, state = step(scores, state)
   np.testing.assert_array_equal(sign(scores['kernel']), target)

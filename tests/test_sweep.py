@@ -26,11 +26,12 @@ import sweep  # noqa: E402
 NAMES = sorted(path.stem for path in (ROOT / 'configs').glob('*.py'))
 
 
-def planned(name, folder='runs'):
+@functools.cache
+def planned(name):
   """The runs of a config file's sweep."""
   file = str(ROOT / 'configs' / f'{name}.py')
   get_config = functools.partial(sweep.config_of, file, {})
-  return sweeps.plan(get_config, sweeps.read(file, {}), pathlib.Path(folder))
+  return sweeps.plan(get_config, sweeps.read(file, {}), pathlib.Path('runs'))
 
 
 def test_points():
@@ -359,9 +360,9 @@ def test_the_command(tmp_path, capsys):
   assert planned.startswith('left  hidenseek,seed=1\n1 runs')
 
 
-def test_cases_of_a_config_file(tmp_path):
+def test_cases_of_a_config_file():
   """A run's command names its case, and that is the config it was planned."""
-  runs = planned('benchmark', tmp_path)
+  runs = planned('benchmark')
   by_name = {run.folder.name: run for run in runs}
   run = by_name['scarce-cifar10-fedmask_sparse,seed=1']
   assert run.config['fedmask']['target'] == 0.2

@@ -47,7 +47,7 @@ def test_uniform_quantisation_is_unbiased(bits):
   x = {'a': jnp.linspace(-1, 0.7, 50)}
   keys = jax.random.split(KEY, 4000)
   one = lambda key: uploads.uniform(bits).function(key, x, {'a': True})['a']
-  drawn = jax.vmap(one)(keys)
+  drawn = jax.jit(jax.vmap(one))(keys)
   error = drawn.mean(0) - x['a']
   # The scale is rounded to bfloat16; 5 standard errors of the mean.
   bound = 2**-8 + 5 * np.asarray(drawn).std(0) / np.sqrt(len(keys))
@@ -61,9 +61,10 @@ def test_error_feedback_sends_in_time_all_that_was_trained():
   start, mask = {'a': jnp.zeros(50)}, {'a': jnp.ones(50, bool)}
   step = {'a': jnp.linspace(-1, 1, 50) ** 3}
   client_state, total = up.client_state(start), jnp.zeros(50)
+  encode = jax.jit(up.encode)
   for number in range(200):
     key = jax.random.fold_in(KEY, number)
-    sent, client_state = up.encode(key, mask, start, step, client_state)
+    sent, client_state = encode(key, mask, start, step, client_state)
     total += sent['a']
   np.testing.assert_allclose(total / 200, step['a'], atol=0.06)
   np.testing.assert_allclose(

@@ -30,7 +30,7 @@ from absl import flags
 from hns import command, streams
 from hns.engine.metrics import trouble
 from hns.errors import InputError, invalid
-from hns.report import pictures, versus
+from hns.report import versus
 from hns.report.files import Row
 from hns.report.groups import Group, group, load, matching, pack
 
@@ -125,6 +125,8 @@ def _cells(group: Group, accuracies: list[str]) -> list[str]:
 
 def write(groups: list[Group], text: str, folder: pathlib.Path) -> None:
   """Writes `report.md` around the table `text`, its pictures, `table.csv`."""
+  from hns.report import pictures  # matplotlib takes long to import
+
   folder.mkdir(parents=True, exist_ok=True)
   drawn = pictures.write(groups, folder)
   parts = [f'![{name}]({name})\n\n{caption}' for name, caption in drawn.items()]

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from hns import durable
-from hns.report import files, pictures
+from hns.report import files
 from hns.report.files import Row, RunInfo
 from hns.runs import checkpoint, devices, identity
 from hns.runs.paths import check_names, checkpoints, refused
@@ -199,6 +199,8 @@ def draw(title: str, workdir: pathlib.Path, overwrite: bool) -> None:
   path = workdir / 'accuracy.png'
   if not overwrite and path.exists():
     return
+  from hns.report import pictures  # matplotlib takes long to import
+
   picture = io.BytesIO()
   figure = pictures.one_run(files.read(workdir), title)
   figure.savefig(picture, dpi=130, format='png')
