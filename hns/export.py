@@ -111,6 +111,9 @@ def trained(folder: Folder, client: int | None) -> tuple[Spec, dict[str, Any]]:
       'run with hns.predictor'
     )
   one = _blank(run)
+  if isinstance(one, dict):
+    remedy = 'write the model as arrays, with --file=NAME.npz'
+    raise InputError(f'a file of signs has one array of inputs: {remedy}')
   spec = Spec(
     classes=_num_logits(run, variables),
     shape=one.shape[1:],
@@ -186,7 +189,7 @@ def predictor(folder: Folder, client: int | None = None) -> Predictor:
   return Predictor(
     experiment.round_config.learner.apply,
     _variables(run, folder, client),
-    str(_blank(run).dtype),
+    _blank(run),
     _scale(experiment.federation.examples),
     experiment.round_config.learner.task.read,
   )

@@ -259,3 +259,64 @@ def test_a_model_file_predicts_from_tokens(monkeypatch, tmp_path):
   assert right == pytest.approx(export.evaluate(tmp_path, content, 1))
   with pytest.raises(InputError, match='fits int32'):
     loaded.predict(np.full(inputs.shape, 1.9))
+
+
+class Both(nn.Module):
+  """Tokens and how long a text is."""
+
+  classes: int
+
+  @nn.compact
+  def __call__(self, inputs):
+    x = nn.Embed(50, 8)(inputs['tokens']).mean(1)
+    x = jnp.concatenate([x, inputs['length']], -1)
+    x = nn.relu(models.Norm()(models.Dense(32)(x)))
+    return models.Dense(self.classes)(x)
+
+
+def measured(*sizes):
+  """`sentences`, and a number that tells nothing."""
+  return [
+    (dict(tokens=x, length=RNG.rand(len(y), 1)), y)
+    for x, y in sentences(*sizes)
+  ]
+
+
+def test_inputs_may_be_a_dict_of_arrays(monkeypatch, tmp_path):
+  train, test = measured(60, 60, 60), measured(40, 40, 40)
+  given = data.from_clients(train, test, 2, standardise=False)
+  registered(monkeypatch, *given, Both)
+  fields = dict(rounds=8, eval_every=8, local_epochs=10, density=0.6)
+  made = config(3, model='mine', **fields)
+  inputs = experiment.build(made).federation.examples.inputs
+  dtypes = {name: x.dtype for name, x in inputs.items()}
+  assert dtypes == dict(tokens=jnp.int32, length=jnp.float32)
+  last = hns.run(made, tmp_path)[-1]
+  assert last['held_accuracy'] > 0.8
+  with pytest.raises(InputError, match='has one array of inputs'):
+    export.from_run(tmp_path, 0)
+  logits = hns.predictor(tmp_path, 0).predict(test[0][0])
+  assert np.mean(np.argmax(logits, -1) == test[0][1]) > 0.8
+
+
+@pytest.mark.parametrize(
+  'change,said',
+  [
+    (lambda x: x.pop('length'), 'train of client 1: inputs are .*tokens'),
+    (
+      lambda x: x.update(length=np.full((5, 1), np.nan)),
+      'train of client 1: length: example 0 has NaN',
+    ),
+    (lambda x: x.update(length=np.ones((4, 1))), r'length\[4, 1\] and labels'),
+  ],
+)
+def test_a_dict_unlike_the_others_is_named(change, said):
+  train = measured(5, 5)
+  change(train[1][0])
+  with pytest.raises(InputError, match=said):
+    data.from_clients(train, measured(5, 5), 2, standardise=False)
+
+
+def test_a_dict_is_not_standardised():
+  with pytest.raises(InputError, match='give standardise=False'):
+    data.from_clients(measured(5), measured(5), 2)

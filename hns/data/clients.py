@@ -3,14 +3,21 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
-from hns.data.dataset import Dataset, checked, checked_classes
+from hns.data.dataset import (
+  Dataset,
+  Inputs,
+  checked,
+  checked_classes,
+  count,
+)
 from hns.data.partition import Shares
 from hns.data.tasks import CLASSIFICATION, Task
 from hns.errors import InputError
 
-# A client's inputs [n, ...] and their labels [n].
+# A client's inputs [n, ...], or a dict of such, and their labels [n].
 Examples = tuple[Any, Any]
 _NONE = (np.zeros(0), np.zeros(0, int))
 
@@ -41,15 +48,15 @@ def from_clients(
   """
   classes = checked_classes(classes, task.least_classes)
   splits = {'train': _listed('train', train), 'test': _listed('test', test)}
-  count = len(splits['train'])
-  nobody = [None] * count
+  number = len(splits['train'])
+  nobody = [None] * number
   splits['validation'] = (
     nobody if validation is None else _listed('validation', validation)
   )
   first = None
   for name, clients in splits.items():
-    if len(clients) != count:
-      problem = f'has {len(clients)} clients, but train has {count}'
+    if len(clients) != number:
+      problem = f'has {len(clients)} clients, but train has {number}'
       raise InputError(f'{name}: {problem}: give one entry a client')
     for k, part in enumerate(clients):
       where = f'{name} of client {k}'
@@ -67,7 +74,7 @@ def from_clients(
   given = Dataset(*arrays, classes, standardise, task)
   dataset = checked('of clients', given)
   ranges = _ranges(held)
-  shares = Shares(ranges[:count], ranges[count:], _ranges(tests))
+  shares = Shares(ranges[:number], ranges[number:], _ranges(tests))
   return dataset, lambda rng, train, each, scheme, test: shares
 
 
@@ -76,7 +83,7 @@ def _check_labels_alike(splits: dict[str, list[Examples]]) -> None:
   first = splits['train'][0][1].shape[1:]
   for name, clients in splits.items():
     for k, (inputs, labels) in enumerate(clients):
-      if len(inputs) and labels.shape[1:] != first:
+      if count(inputs) and labels.shape[1:] != first:
         problem = f'labels are {list(labels.shape[1:])} each, and {list(first)}'
         where = f'{name} of client {k}'
         raise InputError(f'{where}: {problem} at client 0: they must be alike')
@@ -96,11 +103,11 @@ def _listed(name: str, clients: Any) -> list[Any]:
 def _part(
   where: str,
   part: Examples,
-  first: np.ndarray | None,
+  first: Inputs | None,
   classes: int,
   task: Task,
   is_needed: bool,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Inputs, np.ndarray]:
   """A client's arrays; raises `InputError` for what cannot be used.
 
   Args:
@@ -111,38 +118,57 @@ def _part(
     is_needed: whether there must be an example.
   """
   inputs, labels = _pair(where, part)
-  if not len(inputs):
+  if not count(inputs):
     if is_needed:
       raise InputError(f'{where}: has no examples: leave the client out')
     return _NONE
   _check_inputs(where, inputs, inputs if first is None else first)
   try:
-    labels = task.check('labels', labels, len(inputs), classes)
+    labels = task.check('labels', labels, count(inputs), classes)
   except InputError as error:
     raise InputError(f'{where}: {error}') from None
   return inputs, labels
 
 
-def _pair(where: str, part: Examples) -> tuple[np.ndarray, np.ndarray]:
+def _pair(where: str, part: Examples) -> tuple[Inputs, np.ndarray]:
   """A client's inputs and labels, as many."""
   if not isinstance(part, tuple | list) or len(part) != 2:
     kind = type(part).__name__
     raise InputError(f'{where}: must be (inputs, labels), not a {kind}')
-  if any(map(np.ma.is_masked, part)):
+  inputs, labels = part
+  parts = inputs if isinstance(inputs, dict) else {'': inputs}
+  if any(map(np.ma.is_masked, [*parts.values(), labels])):
     raise InputError(f'{where}: has masked values: leave such examples out')
   try:
-    inputs, labels = map(np.asarray, part)
+    parts = {key: np.asarray(array) for key, array in parts.items()}
+    labels = np.asarray(labels)
   except ValueError as error:
     problem = f'inputs of one shape, and their labels ({error})'
     raise InputError(f'{where}: must be {problem}') from None
-  if not inputs.ndim or labels.shape[:1] != inputs.shape[:1]:
-    problem = f'inputs {list(inputs.shape)} and labels {list(labels.shape)}'
-    raise InputError(f'{where}: has {problem}: give one label an input')
-  return inputs, labels
+  for key, array in parts.items():
+    if not array.ndim or labels.shape[:1] != array.shape[:1]:
+      problem = f'inputs {key}{list(array.shape)} and labels'
+      remedy = f'{list(labels.shape)}: give one label an input'
+      raise InputError(f'{where}: has {problem} {remedy}')
+  return (parts if isinstance(inputs, dict) else parts['']), labels
 
 
-def _check_inputs(where: str, inputs: np.ndarray, first: np.ndarray) -> None:
+def _check_inputs(where: str, inputs: Inputs, first: Inputs) -> None:
   """Raises `InputError` for inputs unlike those of the first client."""
+  if not isinstance(inputs, dict) and not isinstance(first, dict):
+    return _check_array(where, inputs, first)
+  kinds = [
+    sorted(x) if isinstance(x, dict) else 'an array' for x in (inputs, first)
+  ]
+  if kinds[0] != kinds[1]:
+    problem = f'inputs are {kinds[0]}, and {kinds[1]} at client 0'
+    raise InputError(f'{where}: {problem}: they must be alike')
+  for key in inputs:
+    _check_array(f'{where}: {key}', inputs[key], first[key])
+
+
+def _check_array(where: str, inputs: np.ndarray, first: np.ndarray) -> None:
+  """Raises `InputError` for an array unlike that of the first client."""
   if inputs.dtype.kind not in 'biuf':
     problem = f'inputs are {inputs.dtype}, not numbers of NumPy'
     raise InputError(f'{where}: {problem}: convert them, as to float32')
@@ -165,10 +191,11 @@ def _refuse(where: str, wrong: np.ndarray, problem: str) -> None:
     raise InputError(f'{where}: example {np.argmax(wrong)} {problem}')
 
 
-def _joined(parts: list[Examples]) -> tuple[np.ndarray, np.ndarray]:
+def _joined(parts: list[Examples]) -> tuple[Inputs, np.ndarray]:
   """All clients' inputs and labels; empty parts have no shape to join."""
-  inputs, labels = zip(*(part for part in parts if len(part[0])))
-  return np.concatenate(inputs), np.concatenate(labels)
+  inputs, labels = zip(*(part for part in parts if count(part[0])))
+  joined = jax.tree.map(lambda *arrays: np.concatenate(arrays), *inputs)
+  return joined, np.concatenate(labels)
 
 
 def _ranges(parts: list[Examples]) -> list[np.ndarray]:

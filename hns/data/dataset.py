@@ -12,6 +12,9 @@ from hns.errors import InputError, invalid
 _LARGEST = 1e30  # of a pixel, so that differences are finite in float32
 
 
+Inputs = np.ndarray | dict[str, np.ndarray]
+
+
 class Dataset(NamedTuple):
   """Two splits of labelled examples, as `checked` returns them.
 
@@ -20,7 +23,8 @@ class Dataset(NamedTuple):
 
   Attributes:
     train_inputs, test_inputs: pictures, uint8 or float32 [n, h, w, c]; or, not
-      standardised, float32 or int32 [n, ...]. Both of one dtype.
+      standardised, float32 or int32 [n, ...], or a dict of such arrays. Both of
+      one dtype.
     train_labels, test_labels: what the task takes; for classification int32
       [n], in 0..classes-1.
     train_groups, test_groups: int32 [n], who made the example (a writer), with
@@ -33,10 +37,10 @@ class Dataset(NamedTuple):
     task: what a model is to do (`hns.data.tasks`).
   """
 
-  train_inputs: np.ndarray
+  train_inputs: Inputs
   train_labels: np.ndarray
   train_groups: np.ndarray
-  test_inputs: np.ndarray
+  test_inputs: Inputs
   test_labels: np.ndarray
   test_groups: np.ndarray
   classes: int
@@ -74,17 +78,18 @@ def _checked(dataset: Dataset) -> Dataset:
   standardise = _is_true(dataset.standardise)
   prepare = _images if standardise else _as_they_are
   train, test = prepare(dataset.train_inputs, dataset.test_inputs)
-  train_groups = _groups('train_groups', dataset.train_groups, len(train))
-  test_groups = _groups('test_groups', dataset.test_groups, len(test))
+  sizes = count(train), count(test)
+  train_groups = _groups('train_groups', dataset.train_groups, sizes[0])
+  test_groups = _groups('test_groups', dataset.test_groups, sizes[1])
   if len(train_groups) and not len(test_groups):
-    remedy = f'must be [{len(test)}], as there are train_groups'
+    remedy = f'must be [{sizes[1]}], as there are train_groups'
     raise invalid('test_groups.shape', [0], remedy)
   if len(test_groups) and not len(train_groups):
-    remedy = f'must be [{len(train)}], as there are test_groups'
+    remedy = f'must be [{sizes[0]}], as there are test_groups'
     raise invalid('train_groups.shape', [0], remedy)
-  given = 'train_labels', dataset.train_labels, len(train), classes
+  given = 'train_labels', dataset.train_labels, sizes[0], classes
   train_labels = task.check(*given)
-  given = 'test_labels', dataset.test_labels, len(test), classes
+  given = 'test_labels', dataset.test_labels, sizes[1], classes
   test_labels = task.check(*given)
   if train_labels.shape[1:] != test_labels.shape[1:]:
     remedy = f'must be {list(train_labels.shape[1:])} each, as train_labels are'
@@ -122,10 +127,30 @@ def checked_classes(value: Any, least: int = 2) -> int:
   return classes
 
 
-def _as_they_are(train: Any, test: Any) -> tuple[np.ndarray, np.ndarray]:
+def _as_they_are(train: Any, test: Any) -> tuple[Inputs, Inputs]:
+  """The inputs of both splits, arrays or dicts of arrays."""
+  if not isinstance(train, dict) and not isinstance(test, dict):
+    return _arrays(train, test)
+  keys = [set(x) if isinstance(x, dict) else set() for x in (train, test)]
+  if keys[0] != keys[1] or not keys[0]:
+    problem = f'train_inputs have {sorted(map(str, keys[0]))}, and test_inputs'
+    remedy = 'both must be dicts with the same keys'
+    raise InputError(f'{problem} {sorted(map(str, keys[1]))}: {remedy}')
+  pairs = {key: _arrays(train[key], test[key], f'[{key!r}]') for key in train}
+  splits = tuple({key: pair[i] for key, pair in pairs.items()} for i in (0, 1))
+  for name, split in zip(('train_inputs', 'test_inputs'), splits):
+    sizes = {key: len(array) for key, array in split.items()}
+    if len(set(sizes.values())) > 1:
+      raise InputError(f'{name}: have {sizes} rows: give each a row an example')
+  return splits
+
+
+def _arrays(
+  train: Any, test: Any, part: str = ''
+) -> tuple[np.ndarray, np.ndarray]:
   """The inputs of both splits, both int32 or both float32 [n, ...]."""
-  fields = {'train_inputs': numbers('train_inputs', train)}
-  fields['test_inputs'] = numbers('test_inputs', test)
+  names = f'train_inputs{part}', f'test_inputs{part}'
+  fields = {x: numbers(x, given) for x, given in zip(names, (train, test))}
   kinds = {name: array.dtype.kind == 'f' for name, array in fields.items()}
   dtype = np.float32 if any(kinds.values()) else np.int32
   for name, array in fields.items():
@@ -136,9 +161,16 @@ def _as_they_are(train: Any, test: Any) -> tuple[np.ndarray, np.ndarray]:
   train, test = fields.values()
   if train.shape[1:] != test.shape[1:]:
     wanted = ', '.join(map(str, train.shape[1:]))
-    remedy = f'must be [n, {wanted}], as train_inputs are'
-    raise invalid('test_inputs.shape', list(test.shape), remedy)
+    remedy = f'must be [n, {wanted}], as {names[0]} are'
+    raise invalid(f'{names[1]}.shape', list(test.shape), remedy)
   return train, test
+
+
+def count(inputs: Inputs) -> int:
+  """How many examples inputs have."""
+  return len(
+    next(iter(inputs.values())) if isinstance(inputs, dict) else inputs
+  )
 
 
 def _images(train: Any, test: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -182,6 +214,9 @@ def _check_scales(train: np.ndarray, test: np.ndarray) -> None:
 
 def _pictures(field: str, value: Any) -> np.ndarray:
   """Real numbers [n, h, w, c], from [n, h, w] for grey pictures."""
+  if isinstance(value, dict):
+    remedy = 'a dict of arrays is not standardised: give standardise=False'
+    raise InputError(f'{field}: {remedy}')
   images = numbers(field, value)
   if 0 in images.shape or images.ndim not in (3, 4):
     remedy = 'must be [n, h, w] or [n, h, w, c], each at least 1'

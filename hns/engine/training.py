@@ -21,13 +21,14 @@ class Examples(NamedTuple):
   """All examples of all clients, once, on the device.
 
   Attributes:
-    inputs: pictures, uint8 or float32 [n, h, w, c]; or anything [n, ...].
+    inputs: pictures, uint8 or float32 [n, h, w, c]; or anything [n, ...]; or a
+      dict of such arrays.
     labels: int32 [n] of classes; or what else the task takes, [n, ...].
     scale: float32 [2], mean and standard deviation of the pixels; () if the
       network sees inputs as they are.
   """
 
-  inputs: jax.Array
+  inputs: jax.Array | dict[str, jax.Array]
   labels: jax.Array
   scale: jax.Array | tuple[()]
 
@@ -109,7 +110,8 @@ def client_rows(rows: ClientIndices, index: jax.Array) -> ClientIndices:
 
 def batch(examples: Examples, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Inputs as the network sees them, and labels, [b, ...] both."""
-  inputs, labels = examples.inputs[rows], examples.labels[rows]
+  inputs = jax.tree.map(lambda x: x[rows], examples.inputs)
+  labels = examples.labels[rows]
   if isinstance(examples.scale, tuple):
     return inputs, labels
   center, spread = examples.scale
@@ -118,8 +120,8 @@ def batch(examples: Examples, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def blank(examples: Examples) -> jax.Array:
   """Zeros in the shape and dtype in which the network sees one example."""
-  shape = jax.eval_shape(batch, examples, jnp.zeros(1, jnp.int32))[0]
-  return jnp.zeros(shape.shape, shape.dtype)
+  shapes = jax.eval_shape(batch, examples, jnp.zeros(1, jnp.int32))[0]
+  return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
 
 def shuffled(key: jax.Array, rows: ClientIndices, batch_size: int) -> jax.Array:

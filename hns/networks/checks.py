@@ -93,7 +93,8 @@ def _check_outputs(name, net, shapes, inputs, classes, task, labels) -> None:
 
 
 def _misfit(name: str, inputs: jax.Array, cause: str) -> InputError:
-  problem = f'examples of shape {inputs.shape[1:]} do not fit: {cause}'
+  shape = jax.tree.map(lambda x: x.shape[1:], inputs)
+  problem = f'examples of shape {shape} do not fit: {cause}'
   remedy = 'choose mlp or cnn, which take any size'
   return invalid('model', name, f'{problem}; {remedy}')
 

@@ -117,7 +117,8 @@ def check(net: nn.Module, inputs: jax.Array) -> None:
     inputs: [1, ...], the shape of one example.
   """
   with jax.ensure_compile_time_eval():  # pruning may be traced
-    blank = jnp.zeros(inputs.shape, inputs.dtype)
+    zeros = lambda x: jnp.zeros(x.shape, x.dtype)
+    blank = jax.tree.map(zeros, inputs)
     draw = jax.jit(functools.partial(modes.init, net))
     masked = to_masked(draw(jax.random.key(0), blank)['params'])
     weights = jax.tree.map(lambda w: jnp.abs(_wide(w)), masked['weights'])
@@ -172,11 +173,16 @@ def _total(
   params = to_params(
     {'weights': weights, 'mask': ones, 'signs': ones, 'params': rest}
   )
-  given = jnp.ones_like(inputs)
-  if jnp.issubdtype(given.dtype, jnp.floating):
-    given = _wide(given) * size
+  given = jax.tree.map(functools.partial(_of_ones, size), inputs)
   with intercepted(lambda *call: _replaced(size, *call)):
     return jnp.sum(net.apply(params, given, **modes.options(net, False)))
+
+
+def _of_ones(size: float | jax.Array, x: jax.Array) -> jax.Array:
+  """Ones in the shape of x, times `size` if x is of floats."""
+  ones = jnp.ones(x.shape, x.dtype)
+  is_sized = jnp.issubdtype(x.dtype, jnp.floating)
+  return _wide(ones) * size if is_sized else ones
 
 
 def _replaced(size, call, args, kwargs, context) -> Any:

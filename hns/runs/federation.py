@@ -30,7 +30,11 @@ def federate(config: ConfigDict, dataset: data.Dataset) -> FederatedData:
   )
   train = np.unique(np.concatenate(shares.train + shares.validation))
   test = np.unique(np.concatenate(shares.test))
-  inputs = [dataset.train_inputs[train], dataset.test_inputs[test]]
+  inputs = jax.tree.map(
+    lambda a, b: jnp.asarray(np.concatenate([a[train], b[test]])),
+    dataset.train_inputs,
+    dataset.test_inputs,
+  )
   labels = [dataset.train_labels[train], dataset.test_labels[test]]
 
   def indices(shares, used, offset):
@@ -39,7 +43,7 @@ def federate(config: ConfigDict, dataset: data.Dataset) -> FederatedData:
 
   return FederatedData(
     Examples(
-      jnp.asarray(np.concatenate(inputs)),
+      inputs,
       jnp.asarray(np.concatenate(labels)),
       _scale(dataset),
     ),

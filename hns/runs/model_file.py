@@ -87,7 +87,8 @@ class Model(NamedTuple):
   def predict(self, inputs: Any) -> jax.Array:
     """See `Predictor.predict`."""
     apply, spec = modes.apply_of(self.net.unmasked), self.spec
-    ready = Predictor(apply, self.variables, spec.dtype, spec.scale)
+    blank = jnp.zeros((1, *spec.shape), spec.dtype)
+    ready = Predictor(apply, self.variables, blank, spec.scale)
     return ready.predict(inputs)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from hns.data.labels import cast
 from hns.data.tasks import CLASSIFICATION
 from hns.networks.modes import Apply, Variables
+from hns.tree import Tree
 
 
 class Predictor(NamedTuple):
@@ -17,14 +18,14 @@ class Predictor(NamedTuple):
   Attributes:
     apply: how its network computes.
     variables: of the network.
-    dtype: of inputs, as the network sees them.
+    blank: one example of zeros, as the network sees it.
     scale: an input x enters the network as (x - scale[0]) / scale[1].
     read: outputs to predictions in the user's own units.
   """
 
   apply: Apply
   variables: Variables
-  dtype: str
+  blank: Tree
   scale: tuple[float, float]
   read: Callable[[jax.Array], jax.Array] = CLASSIFICATION.read
 
@@ -35,8 +36,12 @@ class Predictor(NamedTuple):
     units of the labels. Pixels are standardised as in training. Raises
     `InputError` for numbers that the network's dtype cannot hold.
     """
-    inputs = cast('inputs', np.asarray(inputs), self.dtype)
     mean, deviation = self.scale
-    if self.dtype == 'float32':
-      inputs = (inputs - mean) / deviation
+
+    def ready(blank, given):
+      given = cast('inputs', np.asarray(given), blank.dtype)
+      is_scaled = blank.dtype == np.float32
+      return (given - mean) / deviation if is_scaled else given
+
+    inputs = jax.tree.map(ready, self.blank, inputs)
     return self.read(self.apply(self.variables, inputs))
