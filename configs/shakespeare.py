@@ -90,7 +90,7 @@ def get_config():
     density=0.5,
     rounds=40,
     eval_every=20,
-    local_epochs=3,
+    local_epochs=2,
     batch_size=10,
     fedavg=dict(optimizer='adam'),
     local=dict(optimizer='adam'),
@@ -104,8 +104,15 @@ def sweep():
 
 
 def tuning():
-  """Two trials a method, on the validation examples of seed 0."""
-  validation = grid({'eval_split': ['validation'], 'eval_clients': [10]})
+  """Two trials a method, on the validation examples of seed 0; 15 rounds."""
+  validation = grid(
+    {
+      'eval_split': ['validation'],
+      'eval_clients': [10],
+      'rounds': [15],
+      'eval_every': [15],
+    }
+  )
   trials = grid(
     {
       'algorithm': ['hidenseek'],
