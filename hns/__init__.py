@@ -39,7 +39,7 @@ For a notebook or a script, each imported when it is first used:
 import importlib
 from typing import Any
 
-__version__ = '0.6.0'
+__version__ = '0.7.0'
 
 _FRONT = {
   'base_config': ('config', 'base'),

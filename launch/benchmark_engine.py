@@ -54,6 +54,7 @@ TASKS = {
   'lenet': ('fedavg', 'hidenseek'),
   'mlp': ('fedavg', 'hidenseek'),
   'pfl_cifar10': ('fedavg',),
+  'resnet_cifar100': ('fedavg', 'hidenseek'),
 }
 # Largest difference relative to the change of a round. Rounding causes up to
 # 0.007 on a CPU and 0.026 on a GPU; a missing step of five info 0.2.

@@ -32,8 +32,39 @@ class Flatten(nn.Module):
     return x.permute(0, 2, 3, 1).reshape(len(x), -1)
 
 
+class ResNet8(nn.ModuleList):
+  """`hns.networks.residual.resnet8` with ten classes."""
+
+  def __init__(self):
+    shapes = [(3, 16, 3)]
+    for c, o in ((16, 16), (16, 32), (32, 64)):
+      shapes += [(c, o, 3), (o, o, 3), *[(c, o, 1)] * (c != o)]
+    convs = [nn.Conv2d(c, o, size, bias=False) for c, o, size in shapes]
+    super().__init__([*convs, nn.Linear(64, 10, bias=False)])
+
+  def forward(self, x):
+    layers = iter(self)
+    x = F.relu(_normed(next(layers), x, 1))
+    for stride in (1, 2, 2):
+      y = F.relu(_normed(next(layers), x, stride))
+      y = _normed(next(layers), y, 1)
+      x = y + (_normed(next(layers), x, stride) if stride > 1 else x)
+      x = F.relu(x)
+    return next(layers)(x.mean((2, 3)))
+
+
+def _normed(conv, x, stride):
+  """A convolution, padded as JAX's SAME, and group norm."""
+  if conv.kernel_size == (3, 3):
+    x = F.pad(x, (1, 1, 1, 1) if stride == 1 else (0, 1, 0, 1))
+  x = F.conv2d(x, conv.weight, stride=stride)
+  return F.group_norm(x, min(32, x.shape[1]), eps=1e-6)
+
+
 def network(model: str) -> nn.Module:
   """The workload's network; images [n, c, h, w]."""
+  if model == 'resnet8':
+    return ResNet8()
   if model == 'pfl':
     return nn.Sequential(
       *(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU()),

@@ -16,7 +16,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from hns import config, data
-from hns.networks import models
+from hns.networks import models, residual
 from hns.values import ConfigDict
 
 
@@ -38,6 +38,7 @@ WORKLOADS = {
   'lenet_split': Workload(1000, 1000, 10, 10, (28, 28, 1), 'lenet'),
   'mlp': Workload(100, 100, 100, 20, (28, 28, 1), 'mlp'),
   'pfl_cifar10': Workload(1000, 50, 50, 10, (32, 32, 3), 'pfl'),
+  'resnet_cifar100': Workload(100, 10, 100, 20, (32, 32, 3), 'resnet8'),
   # For a quick test: a round takes milliseconds.
   'trial': Workload(12, 12, 20, 20, (8, 8, 1), 'mlp'),
 }
@@ -93,6 +94,8 @@ def plain(workload: Workload) -> nn.Module:
   """The network as a Linen user writes it, with the same parameters."""
   if workload.model == 'pfl':
     return PflCNN(nn.Conv, _pool)
+  if workload.model == 'resnet8':
+    return residual.resnet8(10)
   return PlainNetwork(workload.model == 'lenet')
 
 
