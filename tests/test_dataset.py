@@ -121,7 +121,7 @@ REFUSED = [
     r'train_inputs\[7\].shape=\[5, 8, 1\]: all rows',
   ),
   (dict(train_inputs=[*TRAIN[:7], 'x.png']), r'train_inputs\[7\].shape=\[\]'),
-  (dict(train_inputs={'image': TRAIN}), 'train_inputs: a dict of arrays is not'),
+  (dict(train_inputs={'image': TRAIN}), 'train_inputs: a dict of arrays'),
   # Groups.
   (dict(train_groups=LABELS), r'test_groups.shape=\[0\]: must be \[445\]'),
   (dict(test_groups=DIGITS.test_labels), r'train_groups.shape=\[0\]: must be'),
