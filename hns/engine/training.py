@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from hns.data.tasks import CLASSIFICATION, Task
@@ -116,10 +117,11 @@ def batch(examples: Examples, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
   return (inputs.astype(jnp.float32) - center) / spread, labels
 
 
-def blank(examples: Examples) -> jax.Array:
+def blank(examples: Examples) -> np.ndarray:
   """Zeros in the shape and dtype in which the network sees one example."""
-  shape = jax.eval_shape(batch, examples, jnp.zeros(1, jnp.int32))[0]
-  return jnp.zeros(shape.shape, shape.dtype)
+  row = jax.ShapeDtypeStruct((1,), jnp.int32)
+  shape = jax.eval_shape(batch, examples, row)[0]
+  return np.zeros(shape.shape, shape.dtype)
 
 
 def shuffled(key: jax.Array, rows: ClientIndices, batch_size: int) -> jax.Array:
