@@ -75,7 +75,7 @@ def whole(request, tmp_path_factory):
 def in_a_process(target, *given):
   """Starts it where all is imported and nothing of JAX has started."""
   context = multiprocessing.get_context('forkserver')
-  context.set_forkserver_preload(['test_resume', 'sklearn.datasets'])
+  context.set_forkserver_preload(['test_resume'])
   process = context.Process(target=target, args=given, daemon=True)
   process.start()
   return process

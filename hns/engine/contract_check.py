@@ -1,7 +1,5 @@
 """Whether a method's answers fit each other, before a program is compiled."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
@@ -22,8 +20,10 @@ def check(name: str, method: Method, initial: Initial) -> None:
   Raises:
     InputError: a state does not keep its structure, shapes or dtypes.
   """
-  round_of_one = functools.partial(_round, name, method)
-  after = jax.eval_shape(round_of_one, jax.random.key(0), initial)
+  round_of_one = lambda initial: _round(
+    name, method, jax.random.key(0), initial
+  )
+  after = jax.eval_shape(round_of_one, initial)
   questions = 'client.before_training', 'client.update', 'server.update'
   states = initial.client_state, initial.client_state, initial.server_state
   for question, before, found in zip(questions, states, after):

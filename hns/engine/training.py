@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from hns.data.tasks import CLASSIFICATION, Task
@@ -118,10 +119,11 @@ def batch(examples: Examples, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
   return (inputs.astype(jnp.float32) - center) / spread, labels
 
 
-def blank(examples: Examples) -> jax.Array:
+def blank(examples: Examples) -> np.ndarray | dict[str, np.ndarray]:
   """Zeros in the shape and dtype in which the network sees one example."""
-  shapes = jax.eval_shape(batch, examples, jnp.zeros(1, jnp.int32))[0]
-  return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  row = jax.ShapeDtypeStruct((1,), jnp.int32)
+  shapes = jax.eval_shape(batch, examples, row)[0]
+  return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
 
 
 def shuffled(key: jax.Array, rows: ClientIndices, batch_size: int) -> jax.Array:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from hns import tree, wire
@@ -53,6 +54,11 @@ def masked(key, frozen, scores) -> Tree:
   return {**frozen, 'mask': mask}
 
 
+def masked_by(values: Tree, mask: Tree) -> Tree:
+  """The product, leaf by leaf."""
+  return jax.tree.map(jnp.multiply, values, mask)
+
+
 def sampled(key, frozen, scores) -> Tree:
   """The gate of FedPM: each weight is there with probability sigmoid(score)."""
   draws = tree.uniform(key, scores)
@@ -82,16 +88,19 @@ def dense(
   """
   download_codec = uniform(download_bits)
 
+  @jax.jit
+  def drawn(key, params):
+    # The key of `supermask`, so that equal seeds draw equal masks.
+    return jax.random.split(key)[0], to_masked(params)
+
   def init(key, params):
     frozen = ()
     if prune is not None:
-      # The key of `supermask`, so that equal seeds draw equal masks.
-      mask = prune(jax.random.split(key)[0], to_masked(params))
-      ones = jax.tree.map(
-        lambda x: jnp.ones((), bool), to_masked(params)['params']
-      )
+      prune_key, variables = drawn(key, params)
+      mask = prune(prune_key, variables)
+      ones = jax.tree.map(lambda x: np.ones((), bool), variables['params'])
       frozen = {'mask': tree.merge(mask, ones)}
-      params = jax.tree.map(jnp.multiply, params, frozen['mask'])
+      params = jax.jit(masked_by)(params, frozen['mask'])
     server = ServerState(params, upload.memory(params))
     return Initial(frozen, server, upload.client_state(params))
 
@@ -170,13 +179,18 @@ def supermask(
   split = functools.partial(to_masked, has_sign=has_sign)
   download_codec = wire.levels(download_bits, coded=True)
 
-  def init(key, params):
+  @jax.jit  # in all methods' `init`, what would be a program for each operation
+  def drawn(key, params):
     prune_key, score_key = jax.random.split(key)
-    frozen = split(params)
+    variables = split(params)
+    scores = tree.uniform(score_key, variables['weights'], -1.0)
+    return prune_key, variables, scores
+
+  def init(key, params):
+    prune_key, variables, scores = drawn(key, params)
+    frozen = variables | {'mask': prune(prune_key, variables)}
     del frozen['signs']
-    frozen['mask'] = prune(prune_key, split(params))
-    scores = tree.uniform(score_key, frozen['weights'], -1.0)
-    scores = jax.tree.map(jnp.multiply, scores, frozen['mask'])
+    scores = jax.jit(masked_by)(scores, frozen['mask'])
     server = ServerState(scores, upload.memory(scores))
     return Initial(frozen, server, upload.client_state(scores))
 

@@ -12,7 +12,7 @@ import optax
 
 from hns import tree
 from hns.methods import uploads
-from hns.methods.bases import dense
+from hns.methods.bases import dense, masked_by
 from hns.methods.contract import (
   Initial,
   Method,
@@ -192,7 +192,3 @@ def zeros_stay(
     lambda s, t: t * (s != 0) if t.ndim > 1 else t, initial_params, params
   )
   return forward(to_variables(living))
-
-
-def masked_by(values: Tree, mask: Tree) -> Tree:
-  return jax.tree.map(jnp.multiply, values, mask)

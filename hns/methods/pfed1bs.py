@@ -73,7 +73,7 @@ def one_bit_sketches(
 
   def init(key, params):
     drawn = base.server.init(key, params).server_state.values
-    values = {'sketch': sign(sketch(drawn, share))}
+    values = {'sketch': jax.jit(lambda w: sign(sketch(w, share)))(drawn)}
     return Initial((), ServerState(values), drawn)
 
   def objective(key, progress, forward, to_variables, initial_params, params):

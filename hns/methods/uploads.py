@@ -147,7 +147,7 @@ def delta(
       keep_unvoted(server.memory, moved, total) if momentum else (),
     )
 
-  zeros = lambda values: jax.tree.map(jnp.zeros_like, values)
+  zeros = jax.jit(lambda values: jax.tree.map(jnp.zeros_like, values))
   return Upload(
     compress.codec,
     encode,

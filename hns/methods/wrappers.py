@@ -64,10 +64,14 @@ def _combine(part: NamedTuple, whole: NamedTuple) -> NamedTuple:
 
 
 def _local_server(base, inside, local, shared) -> dict[str, Callable]:
+  @jax.jit
+  def first(key, frozen, server_state, client_state):
+    message = base.server.broadcast(key, frozen, server_state)
+    return message, base.client.init(key, frozen, message, client_state)
+
   def init(key, params):
     frozen, server_state, client_state = base.server.init(key, params)
-    message = base.server.broadcast(key, frozen, server_state)
-    start = base.client.init(key, frozen, message, client_state)
+    message, start = first(key, frozen, server_state, client_state)
     if not _same_paths(start, message.value):
       raise InputError(
         'a local part needs a method whose params have the paths of its '
@@ -146,10 +150,14 @@ def remember_download(base: Method) -> Method:
     return base
   inside = beside(base)
 
+  @jax.jit
+  def first(key, frozen, server_state):
+    message = base.server.broadcast(key, frozen, server_state)
+    return _symbols(codec, message)
+
   def init(key, params):
     frozen, server_state, client_state = base.server.init(key, params)
-    message = base.server.broadcast(key, frozen, server_state)
-    remembered = Beside(client_state, _symbols(codec, message))
+    remembered = Beside(client_state, first(key, frozen, server_state))
     return Initial(frozen, server_state, remembered)
 
   def download_for(frozen, message, client_state):

@@ -19,6 +19,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hns.networks.intercept import intercepted
 from hns.networks.supermask import Supermask
@@ -47,6 +48,13 @@ def options(net: nn.Module, train: bool) -> dict[str, bool]:
 def init(net: nn.Module, key: jax.Array, inputs: jax.Array) -> Variables:
   """The variables of a module, drawn for inputs [1, ...]."""
   return net.init(key, inputs, **options(net, False))
+
+
+def shapes_of(net: nn.Module, inputs: jax.Array) -> Variables:
+  """The variables of a module, as trees of shapes and dtypes."""
+  # The key is made inside, where it costs no program.
+  draw = lambda inputs: init(net, jax.random.key(0), inputs)
+  return jax.eval_shape(draw, inputs)
 
 
 def apply_of(net: nn.Module) -> Apply:
@@ -82,9 +90,8 @@ def observe_of(net: nn.Module, inputs: jax.Array) -> Observe | None:
 
 def blank_statistics(net: nn.Module, inputs: jax.Array) -> Tree | None:
   """Zeros for the statistics of a network's batch norms; None without any."""
-  draw = functools.partial(init, net)
-  shapes = jax.eval_shape(draw, jax.random.key(0), inputs).get(STATISTICS)
-  zeros = lambda x: jnp.zeros(x.shape, x.dtype)
+  shapes = shapes_of(net, inputs).get(STATISTICS)
+  zeros = lambda x: np.zeros(x.shape, x.dtype)
   return jax.tree.map(zeros, shapes) if shapes else None
 
 

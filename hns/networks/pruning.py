@@ -99,15 +99,17 @@ def prune(
   if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(given)):
     cpu = jax.local_devices(backend='cpu')[0]
     with jax.enable_x64(True), jax.default_device(cpu):
-      mask = jax.device_get(_prune_by_flow(net, jax.device_put(given, cpu)))
-    return jax.tree.map(jnp.asarray, mask)  # not bound to the CPU
-  return _prune_by_flow(net, given)
-
-
-def _prune_by_flow(net: nn.Module, given: tuple[Any, ...]) -> Weights:
-  if not isinstance(net, Network):  # a chain by construction
-    saliency.check(net, given[2])
+      given = jax.device_put(given, cpu)
+      _check(net, inputs, tree.merge(given[1]['weights'], given[1]['params']))
+      mask = jax.device_get(_prune(synflow, net, given))
+    return jax.device_put(mask)  # not bound to the CPU
+  _check(net, inputs)
   return _prune(synflow, net, given)
+
+
+def _check(net: nn.Module, inputs: jax.Array, params: Tree = None) -> None:
+  if not isinstance(net, Network):  # a chain by construction
+    saliency.check(net, inputs, params)
 
 
 @functools.partial(jax.jit, static_argnames=('score', 'net'))
@@ -131,13 +133,13 @@ def _prune(score: Score, net: nn.Module, given: tuple[Any, ...]) -> Weights:
   return jax.lax.fori_loop(0, len(keep), step, variables['mask'])
 
 
-def schedule(total: int, density: float, steps: int) -> jax.Array:
+def schedule(total: int, density: float, steps: int) -> np.ndarray:
   """Weights to keep after each step: total x density^(k / steps), rounded.
 
   The exponential schedule of Tanaka et al. 2020, algorithm 1; int32 [steps].
   """
   exponents = np.arange(1, steps + 1) / steps
-  return jnp.asarray(np.rint(total * density**exponents), jnp.int32)
+  return np.rint(total * density**exponents).astype(np.int32)
 
 
 def top_k(

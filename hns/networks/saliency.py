@@ -32,7 +32,7 @@ from jax.extend import core
 
 from hns import tree
 from hns.errors import invalid
-from hns.networks import modes
+from hns.networks import modes, traced
 from hns.networks.intercept import intercepted
 from hns.networks.layers import Norm
 from hns.networks.supermask import to_masked, to_params
@@ -50,7 +50,6 @@ _FACTORS = {
   nn.OptimizedLSTMCell: ('ii', 'hi', 'if', 'hf', 'io', 'ho'),
   nn.GRUCell: ('ir', 'hr', 'iz', 'hz'),
 }
-_OURS = 'hns_saliency'  # the scope of operations that stand in for others
 _DIVISIONS = ('div', 'rsqrt', 'sqrt', 'pow', 'integer_pow', 'cbrt')
 _SATURATING = ('tanh', 'logistic', 'erf', 'exp', 'exp2', 'log', 'log1p')
 _SATURATING += ('expm1', 'erfc', 'sin', 'cos')
@@ -97,17 +96,19 @@ def is_connected(
     masks: by layer, `hns.networks.compact.masks_of`.
     inputs: [1, ...], the shape of one example.
   """
-  variables = to_masked(params)
+  variables = jax.jit(to_masked)(params)
 
   def mask_of(path, whole):
     return masks.get(tree.path_name(path).removesuffix('/kernel'), whole)
 
   mask = jax.tree_util.tree_map_with_path(mask_of, variables['mask'])
-  outputs, _ = flow(net, variables | {'mask': mask}, inputs)
-  return bool(outputs > 0)
+  outputs = jax.jit(lambda variables: flow(net, variables, inputs).outputs)
+  return bool(outputs(variables | {'mask': mask}) > 0)
 
 
-def check(net: nn.Module, inputs: jax.Array) -> None:
+def check(
+  net: nn.Module, inputs: jax.Array, params: Tree | None = None
+) -> None:
   """Raises `InputError` for a network whose saliency would mean nothing.
 
   Twice the input has to give at least twice the flow.
@@ -115,36 +116,67 @@ def check(net: nn.Module, inputs: jax.Array) -> None:
   Args:
     net: the plain module.
     inputs: [1, ...], the shape of one example.
+    params: as drawn; None draws some here, which is one more to compile.
   """
-  with jax.ensure_compile_time_eval():  # pruning may be traced
-    zeros = lambda x: jnp.zeros(x.shape, x.dtype)
-    blank = jax.tree.map(zeros, inputs)
-    draw = jax.jit(functools.partial(modes.init, net))
-    masked = to_masked(draw(jax.random.key(0), blank)['params'])
-    weights = jax.tree.map(lambda w: jnp.abs(_wide(w)), masked['weights'])
-    rest = jax.tree.map(lambda p: jnp.abs(_wide(p)), masked['params'])
+  zeros = lambda x: np.zeros(x.shape, x.dtype)
+  blank = jax.tree.map(zeros, inputs)
+  draw = lambda seed: modes.init(net, jax.random.key(seed), blank)['params']
+  draw, given = (draw, np.uint32(0)) if params is None else (_pass_on, params)
+  shapes = jax.eval_shape(lambda given: _positive(draw(given)), given)
+  jaxpr = _traced(net, blank, *shapes)
+  _refuse(traced.find(jaxpr, _DIVISIONS), 'divides by what it computes')
+  # Compiled here, as pruning may be traced.
+  measure = jax.jit(lambda given: _measure(net, blank, *_positive(draw(given))))
+  measured = measure.lower(given).compile()(given)
+  totals, extremes = jax.tree.map(np.asarray, measured)
+  none, one, two = map(float, totals)
+  # Whole numbers that are no tokens of an embedding have no size.
+  is_sized = not none == one == two
+  if not one > (none if is_sized else 0):
+    _refuse('the network', 'passes nothing on where all is positive')
+  if is_sized and two - none < 1.999 * (one - none):
+    found = traced.find(jaxpr, _SATURATING) or 'the network'
+    _refuse(found, 'saturates where all is positive')
+  for name, (least, largest) in extremes.items():
+    parts = name.split('/')
+    is_factor = any(set(parts) & set(names) for names in _FACTORS.values())
+    if not is_factor and least[1] < -1e-6 * largest[1]:
+      _refuse(name, 'is subtracted from other parts of the flow')
 
-    def total(weights, size):
-      return _total(weights, net, rest, blank, size)
 
-    traced = jax.make_jaxpr(total)(weights, jnp.ones(()))
-    _refuse(_find(traced.jaxpr, _DIVISIONS), 'divides by what it computes')
-    none, one, two = (
-      float(jax.jit(total)(weights, size)) for size in (0.0, 1.0, 2.0)
-    )
-    # Whole numbers that are no tokens of an embedding have no size.
-    is_sized = not none == one == two
-    if not one > (none if is_sized else 0):
-      _refuse('the network', 'passes nothing on where all is positive')
-    if is_sized and two - none < 1.999 * (one - none):
-      found = _find(traced.jaxpr, _SATURATING) or 'the network'
-      _refuse(found, 'saturates where all is positive')
-    grads = jax.jit(jax.grad(total))(weights, 1.0)
-    for path, grad in jax.tree_util.tree_leaves_with_path(grads):
-      parts = tree.path_name(path).split('/')
-      is_factor = any(set(parts) & set(names) for names in _FACTORS.values())
-      if not is_factor and grad.min() < -1e-6 * abs(grad).max():
-        _refuse('/'.join(parts), 'is subtracted from other parts of the flow')
+def _positive(params: Tree) -> tuple[Tree, Tree]:
+  """The sizes of the weights, and of other params."""
+  drawn = to_masked(params)
+  sizes = lambda params: jax.tree.map(lambda p: jnp.abs(_wide(p)), params)
+  return sizes(drawn['weights']), sizes(drawn['params'])
+
+
+def _traced(
+  net: nn.Module, blank: np.ndarray, weights: Tree, rest: Tree
+) -> core.Jaxpr:
+  """What computes the flow from weights, of these shapes, and a size."""
+  rest = jax.tree.map(lambda p: np.zeros(p.shape, p.dtype), rest)
+  total = lambda weights, size: _total(weights, net, rest, blank, size)
+  size = jax.ShapeDtypeStruct((), jnp.result_type(float))
+  return jax.make_jaxpr(total)(weights, size).jaxpr
+
+
+def _measure(
+  net: nn.Module, blank: np.ndarray, weights: Tree, rest: Tree
+) -> tuple[jax.Array, dict[str, tuple[jax.Array, jax.Array]]]:
+  """The flow of an input of size 0, 1 and 2, and its gradient's extremes.
+
+  Of each kernel, by path, the least and the largest size; [3] all.
+  """
+
+  def measured(size):
+    total, grads = jax.value_and_grad(_total)(weights, net, rest, blank, size)
+    leaves = jax.tree_util.tree_leaves_with_path(grads)
+    extremes = {tree.path_name(p): (g.min(), abs(g).max()) for p, g in leaves}
+    return total, extremes
+
+  # A loop, as it compiles once for all sizes.
+  return jax.lax.map(measured, jnp.arange(3, dtype=jnp.result_type(float)))
 
 
 def _refuse(module: str | None, what: str) -> None:
@@ -235,11 +267,11 @@ def _changed(module: nn.Module, attributes: dict[str, Any]) -> Iterator[None]:
       object.__setattr__(module, name, value)
 
 
-def _pass_on(x: jax.Array) -> jax.Array:
+def _pass_on(x: Any) -> Any:
   return x
 
 
-@jax.named_scope(_OURS)
+@jax.named_scope(traced.OURS)
 def _factor(z: jax.Array) -> jax.Array:
   """1, with the relative change of z."""
   still = jax.lax.stop_gradient(z)
@@ -250,7 +282,7 @@ def _half_open(z: jax.Array) -> jax.Array:
   return _factor(z) / 2
 
 
-@jax.named_scope(_OURS)
+@jax.named_scope(traced.OURS)
 def _attend(query, key, value, bias=None, mask=None, **options) -> jax.Array:
   """Attention to all visible places alike; [..., places, heads, features]."""
   del bias, options
@@ -259,46 +291,3 @@ def _attend(query, key, value, bias=None, mask=None, **options) -> jax.Array:
   count = jnp.maximum(jnp.sum(visible, -1, keepdims=True), 1)
   share = visible / count * _factor(scores)
   return jnp.einsum('...hqk,...khd->...qhd', share, value)
-
-
-def _find(jaxpr: core.Jaxpr, names: tuple[str, ...]) -> str | None:
-  """The module of the first such operation on what is computed, or None."""
-  return next(_modules(jaxpr, names, set(jaxpr.invars), ''), None)
-
-
-def _modules(
-  jaxpr: core.Jaxpr, names: tuple[str, ...], computed: set, inside: str
-) -> Iterator[str]:
-  for eqn in jaxpr.eqns:
-    place = '/'.join(filter(None, [inside, str(eqn.source_info.name_stack)]))
-    inputs = [v for v in eqn.invars if not isinstance(v, core.Literal)]
-    if not any(v in computed for v in inputs) or _OURS in place:
-      continue
-    computed |= set(eqn.outvars)
-    if eqn.primitive.name in names and _is_by_computed(eqn, computed):
-      yield _path(place)
-    for inner in _inner(eqn):
-      yield from _modules(inner, names, set(inner.invars), place)
-
-
-def _is_by_computed(eqn, computed: set) -> bool:
-  """Whether a quotient's divisor is computed, a power's exponent negative."""
-  if eqn.primitive.name == 'div':
-    divisor = eqn.invars[1]
-    return not isinstance(divisor, core.Literal) and divisor in computed
-  return eqn.params.get('y', -1) < 0
-
-
-def _inner(eqn) -> Iterator[core.Jaxpr]:
-  for value in eqn.params.values():
-    for item in value if isinstance(value, tuple | list) else [value]:
-      if isinstance(item, core.ClosedJaxpr):
-        yield item.jaxpr
-      elif isinstance(item, core.Jaxpr):
-        yield item
-
-
-def _path(place: str) -> str:
-  """A module's path without the network's own name: `Block_0/Norm_0`."""
-  parts = [p for p in place.split('/')[1:] if p.isidentifier()]
-  return '/'.join(parts) or 'the network'

@@ -1,7 +1,6 @@
 """A dataset, shared out over the clients of a config."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from hns import data
@@ -13,7 +12,10 @@ from hns.values import ConfigDict
 
 
 def federate(config: ConfigDict, dataset: data.Dataset) -> FederatedData:
-  """Partitions a dataset over clients; examples of no client are dropped."""
+  """Partitions a dataset over clients; examples of no client are dropped.
+
+  All arrays are on the host.
+  """
   shares = partition.divide(
     config.seed,
     config.partition,
@@ -31,7 +33,7 @@ def federate(config: ConfigDict, dataset: data.Dataset) -> FederatedData:
   train = np.unique(np.concatenate(shares.train + shares.validation))
   test = np.unique(np.concatenate(shares.test))
   inputs = jax.tree.map(
-    lambda a, b: jnp.asarray(np.concatenate([a[train], b[test]])),
+    lambda a, b: _narrow(np.concatenate([a[train], b[test]])),
     dataset.train_inputs,
     dataset.test_inputs,
   )
@@ -39,12 +41,12 @@ def federate(config: ConfigDict, dataset: data.Dataset) -> FederatedData:
 
   def indices(shares, used, offset):
     rows = [np.searchsorted(used, share) + offset for share in shares]
-    return ClientIndices(*map(jnp.asarray, partition.pad(rows)))
+    return ClientIndices(*partition.pad(rows))
 
   return FederatedData(
     Examples(
       inputs,
-      jnp.asarray(np.concatenate(labels)),
+      _narrow(np.concatenate(labels)),
       _scale(dataset),
     ),
     indices(shares.train, train, 0),
@@ -67,10 +69,15 @@ def _labelled(
   return tuple(map(partition.Labelled, labels, groups))
 
 
-def _scale(dataset: data.Dataset) -> jax.Array | tuple[()]:
+def _narrow(values: np.ndarray) -> np.ndarray:
+  """Values on the host, in the dtype that JAX gives them."""
+  return values.astype(jax.dtypes.canonicalize_dtype(values.dtype), copy=False)
+
+
+def _scale(dataset: data.Dataset) -> np.ndarray | tuple[()]:
   if not dataset.standardise:
     return ()
-  return jnp.asarray(_pixel_scale(dataset.train_inputs), jnp.float32)
+  return np.asarray(_pixel_scale(dataset.train_inputs), np.float32)
 
 
 def _pixel_scale(images: np.ndarray) -> tuple[float, float]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from hns.engine import contract_check
 from hns.errors import InputError, invalid
@@ -49,7 +50,7 @@ def initialize(
     inputs: float [1, ...], the shape of one example.
     classes: number of logits.
   """
-  weights, initial, key = jax.random.split(jax.random.key(config.seed), 3)
+  weights, initial, key = _keys(np.uint32(config.seed))
   prune = functools.partial(_prune, config, net, inputs)
   # Methods ask for it once a leaf.
   head = functools.cache(functools.partial(_head, config, net, inputs, classes))
@@ -64,8 +65,9 @@ def initialize(
   initial = method.server.init(initial, params)
   contract_check.check(config.algorithm, method, initial)
   masks = compact.masks_of(initial)
-  is_connected = functools.partial(
-    saliency.is_connected, net, params, masks, inputs
+  # Asked once for each layer without weights.
+  is_connected = functools.cache(
+    functools.partial(saliency.is_connected, net, params, masks, inputs)
   )
   pruning.check_layers(masks, config.density, config.pruning, is_connected)
   layers = {name: [int(m.sum()), m.size] for name, m in masks.items()}
@@ -73,6 +75,12 @@ def initialize(
   return Initialized(
     net, method, initial, key, layers, _head_or_none(head, config.head)
   )
+
+
+@jax.jit
+def _keys(seed: jax.Array) -> tuple[jax.Array, ...]:
+  """Of the weights, of what the method draws at first, and of all rounds."""
+  return tuple(jax.random.split(jax.random.key(seed), 3))
 
 
 def _head(
