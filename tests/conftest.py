@@ -1,4 +1,8 @@
-"""Small federations that every test can afford."""
+"""Small federations that every test can afford.
+
+`pytest` leaves out the tests marked slow, which repeat others for more methods
+or networks: `pytest -m slow` runs these, `pytest -m "slow or not slow"` all.
+"""
 
 import contextlib
 import functools
@@ -41,7 +45,19 @@ if jaxlib.__version__.startswith('0.10.'):
 # Half the layers of `mlp`: programs of tests are smaller by a third.
 models.MODELS['tiny'] = lambda classes: models.Network(classes, dense=(200,))
 
+# Methods made of others that tests of all methods take as well: FedAvg under
+# another name, or HideNseek and FedAvg in a wrapper that FedPer has too, or
+# `test_methods` tests.
+WRAPPED = 'fedavg_finetuned', 'fedprox', 'local', 'hidenseek_personal'
+# Before round 1, and in what the engine makes of an update, they are FedAvg.
+AS_FEDAVG = 'fedavg_quantized', 'eden', 'fedbat'
+
 ROOT = pathlib.Path(__file__).parents[1]
+
+
+def slow_if(is_slow, *given):
+  """The parameters of a test, which is slow if they repeat others'."""
+  return pytest.param(*given, marks=[pytest.mark.slow] * bool(is_slow))
 
 
 def read_config(name: str):

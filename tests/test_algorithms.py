@@ -6,7 +6,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import BUILD, clients, compiled, drawn, play, small, small_config
+from conftest import (
+  AS_FEDAVG,
+  BUILD,
+  WRAPPED,
+  clients,
+  compiled,
+  drawn,
+  play,
+  slow_if,
+  small,
+  small_config,
+)
 
 from hns import tree
 from hns.engine import client_store, flops, metrics, parallel, rounds
@@ -30,7 +41,7 @@ def with_images(experiment, images):
   return experiment._replace(federation=federation._replace(examples=examples))
 
 
-@pytest.mark.parametrize('name', RECIPES)
+@pytest.mark.parametrize('name', [slow_if(n in WRAPPED, n) for n in RECIPES])
 def test_contract(name):
   """Shapes last, it learns, and widths of the vmap change nothing."""
   experiment = contracted(name)
@@ -217,7 +228,8 @@ def cohort(experiment, number):
 
 @pytest.mark.parametrize(
   'name,width',
-  [(name, 1) for name in RECIPES] + [('hidenseek', 2)],
+  [slow_if(name in WRAPPED + AS_FEDAVG, name, 1) for name in RECIPES]
+  + [('hidenseek', 2)],
 )
 def test_a_client_whose_update_is_nan_is_as_if_it_were_absent(name, width):
   """In round 2; the client took part in round 1 as well."""
@@ -262,7 +274,10 @@ def test_a_client_whose_update_is_nan_is_as_if_it_were_absent(name, width):
   )
 
 
-@pytest.mark.parametrize('name', ['hidenseek', 'hermes', 'ditto', 'fedmask'])
+@pytest.mark.parametrize(
+  'name',
+  ['hidenseek', 'hermes', slow_if(True, 'ditto'), slow_if(True, 'fedmask')],
+)
 def test_a_round_of_which_nothing_is_left_changes_nothing(name):
   experiment = contracted(name)
   images = experiment.federation.examples.inputs

@@ -9,7 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import play, sharing, small, small_config, small_file
+from conftest import (
+  AS_FEDAVG,
+  WRAPPED,
+  play,
+  sharing,
+  slow_if,
+  small,
+  small_config,
+  small_file,
+)
 
 from hns import tree
 from hns.engine import metrics
@@ -17,8 +26,11 @@ from hns.methods.recipes import RECIPES
 from hns.runs import experiment
 
 OTHER = {'PYTHONOPTIMIZE': '1', 'JAX_ENABLE_X64': '1'}
-# Methods that play whole runs under another precision; all others begin one.
-WHOLE_RUNS = ['fedmask', 'signsgd']
+# The method that plays whole runs under another precision; all others begin
+# one.
+WHOLE_RUN = 'signsgd'
+# FedPer begins as they do.
+REPEATED = (*WRAPPED, *AS_FEDAVG)
 SHORT = dict(model='tiny', rounds=2, eval_every=1)
 
 
@@ -55,7 +67,10 @@ def double():
   jax.config.update('jax_enable_x64', False)
 
 
-@pytest.mark.parametrize('name', sorted(set(RECIPES) - set(WHOLE_RUNS)))
+@pytest.mark.parametrize(
+  'name',
+  [slow_if(n in REPEATED, n) for n in sorted(set(RECIPES) - {WHOLE_RUN})],
+)
 def test_every_method_begins_alike_under_double_precision(name, double):
   config = small_config(algorithm=name, **SHORT)
   found = experiment.build(config)
@@ -68,7 +83,7 @@ def test_every_method_begins_alike_under_double_precision(name, double):
   assert told[0] == told[1]
 
 
-@pytest.mark.parametrize('name', WHOLE_RUNS)
+@pytest.mark.parametrize('name', [WHOLE_RUN, slow_if(True, 'fedmask')])
 def test_runs_are_the_same_under_double_precision(name, tmp_path):
   """Both take the same programs."""
   config = small_config(algorithm=name, **SHORT)

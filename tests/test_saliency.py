@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import play, small
+from conftest import play, slow_if, small
 from flax import nnx
 
 from hns import tree
@@ -109,8 +109,15 @@ def by_hand(net, variables):
   return residual_by_hand(w)
 
 
-@pytest.mark.parametrize('net', [Chain(), Residual()])
-@pytest.mark.parametrize('density,steps', [(0.5, 1), (0.3, 20)])
+@pytest.mark.parametrize(
+  'net,density,steps',
+  [
+    (Chain(), 0.5, 1),
+    (Residual(), 0.3, 20),
+    slow_if(True, Chain(), 0.3, 20),
+    slow_if(True, Residual(), 0.5, 1),
+  ],
+)
 def test_pruning_agrees_with_the_definition(net, density, steps):
   """The same weights are left, but for ties in rounding."""
   x = jnp.zeros((1, 16))
@@ -146,7 +153,7 @@ def test_flow_is_conserved_on_every_cut_of_a_residual_network():
   assert share['a'] == pytest.approx(share['b']) and share['a'] < 1
 
 
-@pytest.mark.parametrize('name', ['mlp', 'cnn', 'lenet'])
+@pytest.mark.parametrize('name', [slow_if(True, 'mlp'), 'cnn', 'lenet'])
 def test_flow_is_conserved_in_every_layer_of_the_models(name):
   share = shares(models.create(name, 10), jnp.zeros((1, 32, 32, 3)))
   np.testing.assert_allclose(list(share.values()), 1, rtol=1e-9)
@@ -175,7 +182,8 @@ def tall(shortcut, size, **fields):
 
 
 @pytest.mark.parametrize(
-  'shortcut,size', [(False, 32.0), (True, 32.0), (False, 1e-3)]
+  'shortcut,size',
+  [(False, 32.0), slow_if(True, True, 32.0), (False, 1e-3)],
 )
 def test_sixty_layers_neither_overflow_nor_underflow(shortcut, size):
   """Times 32 a layer of 16 has the gain of one of 16,000, which is 10^121."""
@@ -244,10 +252,14 @@ class Kind(nn.Module):
     return nn.InstanceNorm()(nn.Dense(16)(x))
 
 
-KINDS = 'attention lstm gru tied gelu bias groupnorm'
+KINDS = 'attention lstm gru tied gelu bias'
+# Other tests have both, and `test_kinds` prunes norms.
+REPEATED = 'groupnorm plain'
 
 
-@pytest.mark.parametrize('kind', [*KINDS.split(), 'plain'])
+@pytest.mark.parametrize(
+  'kind', [*KINDS.split(), *(slow_if(True, kind) for kind in REPEATED.split())]
+)
 def test_every_kernel_of_every_kind_carries_flow(kind):
   net, x = Kind(kind), jnp.zeros((1, 3, 5))
   saliency.check(net, x)
@@ -310,7 +322,9 @@ def test_attention_counts_query_key_and_value_alike():
   assert found['Dense_0/kernel'].sum() == pytest.approx(outputs)
 
 
-@pytest.mark.parametrize('cell', [nn.LSTMCell, nn.OptimizedLSTMCell])
+@pytest.mark.parametrize(
+  'cell', [slow_if(True, nn.LSTMCell), nn.OptimizedLSTMCell]
+)
 def test_a_recurrent_network_conserves_flow_over_many_steps(cell):
   """What goes into the cells is what comes out, however long the text."""
 

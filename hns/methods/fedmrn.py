@@ -126,13 +126,9 @@ def _client(base: Method, least: float) -> dict[str, Callable]:
 
 
 def _server(base: Method, least: float, size: float) -> dict[str, Callable]:
-  @jax.jit
-  def scaled(params):
-    return jax.tree.map(lambda rms: size * rms, tree.sizes(params))
-
   def init(key, params):
     inner, server_state, _ = base.server.init(key, params)
-    sizes = scaled(params)
+    sizes = jax.tree.map(lambda rms: size * rms, tree.sizes(params))
     return Initial(Frozen(inner, sizes), server_state, jax.random.key(0))
 
   def broadcast(key, frozen, server_state):

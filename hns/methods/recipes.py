@@ -241,8 +241,12 @@ def fedpm(network: NetworkInfo, learning_rate: Rate = 0.1) -> Method:
   def constant(w):
     return jnp.sign(w) * jnp.sqrt(2 / np.prod(w.shape[:-1]))
 
+  @jax.jit
+  def constants(params):
+    return jax.tree.map(constant, params)
+
   def init(key, params):
-    return base.server.init(key, jax.tree.map(constant, params))
+    return base.server.init(key, constants(params))
 
   return base.revise(server=dict(init=init))
 
