@@ -180,6 +180,26 @@ def test_a_task_of_ones_own_is_one_function(monkeypatch, tmp_path):
   assert last['diverged_clients'] == 0  # no guess is known
 
 
+@pytest.mark.parametrize(
+  'measure,said',
+  [
+    (
+      lambda o, y: (jnp.mean(o), jnp.ones(len(y))),
+      r'of 2 it gives \[\[\], \[2\]',
+    ),
+    (lambda o, y: (o, jnp.ones(len(y))), r'of 2 it gives \[\[2, 1\], \[2\]'),
+    (lambda o, y: jnp.square(o[:, 0] - y), r'must return \(losses, scores\)'),
+    (lambda o, y: (o[:, 0], o[:, 0] > y), 'scores are bool, not floats'),
+  ],
+)
+def test_a_task_measures_each_example(monkeypatch, measure, said):
+  """A mean over the batch would count padding, without a word."""
+  train = [line(20) for _ in range(3)]
+  fields = federation(monkeypatch, train, train, Dense, task=data.Task(measure))
+  with pytest.raises(InputError, match=said):
+    experiment.build(small_config(**fields))
+
+
 class Normed(nn.Module):
   """Batch norm of the inputs, and dropout behind it."""
 

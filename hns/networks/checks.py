@@ -19,6 +19,9 @@ from hns.networks.intercept import intercepted
 from hns.tree import Tree
 
 
+_ONE_LABEL = jax.ShapeDtypeStruct((1,), jnp.int32)
+
+
 def shapes_of(net: nn.Module, inputs: jax.Array) -> dict[str, Any]:
   """The collections of a module, as trees of shapes and dtypes."""
   return modes.shapes_of(net, inputs)
@@ -30,7 +33,7 @@ def check(
   inputs: jax.Array,
   classes: int,
   task: Task = CLASSIFICATION,
-  labels: tuple[int, ...] = (1,),
+  labels: jax.ShapeDtypeStruct = _ONE_LABEL,
 ) -> None:
   """Traces a model on one example, without computing anything.
 
@@ -42,12 +45,13 @@ def check(
     inputs: float [1, ...], the shape of one example.
     classes: the number of logits that it must return.
     task: what it is to do.
-    labels: [1, ...], the shape of one example's labels.
+    labels: [1, ...], the shape and dtype of one example's labels.
 
   Raises:
     InputError: it is not a Linen module, has variables that are no parameters
       and no statistics of batch norm, needs random numbers without training,
-      has a layer without inputs, or does not return what the task takes.
+      has a layer without inputs, or does not return what the task takes; or
+      the task does not measure each example.
   """
   if not isinstance(net, nn.Module):
     kind = type(net).__name__
@@ -78,7 +82,7 @@ def _check_outputs(name, net, shapes, inputs, classes, task, labels) -> None:
       'model', name, f'changes without training: {remedy}'
     ) from error
   shape = getattr(outputs, 'shape', None)
-  wanted = task.shape(labels, classes) if task.shape else shape
+  wanted = task.shape(labels.shape, classes) if task.shape else shape
   if shape != wanted or shape is None:
     what = 'logits' if task.has_classes else 'outputs'
     kind = type(outputs).__name__ if shape is None else list(shape)
@@ -89,6 +93,26 @@ def _check_outputs(name, net, shapes, inputs, classes, task, labels) -> None:
     variables, inputs, jax.random.key(0), jnp.ones(1, bool)
   )
   jax.eval_shape(train, {'params': shapes['params']}, inputs)
+  _check_task(task, outputs, labels)
+
+
+def _check_task(task, outputs, labels) -> None:
+  """Raises `InputError` unless a task gives each example its numbers."""
+  two = lambda x: jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype)
+  found = jax.eval_shape(task.measure, two(outputs), two(labels))
+  is_pair = isinstance(found, tuple | list) and len(found) == 2
+  shapes = [list(x.shape) for x in jax.tree.leaves(found)]
+  if not is_pair or shapes != [[2], [2]]:
+    remedy = 'must return (losses, scores), each [n], one an example'
+    raise InputError(f'task.measure: {remedy}; of 2 it gives {shapes}')
+  for name, x in zip(('losses', 'scores'), found):
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+      raise InputError(f'task.measure: {name} are {x.dtype}, not floats')
+  count = jax.eval_shape(task.count, two(labels)).shape
+  if count != (2,):
+    raise InputError(
+      f'task.count: must return [n]; of 2 it gives {list(count)}'
+    )
 
 
 def _misfit(name: str, inputs: jax.Array, cause: str) -> InputError:

@@ -58,8 +58,8 @@ def _assemble(
   net = models.create(config.model, dataset.classes)
   inputs = blank(federation.examples)
   labels, task = federation.examples.labels, dataset.task
-  shape = 1, *labels.shape[1:]
-  checks.check(config.model, net, inputs, dataset.classes, task, shape)
+  one = jax.ShapeDtypeStruct((1, *labels.shape[1:]), labels.dtype)
+  checks.check(config.model, net, inputs, dataset.classes, task, one)
   ready = initialization.initialize(config, net, inputs, dataset.classes)
   sizes = np.asarray(federation.train.size)
   plan = _plan(config, sizes)
