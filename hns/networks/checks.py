@@ -18,7 +18,6 @@ from hns.networks import modes
 from hns.networks.intercept import intercepted
 from hns.tree import Tree
 
-
 _ONE_LABEL = jax.ShapeDtypeStruct((1,), jnp.int32)
 
 
