@@ -39,11 +39,11 @@ def test_a_chosen_cohort_is_the_drawn_one_in_any_order(built):
 
 
 def test_an_absent_client_costs_and_changes_nothing(built):
-  """Fewer ids, an id of nobody, and a negative one are all the same."""
+  """Fewer ids and an id of nobody are the same."""
   run, programs = built
   played = [
     loop.fetch_metrics(hns.step(run, programs, hns.begin(run), ids))
-    for ids in ([3, 1], [1, ABSENT, 3], [-1, 3, 1, 10**6])
+    for ids in ([3, 1], [1, ABSENT, 3], [3, 1, 10**6])
   ]
   for progress in played[1:]:
     same(values(played[0]), values(progress))
@@ -60,6 +60,8 @@ def test_an_absent_client_costs_and_changes_nothing(built):
   [
     ([1, 2, 1], r'ids=\[1, 2, 1\]: a client can be there once'),
     ([0, 1, 2, 3, 4], 'ids=5: a cohort has at most 4 clients'),
+    ([0.5], 'must be a list of whole numbers'),
+    ([-1], 'must be 0 or more'),
   ],
 )
 def test_a_cohort_that_cannot_be_is_refused(built, ids, said):
@@ -87,6 +89,18 @@ def test_a_server_rule_is_one_function(built):
   other = run._replace(round_config=run.round_config._replace(method=method))
   progress = hns.step(other, hns.programs(other), hns.begin(other))
   same(values(hns.begin(other)), values(progress))
+
+
+def test_a_rule_of_another_shape_is_not_broadcast(built):
+  run, _ = built
+  first = lambda values: jax.tree.map(lambda x: x[:1], values)
+  update = lambda key, frozen, server_state, mean, total: server_state._replace(
+    values=first(server_state.values)
+  )
+  method = run.round_config.method.revise(server=dict(update=update))
+  other = run._replace(round_config=run.round_config._replace(method=method))
+  with pytest.raises(InputError, match='server.update returns'):
+    hns.programs(other)
 
 
 def test_personal_models_are_those_that_are_evaluated(built):

@@ -95,6 +95,25 @@ def test_what_does_not_fit_a_regression_is_refused(monkeypatch, change, said):
     experiment.build(small_config(**fields | change))
 
 
+def test_labels_unlike_those_of_the_regression_are_refused(monkeypatch):
+  train = [(x, np.stack([y, y], 1)) for x, y in [line(20)] * 3]
+  with pytest.raises(InputError, match=r'are \[2\] each, and \[\] those'):
+    federation(
+      monkeypatch, train, train, Dense, task=data.regression(train[0][1][:, 0])
+    )
+
+
+def test_scores_that_are_not_finite_are_not_reported_as_0(
+  monkeypatch, tmp_path
+):
+  train = [line(20) for _ in range(3)]
+  task = data.Task(lambda o, y: (jnp.square(o[:, 0] - y), jnp.nan * o[:, 0]))
+  fields = federation(monkeypatch, train, train, Dense, task=task)
+  config = small_config(rounds=1, eval_every=1, pruning='random', **fields)
+  last = hns.run(config, tmp_path)[-1]
+  assert last['global_accuracy'] is None and last['held_accuracy'] is None
+
+
 def test_labels_that_are_all_alike_are_no_regression():
   with pytest.raises(InputError, match='all are alike'):
     data.regression([3.0, 3.0, 3.0])

@@ -62,6 +62,10 @@ def load(
   kind, path = names.door(name)
   if name in SOURCES:
     _refuse_features(name, wanted)
+    if not callable(SOURCES[name]):
+      kind = type(SOURCES[name]).__name__
+      remedy = 'must be a function without arguments in hns.DATASETS'
+      raise invalid('dataset', name, f'{remedy}, not a {kind}')
     dataset = SOURCES[name]()
   elif kind:
     read = {'folder': folders.load, 'hf': huggingface.load}[kind]

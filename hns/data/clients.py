@@ -14,7 +14,7 @@ from hns.data.dataset import (
   count,
 )
 from hns.data.partition import Shares
-from hns.data.tasks import CLASSIFICATION, Task
+from hns.data.tasks import CLASSIFICATION, Task, checked_task
 from hns.errors import InputError
 
 # A client's inputs [n, ...], or a dict of such, and their labels [n].
@@ -46,7 +46,7 @@ def from_clients(
   Raises:
     InputError: names the client, and the example that is wrong.
   """
-  classes = checked_classes(classes, task.least_classes)
+  classes = checked_classes(classes, checked_task(task).least_classes)
   splits = {'train': _listed('train', train), 'test': _listed('test', test)}
   number = len(splits['train'])
   nobody = [None] * number

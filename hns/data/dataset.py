@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hns.data.labels import cast, numbers, whole, wrong
-from hns.data.tasks import CLASSIFICATION, Task
+from hns.data.tasks import CLASSIFICATION, Task, checked_task
 from hns.errors import InputError, invalid
 
 _LARGEST = 1e30  # of a pixel, so that differences are finite in float32
@@ -70,10 +70,7 @@ def checked(name: str, dataset: Any) -> Dataset:
 
 
 def _checked(dataset: Dataset) -> Dataset:
-  task = dataset.task
-  if not isinstance(task, Task):
-    kind = type(task).__name__
-    raise InputError(f'task: must be a hns.data.Task, not a {kind}')
+  task = checked_task(dataset.task)
   classes = checked_classes(dataset.classes, task.least_classes)
   standardise = _is_true(dataset.standardise)
   prepare = _images if standardise else _as_they_are

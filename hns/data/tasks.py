@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from hns.data import labels as checks
+from hns.errors import InputError
 
 # `(outputs, labels) -> losses, scores`
 Measure = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
@@ -39,7 +40,7 @@ class Task(NamedTuple):
 
   Attributes:
     measure: losses and scores of examples, float32 [n] each, summed over what
-      an example counts for. A score that is not finite counts as 0.
+      an example counts for. One that is not finite makes an accuracy null.
     count: `labels -> int32 [n]`, what each example counts for: 1, or its
       tokens.
     check: `(field, labels, count, classes) -> labels` as an array with a row an
@@ -62,6 +63,15 @@ class Task(NamedTuple):
   read: Callable[[jax.Array], jax.Array] = _as_they_are
   least_classes: int = 1
   has_classes: bool = False
+
+
+def checked_task(task: Any) -> Task:
+  """A task; raises `InputError` for what is none."""
+  if not isinstance(task, Task):
+    kind = type(task).__name__
+    remedy = 'must be a hns.data.Task, such as data.regression(train_labels)'
+    raise InputError(f'task: {remedy}, not a {kind}')
+  return task
 
 
 def _right_class(logits, labels) -> tuple[jax.Array, jax.Array]:
@@ -112,6 +122,8 @@ def regression(train_labels: Any) -> Task:
     InputError: they are no numbers, or all alike.
   """
   given = checks.numbers('train_labels', train_labels)
+  if not given.size:
+    raise InputError('train_labels: there are none')
   checks.of_numbers('train_labels', given, len(given), 1)
   mean, deviation = given.mean(0, np.float64), given.std(0, dtype=np.float64)
   if not np.all(deviation > 1e-6 * np.abs(mean)):
@@ -119,6 +131,15 @@ def regression(train_labels: Any) -> Task:
       'train_labels', given[0], 'all are alike: nothing to fit'
     )
   center, scale = jnp.float32(mean), jnp.float32(deviation)
+
+  def check(field, labels, count, classes):
+    labels = checks.of_numbers(field, labels, count, classes)
+    if labels.shape[1:] != mean.shape:
+      problem = (
+        f'are {list(labels.shape[1:])} each, and {list(mean.shape)} those'
+      )
+      raise InputError(f'{field}: {problem} that data.regression was given')
+    return labels
 
   def measure(outputs, labels):
     wanted = (labels - center) / scale
@@ -128,6 +149,7 @@ def regression(train_labels: Any) -> Task:
 
   return Task(
     measure,
+    check=check,
     shape=lambda labels, classes: (1, math.prod(labels[1:])),
     guess=lambda classes: 1.0,
     read=lambda outputs: outputs * scale + center,

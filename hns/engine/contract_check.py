@@ -27,7 +27,7 @@ def check(name: str, method: Method, initial: Initial) -> None:
   questions = 'client.before_training', 'client.update', 'server.update'
   states = initial.client_state, initial.client_state, initial.server_state
   for question, before, found in zip(questions, states, after):
-    _compare(name, question, before, found)
+    compare(name, question, before, found)
 
 
 def _round(
@@ -56,7 +56,7 @@ def _round(
   return prepared, kept, server.update(key, frozen, server_state, mean, total)
 
 
-def _compare(name: str, question: str, before: Tree, after: Tree) -> None:
+def compare(name: str, question: str, before: Tree, after: Tree) -> None:
   """Raises `InputError` where two states differ in more than their values."""
   leaves = [
     {path_name(path): leaf for path, leaf in tree_leaves}

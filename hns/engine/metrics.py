@@ -16,7 +16,12 @@ def accuracies(score: np.ndarray, count: np.ndarray) -> np.ndarray:
 
 
 def spread(name: str, each: np.ndarray) -> dict[str, float]:
-  """Mean, standard deviation and 10th percentile over clients, by `name`."""
+  """Mean, standard deviation and 10th percentile over clients, by `name`.
+
+  NaN if one of them is not finite.
+  """
+  if not np.all(np.isfinite(each)):
+    each = np.full(1, np.nan)
   return {
     name: float(each.mean()),
     f'{name}_std': float(each.std()),

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hns import tree
-from hns.engine import aggregate, parallel, payloads
+from hns.engine import aggregate, contract_check, parallel, payloads
 from hns.engine.client import ClientMetrics, ClientSums, client_terms
 from hns.engine.context import RoundConfig, RoundContext, State, round_keys
 from hns.engine.parallel import each_client
@@ -134,6 +134,10 @@ def run_round(
     round_config.mesh,
   )
   server_state, weights = _aggregate(round_config, context, sums)
+  # A method may be revised after it was checked, and what follows broadcasts.
+  contract_check.compare(
+    'revised', 'server.update', state.server_state, server_state
+  )
   sound = (sums.examples > 0) & tree.is_finite(server_state)
   server_state, client_state = tree.where(
     sound, (server_state, kept), (state.server_state, client_state)

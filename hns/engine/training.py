@@ -268,7 +268,9 @@ def score(
     inputs, labels = batch(examples, chosen)
     outputs = learner.apply(variables, inputs)
     _, scores = learner.task.measure(outputs, labels)
-    scores = jnp.where(valid & jnp.isfinite(scores), scores, 0)
+    # NaN says that a model was not scored.
+    scores = jnp.where(jnp.isfinite(scores), scores, -jnp.inf)
+    scores = jnp.where(valid, scores, 0)
     return total + jnp.sum(scores, dtype=jnp.float32)
 
   return _over_batches(add, jnp.float32(0), rows)

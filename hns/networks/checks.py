@@ -88,6 +88,8 @@ def _check_outputs(name, net, shapes, inputs, classes, task, labels) -> None:
     wanted = 'an array' if wanted is None else list(wanted)
     remedy = f'must give {what} {wanted} for one example, not {kind}'
     raise invalid('model', name, remedy)
+  if not jnp.issubdtype(outputs.dtype, jnp.floating):
+    raise invalid('model', name, f'must give floats, not {outputs.dtype}')
   train = lambda variables, inputs: modes.apply_of(net)(
     variables, inputs, jax.random.key(0), jnp.ones(1, bool)
   )

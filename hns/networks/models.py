@@ -104,4 +104,9 @@ def create(name: str, classes: int) -> nn.Module:
   """The model of that name; raises `InputError` for an unknown one."""
   if name not in MODELS:
     raise invalid('model', name, f'choose one of {", ".join(MODELS)}')
+  if isinstance(MODELS[name], nn.Module) or not callable(MODELS[name]):
+    remedy = 'must be a function of the number of classes in hns.MODELS'
+    raise invalid(
+      'model', name, f'{remedy}, not a {type(MODELS[name]).__name__}'
+    )
   return MODELS[name](classes)

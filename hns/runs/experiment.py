@@ -21,7 +21,7 @@ from hns.engine.training import (
   blank,
   steps_of,
 )
-from hns.errors import invalid, shown
+from hns.errors import InputError, invalid, shown
 from hns.networks import checks, models, modes
 from hns.report import files
 from hns.report.files import Row, RunInfo
@@ -166,6 +166,11 @@ def run(
     Interrupted: ctrl-C, SIGTERM or SIGHUP came; the run was saved.
   """
   folder = pathlib.Path(folder)
+  if not callable(on_row):
+    kind = type(on_row).__name__
+    raise InputError(
+      f'on_row: must be a function of row and moment, not {kind}'
+    )
   with streams.lenient(), devices.standard_settings():
     fields = json.loads(config.to_json())
     run_info = identity.run_info(fields)

@@ -164,8 +164,12 @@ def _chosen(ids: Sequence[int], experiment: Experiment) -> np.ndarray:
   """A user's cohort in the order of the engine's, int32 [cohort]."""
   cohort = experiment.round_config.cohort
   sizes = np.asarray(experiment.federation.train.size)
-  given = np.asarray(ids, np.int64).ravel()
-  present = given[(given >= 0) & (given < len(sizes))]
+  given = np.asarray(ids)
+  if given.ndim != 1 or (given.size and given.dtype.kind not in 'iu'):
+    raise invalid('ids', ids, 'must be a list of whole numbers')
+  if np.any(given < 0):
+    raise invalid('ids', given.tolist(), 'must be 0 or more')
+  present = given[given < len(sizes)]
   if len(given) > cohort:
     raise invalid('ids', len(given), f'a cohort has at most {cohort} clients')
   if len(np.unique(present)) < len(present):
