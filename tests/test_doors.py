@@ -201,13 +201,16 @@ NAN[3, 1, 1] = np.nan
     (dict(train_inputs=NAN), 'train of .*bob.npz: example 3 has NaN'),
     (
       dict(test_labels=np.array([0, 3])),
-      'test of .*bob.npz: example 1 has a label that is not in 0..2',
+      r'test of .*bob.npz: labels\[1\]=.*: must be in 0..2',
     ),
     (
       dict(train_labels=np.array([0, 1, -1, 0, 1])),
-      'train of .*bob.npz: example 2 has a label that is not',
+      r'train of .*bob.npz: labels\[2\]=',
     ),
-    (dict(train_labels=np.ones(5)), 'bob.npz: labels are float64, not whole'),
+    (
+      dict(train_labels=np.ones(5)),
+      r'bob.npz: labels\[0\]=.*: must be a whole number',
+    ),
     (dict(train_labels=np.ones(4, int)), r'bob.npz: .* labels \[4\]: give one'),
     (
       dict(test_inputs=np.zeros((0, 8, 2)), test_labels=np.zeros(0, int)),
