@@ -123,7 +123,7 @@ def test_a_network_without_floats_has_none_to_train(config_of):
 
 def test_a_head_without_signs_cannot_stay_at_home_as_signs(config_of):
   config = config_of('hidenseek_personal', dict(unsigned='head/'))
-  with pytest.raises(InputError, match='no part that is trained is local'):
+  with pytest.raises(InputError, match='output layer has no sign'):
     experiment.build(config)
 
 

@@ -78,6 +78,9 @@ def test_the_results_of_the_readme_are_three_sweeps():
     'remember': False,
     'server_rate': 2.0,
     'momentum': 0.5,
+    'unsigned': '',
+    'floats': 'frozen',
+    'floats_rate': 0.003,
   }
 
 

@@ -188,8 +188,10 @@ def test_nothing_on_the_front_is_beaten_in_both():
 
 def test_held_is_over_the_clients_that_took_part():
   found = metrics.held_accuracy(
-    np.array([5, -1, 10, 0]), np.array([10, 10, 10, 10])
+    np.array([5, np.nan, 10, 0]), np.array([10, 10, 10, 10])
   )
   assert found['held_accuracy'] == 0.5 and found['held_clients'] == 3
   assert found['held_accuracy_p10'] == pytest.approx(0.1)
-  assert metrics.held_accuracy(np.array([-1, -1]), np.array([3, 3])) == {}
+  assert (
+    metrics.held_accuracy(np.array([np.nan, np.nan]), np.array([3, 3])) == {}
+  )

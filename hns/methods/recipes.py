@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from hns.errors import invalid
 from hns.fields import OF_RUN, same_fields
 from hns.methods import client_pruning, uploads, wrappers
 from hns.methods.bases import (
@@ -92,11 +93,13 @@ def hidenseek(
 def hidenseek_personal(network: NetworkInfo, **table: Any) -> Method:
   """HideNseek whose clients keep the signs of the output layer local."""
   floats = table.pop('floats', 'frozen')
+  unsigned, rate = table.get('unsigned', ''), table.get('floats_rate', 0.003)
+  has_sign = signed_but(unsigned)
+  if unsigned and not has_sign(f'{network.head}/kernel', np.zeros((1, 1))):
+    remedy = 'the output layer has no sign that could stay at home'
+    raise invalid('unsigned', unsigned, remedy)
   method = keep_local(hidenseek(network, **table), _is_head(network))
-  if floats == 'frozen':
-    return method
-  rate, unsigned = table.get('floats_rate', 0.003), table.get('unsigned', '')
-  return train_floats(method, rate, signed_but(unsigned))
+  return method if floats == 'frozen' else train_floats(method, rate, has_sign)
 
 
 def fedavg(

@@ -77,8 +77,6 @@ def _local_server(base, inside, local, shared) -> dict[str, Callable]:
         'a local part needs a method whose params have the paths of its '
         'messages'
       )
-    if not jax.tree.leaves(local(start)):
-      raise InputError('no part that is trained is local: choose another head')
     return Initial(
       WithLocal(frozen, server_state, message),
       ServerState(*map(shared, server_state)),
