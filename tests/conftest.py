@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 
 from hns import config as configs
+from hns.data import SOURCES
+from hns.data.partition import PARTITIONS
 from hns.engine import client_store, context, flops, parallel, rounds
 from hns.networks import models
 from hns.runs import experiment, loop, workdir
@@ -58,6 +60,17 @@ ROOT = pathlib.Path(__file__).parents[1]
 def slow_if(is_slow, *given):
   """The parameters of a test, which is slow if they repeat others'."""
   return pytest.param(*given, marks=[pytest.mark.slow] * bool(is_slow))
+
+
+_REGISTERED = [(names, dict(names)) for names in (SOURCES, PARTITIONS)]
+
+
+@pytest.fixture(autouse=True, scope='module')
+def names_of_other_files():
+  """A config file that a test reads registers names for its process."""
+  for names, at_first in _REGISTERED:
+    names.clear()
+    names.update(at_first)
 
 
 def read_config(name: str):
