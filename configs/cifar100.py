@@ -8,7 +8,7 @@ tuned, and without results yet.
 """
 
 from hns.config import base
-from hns.runs.sweeps import cross, grid
+from hns.runs.sweeps import cross, grid, trials
 
 
 def get_config():
@@ -39,25 +39,20 @@ def sweep():
 
 def tuning():
   """Four trials a method, on the validation examples of seed 0."""
-  validation = grid({'eval_split': ['validation'], 'eval_clients': [10]})
-  trials = grid(
-    {
-      'algorithm': ['hidenseek'],
+  rates = [0.0003, 0.001, 0.003, 0.01]
+  tables = {
+    'hidenseek': {
       'density': [0.2, 0.5],
       'hidenseek.learning_rate': [0.01, 0.03],
-    }
-  )
-  for name in ('fedavg', 'local'):
-    rates = [0.0003, 0.001, 0.003, 0.01]
-    trials += grid({'algorithm': [name], f'{name}.learning_rate': rates})
-  trials += grid(
-    {
-      'algorithm': ['eden'],
+    },
+    'fedavg': {'fedavg.learning_rate': rates},
+    'local': {'local.learning_rate': rates},
+    'eden': {
       'eden.pruned': [False, True],
       'eden.learning_rate': [0.001, 0.003],
-    }
-  )
-  return cross(validation, trials)
+    },
+  }
+  return trials(tables, eval_clients=10)
 
 
 SWEEPS = {'tuning': tuning}

@@ -27,7 +27,7 @@ import hns
 from hns import data
 from hns.config import base
 from hns.data import prepared
-from hns.runs.sweeps import cross, grid
+from hns.runs.sweeps import cross, grid, trials
 
 WINDOW = 80
 CLIENTS = 100
@@ -113,32 +113,14 @@ def sweep():
 
 def tuning():
   """Two trials a method, on the validation examples of seed 0; 15 rounds."""
-  validation = grid(
-    {
-      'eval_split': ['validation'],
-      'eval_clients': [10],
-      'rounds': [15],
-      'eval_every': [15],
-    }
-  )
-  trials = grid(
-    {
-      'algorithm': ['hidenseek'],
-      'density': [0.5, 1.0],
-      'hidenseek.learning_rate': [0.03],
-    }
-  )
-  for name in ('fedavg', 'local'):
-    rates = [0.003, 0.01]
-    trials += grid({'algorithm': [name], f'{name}.learning_rate': rates})
-  trials += grid(
-    {
-      'algorithm': ['eden'],
-      'eden.pruned': [False, True],
-      'eden.learning_rate': [0.003],
-    }
-  )
-  return cross(validation, trials)
+  rates = [0.003, 0.01]
+  tables = {
+    'hidenseek': {'density': [0.5, 1.0], 'hidenseek.learning_rate': [0.03]},
+    'fedavg': {'fedavg.learning_rate': rates},
+    'local': {'local.learning_rate': rates},
+    'eden': {'eden.pruned': [False, True], 'eden.learning_rate': [0.003]},
+  }
+  return trials(tables, eval_clients=10, rounds=15, eval_every=15)
 
 
 SWEEPS = {'tuning': tuning}

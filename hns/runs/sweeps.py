@@ -57,6 +57,23 @@ def cross(*sweeps: list[Point]) -> list[Point]:
   ]
 
 
+def trials(
+  tables: dict[str, dict[str, Sequence]], **fields: Any
+) -> list[Point]:
+  """For each method every combination of its fields, on validation examples.
+
+  Args:
+    tables: by method, the values to try of each field.
+    **fields: of every trial.
+  """
+  points = [
+    point
+    for name, values in tables.items()
+    for point in grid({'algorithm': [name], **values})
+  ]
+  return cross([{'eval_split': 'validation', **fields}], points)
+
+
 def read(file: str, fixed: dict[str, Any], name: str = '') -> list[Point]:
   """The points of a config file.
 
