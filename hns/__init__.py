@@ -52,7 +52,7 @@ _FRONT = {
   'personal_models': ('runs.loop', 'personal_models'),
   'evaluate': ('runs.loop', 'evaluate'),
   'export_model': ('export', 'from_run'),
-  'predictor': ('export', 'predictor'),
+  'predictor': ('runs.finished', 'predictor'),
   'load_model': ('runs.model_file', 'load'),
   'METHODS': ('methods.recipes', 'RECIPES'),
   'MODELS': ('networks.models', 'MODELS'),

@@ -24,7 +24,7 @@ import io
 import pathlib
 import re
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,52 +32,29 @@ import numpy as np
 from absl import flags
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from hns import command, data, durable, tree
-from hns import config as configs
+from hns import command, durable, tree
 from hns.data.tasks import CLASSIFICATION
-from hns.engine import client_store, evaluation, explore, rounds
-from hns.engine.training import (
-  Examples,
-  Learner,
-  blank,
-  score,
-  units,
-  with_statistics,
-)
-from hns.errors import InputError, invalid, shown
-from hns.methods.recipes import RECIPES
-from hns.networks import checks, compact, models, modes
+from hns.engine.scoring import score, units
+from hns.engine.training import Learner
+from hns.errors import InputError, invalid
+from hns.networks import compact, models, modes
 from hns.networks.modes import STATISTICS
 from hns.networks.supermask import has_sign, to_params
-from hns.report import files
-from hns.report.files import RunInfo
-from hns.runs import (
-  commandline,
-  devices,
-  experiment,
-  initialization,
-  limits,
-  loop,
-  workdir,
+from hns.runs import commandline, devices, initialization, loop
+from hns.runs.finished import (
+  Folder,
+  Run,
+  blank_of,
+  open_run,
+  scale_of,
+  variables_of,
 )
-from hns.runs.model_file import (
-  DRAWN,
-  MOST_BYTES,
-  Model,
-  Spec,
-  check_known,
-  dump,
-  load,
-  redraw,
-)
-from hns.runs.predictor import Predictor
-from hns.runs.programs import Experiment
-from hns.values import ConfigDict, leaves
+from hns.runs.model_file import DRAWN as DRAWN
+from hns.runs.model_file import MOST_BYTES, Model, Spec, dump, load, redraw
+from hns.values import ConfigDict
 
 __all__ = ['Model', 'Spec', 'arrays', 'dump', 'evaluate', 'from_run', 'load']
-__all__ += ['main', 'predictor', 'redraw', 'trained']
-
-Folder = str | pathlib.Path
+__all__ += ['main', 'redraw', 'trained']
 
 
 def from_run(folder: Folder, client: int | None) -> bytes:
@@ -96,38 +73,36 @@ def trained(folder: Folder, client: int | None) -> tuple[Spec, dict[str, Any]]:
     InputError: the run is damaged or not finished, its models are not signs, or
       this machine draws other weights from its seed.
   """
-  run = _open(folder, client)
-  variables = _variables(run, folder, client)
+  run = open_run(folder, client)
+  variables = variables_of(run, client)
   if variables.keys() != {'weights', 'mask', 'signs', 'params'}:
     raise InputError(
       f'{run.config.algorithm}: its models are not signs alone: write one as '
       'arrays, with --file=NAME.npz'
     )
-  _check_floats(run, folder, variables)
+  _check_floats(run, variables)
   if run.experiment.round_config.learner.task.read is not CLASSIFICATION.read:
     raise InputError(
       'the task reads outputs in units that a file of signs does not hold: '
       'write the model as arrays, with --file=NAME.npz, or load it from its '
       'run with hns.predictor'
     )
-  one = _blank(run)
-  if isinstance(one, dict):
-    remedy = 'write the model as arrays, with --file=NAME.npz'
-    raise InputError(f'a file of signs has one array of inputs: {remedy}')
+  one = _one_array(run)
   spec = Spec(
     classes=_num_logits(run, variables),
     shape=one.shape[1:],
     dtype=str(one.dtype),
-    scale=_scale(run.experiment.federation.examples),
+    scale=scale_of(run.experiment.federation.examples),
     **{name: run.config[name] for name in ('dataset', *DRAWN)},
   )
   return spec, variables
 
 
-def _check_floats(run: '_Run', folder: Folder, variables: dict) -> None:
+def _check_floats(run: Run, variables: dict[str, Any]) -> None:
   """Raises `InputError` if what has no sign is not what the seed gives."""
   paths = flatten_dict(variables['params'], sep='/')
-  drawn = _variables(run, folder, None)['params']
+  start = loop.begin(run.experiment)
+  drawn = loop.global_model(run.experiment, start)['params']
   is_trained = tree.checksum(drawn) != tree.checksum(variables['params'])
   if is_trained or any(has_sign(path, leaf) for path, leaf in paths.items()):
     raise InputError(
@@ -137,13 +112,22 @@ def _check_floats(run: '_Run', folder: Folder, variables: dict) -> None:
     )
 
 
+def _one_array(run: Run) -> np.ndarray:
+  """One example of zeros; `InputError` for inputs that are several arrays."""
+  one = blank_of(run)
+  if isinstance(one, dict):
+    remedy = 'write the model as arrays, with --file=NAME.npz'
+    raise InputError(f'a file of signs has one array of inputs: {remedy}')
+  return one
+
+
 def arrays(folder: Folder, client: int | None) -> dict[str, np.ndarray]:
   """Any trained model as float32 arrays by path, and its inputs' `scale`.
 
   Args and errors are those of `trained`, except that all models are allowed.
   """
-  run = _open(folder, client)
-  variables = _variables(run, folder, client)
+  run = open_run(folder, client)
+  variables = variables_of(run, client)
   params = to_params(variables)['params']
   full = _full_size(run, params, _num_logits(run, variables))
   statistics = {STATISTICS: variables.get(STATISTICS, {})}
@@ -151,16 +135,16 @@ def arrays(folder: Folder, client: int | None) -> dict[str, np.ndarray]:
   if 'scale' in full:
     remedy = 'is also the name of the scale of inputs: rename the parameter'
     raise invalid('parameter', 'scale', remedy)
-  full['scale'] = _scale(run.experiment.federation.examples)
+  full['scale'] = scale_of(run.experiment.federation.examples)
   return {name: np.asarray(x, np.float32) for name, x in full.items()}
 
 
 def evaluate(folder: Folder, content: bytes, client: int | None) -> float:
   """A model file's accuracy on the test examples of a client; None for all."""
   model = load(content)
-  run = _open(folder, client)
+  run = open_run(folder, client)
   federation, spec = run.experiment.federation, model.spec
-  one = _blank(run)
+  one = _one_array(run)
   found = dict(
     dataset=run.config.dataset, shape=one.shape[1:], dtype=str(one.dtype)
   )
@@ -182,112 +166,16 @@ def evaluate(folder: Folder, content: bytes, client: int | None) -> float:
   return float(jnp.sum(total) / jnp.sum(units(learner, examples, rows)))
 
 
-def predictor(folder: Folder, client: int | None = None) -> Predictor:
-  """Any trained model, ready to predict; args and errors as of `arrays`."""
-  run = _open(folder, client)
-  experiment = run.experiment
-  return Predictor(
-    experiment.round_config.learner.apply,
-    _variables(run, folder, client),
-    _blank(run),
-    _scale(experiment.federation.examples),
-    experiment.round_config.learner.task.read,
-  )
-
-
-class _Run(NamedTuple):
-  """A finished run: its config, its experiment, and its config.json."""
-
-  config: ConfigDict
-  experiment: Experiment
-  run_info: RunInfo
-
-
-def _open(folder: Folder, client: int | None) -> _Run:
-  """Builds a run's experiment again; raises `InputError` if it cannot be."""
-  run_info = files.read_run_info(folder)
-  if run_info is None:
-    raise InputError(f'{shown(folder)}: holds no run')
-  try:
-    _check_names(run_info)
-    config = configs.base(**run_info['config'])
-    limits.validate(config)
-  except InputError as error:
-    path = shown(pathlib.Path(folder) / 'config.json')
-    raise InputError(f'{path}: {error}') from error
-  if client is not None and client not in range(config.num_clients):
-    raise invalid('client', client, f'the run has {config.num_clients}, from 0')
-  return _Run(config, experiment.build(config), run_info)
-
-
-def _check_names(run_info: RunInfo) -> None:
-  """Raises `InputError` for a name of the run that is not registered here."""
-  config = run_info['config']
-  for name, value in config.items():
-    if isinstance(value, dict):
-      check_known('algorithm', name, RECIPES)
-  values = leaves(config)
-  for name, field in configs.fields().items():
-    table, _, last = name.rpartition('.')
-    is_used = table in ('', config['algorithm'])
-    is_name = isinstance(values.get(name), str)  # else `validate` names it
-    if is_used and is_name and isinstance(field.names(), dict):
-      check_known(last, values[name], field.names())
-  if run_info.get('dataset_version') == 'built in':
-    check_known('dataset', config['dataset'], data.SOURCES)
-
-
-def _variables(run: _Run, folder: Folder, client: int | None) -> dict[str, Any]:
-  """A client's model after training, or with None the global one."""
-  round_config, initial = run.experiment.round_config, run.experiment.initial
-  if run.run_info.get('frozen') != tree.checksum(initial.frozen):
-    remedy = 'other weights are drawn here: export it where it was trained'
-    raise invalid('run', str(folder), remedy)
-  progress = workdir.load(
-    pathlib.Path(folder), loop.begin(run.experiment), run.config.rounds
-  )
-  context = rounds.begin_round(
-    round_config, *run.experiment.constants, progress.state
-  )
-  if client is None:
-    return _with_statistics(run, evaluation.global_model(round_config, context))
-  fetched = client_store.fetch(progress.store, [client])
-  client_state = jax.tree.map(lambda x: x[0], fetched)
-  return evaluation.personal_model(round_config, context, client, client_state)
-
-
-def _with_statistics(run: _Run, variables: dict[str, Any]) -> dict[str, Any]:
-  """The global model; its batch norms' statistics are of all clients."""
-  federation, learner = (
-    run.experiment.federation,
-    run.experiment.round_config.learner,
-  )
-  if learner.observe is None:
-    return variables
-  rows = explore.pool(federation.train)
-  return with_statistics(learner, variables, federation.examples, rows)
-
-
-def _blank(run: _Run) -> jax.Array:
-  """One example of zeros, as the network sees it."""
-  return blank(run.experiment.federation.examples)
-
-
-def _scale(examples: Examples) -> tuple[float, float]:
-  """(0, 1) where inputs are not scaled; the shortest decimals of float32."""
-  return tuple(float(str(x)) for x in np.asarray(examples.scale)) or (0.0, 1.0)
-
-
-def _num_logits(run: _Run, variables: dict[str, Any]) -> int:
+def _num_logits(run: Run, variables: dict[str, Any]) -> int:
   apply = run.experiment.round_config.learner.apply
-  return jax.eval_shape(apply, variables, _blank(run)).shape[-1]
+  return jax.eval_shape(apply, variables, blank_of(run)).shape[-1]
 
 
-def _full_size(run: _Run, params: dict, classes: int) -> dict[str, Any]:
+def _full_size(run: Run, params: dict, classes: int) -> dict[str, Any]:
   """Arrays by path, with zeros for the units that pruning removed."""
   flat = flatten_dict(params, sep='/')
-  net, inputs = models.create(run.config.model, classes), _blank(run)
-  like = checks.shapes_of(net, inputs)['params']
+  net, inputs = models.create(run.config.model, classes), blank_of(run)
+  like = modes.shapes_of(net, inputs)['params']
   shapes = {k: x.shape for k, x in flatten_dict(like, sep='/').items()}
   if all(flat[name].shape == shape for name, shape in shapes.items()):
     return flat

@@ -9,7 +9,7 @@ from conftest import play, small, small_config
 from flax import nnx
 
 from hns.errors import InputError
-from hns.networks import checks, models, pruning, saliency
+from hns.networks import checks, models, modes, pruning, saliency
 from hns.networks.supermask import to_masked
 from hns.runs import experiment
 
@@ -69,7 +69,7 @@ class Twins(nnx.Module):
 
 
 def params_of(net):
-  return checks.shapes_of(net, INPUTS)['params']
+  return modes.shapes_of(net, INPUTS)['params']
 
 
 @pytest.mark.parametrize(

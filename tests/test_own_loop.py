@@ -9,7 +9,7 @@ import pytest
 from conftest import build_once, small_config
 
 import hns
-from hns.engine import training
+from hns.engine import scoring, training
 from hns.engine.parallel import ABSENT
 from hns.errors import InputError
 from hns.runs import loop
@@ -113,7 +113,7 @@ def test_personal_models_are_those_that_are_evaluated(built):
   for place, client in enumerate(ids):
     model = jax.tree.map(lambda x, place=place: x[place], models)
     rows = training.client_rows(run.rows, client)
-    right = training.score(learner, model, federation.examples, rows)
+    right = scoring.score(learner, model, federation.examples, rows)
     # Rounding of the batch of clients may flip a sign or two.
     assert abs(float(right) - found.score_personal[place]) <= 2
 

@@ -10,7 +10,7 @@ from conftest import small_config
 import hns
 from hns import data, export
 from hns.data import tasks
-from hns.engine import training
+from hns.engine import scoring
 from hns.engine.training import ClientIndices, Examples, Learner
 from hns.errors import InputError
 from hns.networks import modes
@@ -234,7 +234,7 @@ def normed(count):
   blank = jnp.zeros((1, 3))
   learner = Learner(
     modes.apply_of(net),
-    observe=modes.observe_of(net, blank),
+    observe=modes.observe_of(net),
     statistics=modes.blank_statistics(net, blank),
   )
   variables = modes.init(net, jax.random.key(0), blank)
@@ -247,7 +247,7 @@ def test_statistics_of_batch_norm_are_the_clients_own(size):
   """Mean and variance of a client's examples; padding is not among them."""
   learner, variables, examples = normed(250)
   rows = ClientIndices(jnp.arange(250)[::-1], jnp.int32(size))
-  known = training.with_statistics(learner, variables, examples, rows)
+  known = scoring.with_statistics(learner, variables, examples, rows)
   mine = np.asarray(examples.inputs)[::-1][:size]
   found = known[modes.STATISTICS]['BatchNorm_0']
   np.testing.assert_allclose(found['mean'], mine.mean(0), rtol=1e-5)
@@ -268,7 +268,7 @@ def test_padding_of_a_batch_does_not_change_what_is_valid():
 def test_dropout_drops_in_training_alone_and_follows_the_key():
   learner, variables, examples = normed(40)
   rows = ClientIndices(jnp.arange(40), jnp.int32(40))
-  known = training.with_statistics(learner, variables, examples, rows)
+  known = scoring.with_statistics(learner, variables, examples, rows)
   evaluated = learner.apply(known, examples.inputs)
   assert np.all(evaluated != 0)
   train = lambda seed: learner.apply(

@@ -8,7 +8,7 @@ import pytest
 from conftest import context_of, play, small
 
 from hns import wire
-from hns.engine import aggregate, parallel, training
+from hns.engine import aggregate, parallel, scoring, training
 from hns.engine.client import client_round
 from hns.engine.training import ClientIndices, Plan
 from hns.methods import uploads
@@ -116,8 +116,8 @@ def test_only_the_clients_rows_are_scored(monkeypatch):
   variables = {'params': initial.server_state.values}
   for size, batch_size in ((0, 7), (1, 7), (20, 7), (20, 100)):
     chosen = ClientIndices(federation.test.index[0], jnp.int32(size))
-    monkeypatch.setattr(training, '_BATCH', batch_size)
-    got = training.score(learner, variables, federation.examples, chosen)
+    monkeypatch.setattr(scoring, '_BATCH', batch_size)
+    got = scoring.score(learner, variables, federation.examples, chosen)
     images, labels = training.batch(federation.examples, chosen.index[:size])
     logits = learner.apply(variables, images) if size else jnp.zeros((0, 10))
     assert int(got) == int(jnp.sum(jnp.argmax(logits, -1) == labels))

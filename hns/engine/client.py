@@ -11,13 +11,11 @@ from hns import tree, wire
 from hns.engine import aggregate, payloads
 from hns.engine.context import RoundConfig, RoundContext, Stream, client_key
 from hns.engine.parallel import ABSENT
+from hns.engine.scoring import score, units, with_statistics
 from hns.engine.training import (
   client_rows,
   fit,
-  score,
   steps_of,
-  units,
-  with_statistics,
 )
 from hns.methods.contract import (
   ClientState,

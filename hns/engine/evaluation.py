@@ -9,12 +9,8 @@ from hns.engine import rounds
 from hns.engine.client import client_round
 from hns.engine.context import RoundConfig, RoundContext, State
 from hns.engine.parallel import each_client
-from hns.engine.training import (
-  FederatedData,
-  client_rows,
-  score,
-  with_statistics,
-)
+from hns.engine.scoring import score, with_statistics
+from hns.engine.training import FederatedData, client_rows
 from hns.methods.contract import ClientState, Initial, Variables
 from hns.networks.supermask import model_signs
 

@@ -12,7 +12,8 @@ from hns import tree
 from hns.engine.client import client_round
 from hns.engine.context import RoundConfig, RoundContext
 from hns.engine.parallel import each_client
-from hns.engine.training import ClientIndices, Examples, fit, score, units
+from hns.engine.scoring import score, units, with_statistics
+from hns.engine.training import ClientIndices, Examples, fit
 from hns.methods.contract import ClientState, Variables
 from hns.networks import modes, pruning
 from hns.networks.supermask import to_masked
@@ -51,14 +52,14 @@ def cross(
 
   def client(given, index, model):
     examples, rows = given
-    right = jax.vmap(lambda r: score(learner, model, examples, r))(rows)
-    return (), right / units(learner, examples, rows)
+    return (), jax.vmap(lambda r: score(learner, model, examples, r))(rows)
 
   ids = jnp.arange(jax.tree.leaves(models)[0].shape[0])
   given = examples, rows
-  return each_client(
+  right = each_client(
     client, given, ids, models, round_config.width, round_config.mesh
   )[1]
+  return right / units(learner, examples, rows)
 
 
 def uploads(
@@ -133,5 +134,6 @@ def learn(
     order, method, learner, round_config.plan, examples, rows, frozen, start
   )
   model = method.client.to_variables(key, frozen, trained)
+  model = with_statistics(learner, model, examples, rows)
   right = score(learner, model, examples, test_rows)
   return right / units(learner, examples, test_rows)

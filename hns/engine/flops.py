@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hns.engine import training
+from hns.engine import scoring, training
 from hns.engine.context import RoundConfig
 from hns.engine.training import FederatedData
 from hns.methods.contract import Initial
@@ -75,7 +75,7 @@ def _flops_of_score(round_config, initial, examples) -> float:
         return 1.0
       learner, one = round_config.learner, jnp.arange(1)
       rows = training.ClientIndices(one, 1)
-      known = training.with_statistics(learner, variables, examples, rows)
+      known = scoring.with_statistics(learner, variables, examples, rows)
       inputs, _ = training.batch(examples, one)
       return jnp.max(learner.apply(known, inputs))
 

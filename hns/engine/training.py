@@ -1,4 +1,4 @@
-"""One client: its local steps, and how well a model does on its examples."""
+"""One client's examples, and its local steps on them."""
 
 import functools
 import math
@@ -11,11 +11,9 @@ import numpy as np
 import optax
 
 from hns.data.tasks import CLASSIFICATION, Task
-from hns.methods.contract import Frozen, Method, Params, Variables
-from hns.networks.modes import STATISTICS, Apply, Observe
+from hns.methods.contract import Frozen, Method, Params
+from hns.networks.modes import Apply, Observe
 from hns.tree import Tree
-
-_BATCH = 100  # examples a step of an evaluation
 
 
 class Examples(NamedTuple):
@@ -79,15 +77,15 @@ class Learner(NamedTuple):
   Attributes:
     apply: how the network computes.
     task: what it is to do.
-    observe: how its batch norms take a batch into account; None without any.
-    statistics: of these batch norms, zeros; () without any.
+    statistics: of its batch norms, zeros; () without any.
+    observe: how they take a batch into account; not needed without any.
     guess: the loss of a model that tells nothing apart.
   """
 
   apply: Apply
   task: Task = CLASSIFICATION
-  observe: Observe | None = None
   statistics: Tree = ()
+  observe: Observe | None = None
   guess: float = math.inf
 
 
@@ -250,82 +248,3 @@ def _moved(
     carry.total + (value * count).astype(jnp.float32),
     carry.seen + count,
   )
-
-
-def score(
-  learner: Learner,
-  variables: Variables,
-  examples: Examples,
-  rows: ClientIndices,
-) -> jax.Array:
-  """The sum of a model's scores on a client's examples, float32 [].
-
-  For classification, how many it classifies rightly. A network with batch norm
-  needs the variables of `with_statistics`.
-  """
-
-  def add(total, chosen, valid):
-    inputs, labels = batch(examples, chosen)
-    outputs = learner.apply(variables, inputs)
-    _, scores = learner.task.measure(outputs, labels)
-    # NaN says that a model was not scored.
-    scores = jnp.where(jnp.isfinite(scores), scores, -jnp.inf)
-    scores = jnp.where(valid, scores, 0)
-    return total + jnp.sum(scores, dtype=jnp.float32)
-
-  return _over_batches(add, jnp.float32(0), rows)
-
-
-def with_statistics(
-  learner: Learner,
-  variables: Variables,
-  examples: Examples,
-  rows: ClientIndices,
-) -> Variables:
-  """Variables with the statistics of batch norms on a client's examples.
-
-  They are the mean over batches of at most 100 examples. Without batch norm the
-  variables are those given.
-  """
-  if learner.observe is None:
-    return variables
-
-  def observe(carry, chosen, valid):
-    statistics, seen = carry
-    inputs, _ = batch(examples, chosen)
-    statistics = learner.observe(variables, inputs, valid, statistics, seen)
-    return statistics, seen + jnp.sum(valid, dtype=jnp.int32)
-
-  start = learner.statistics, jnp.int32(0)
-  statistics, _ = _over_batches(observe, start, rows)
-  return {**variables, STATISTICS: statistics}
-
-
-def _over_batches(
-  step: Callable[[Tree, jax.Array, jax.Array], Tree],
-  start: Tree,
-  rows: ClientIndices,
-) -> Tree:
-  """Folds `(carry, chosen, valid) -> carry` over all of a client's examples."""
-  width = rows.index.shape[0]
-  size = min(_BATCH, width)
-  index = jnp.pad(rows.index, (0, -width % size))
-
-  def one(number, carry):
-    first = number * size
-    chosen = jax.lax.dynamic_slice(index, (first,), (size,))
-    return step(carry, chosen, first + jnp.arange(size) < rows.size)
-
-  return jax.lax.fori_loop(0, -(-rows.size // size), one, start)
-
-
-def units(
-  learner: Learner, examples: Examples, rows: ClientIndices
-) -> jax.Array:
-  """What clients' examples count for, int32 [clients]: examples, or tokens.
-
-  Or int32 [] for the rows of one client.
-  """
-  each = learner.task.count(examples.labels)
-  valid = jnp.arange(rows.index.shape[-1]) < rows.size[..., None]
-  return jnp.sum(each[rows.index] * valid, -1)

@@ -1,6 +1,5 @@
 """What is trained, and what a client starts from: weights, or signs on them."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ from hns.methods.contract import (
   Initial,
   Method,
   Server,
+  ServerInit,
   ServerState,
   ServerUpdate,
   ToVariables,
@@ -176,23 +176,7 @@ def supermask(
     gate: what the scores make of the weights.
     has_sign: which parameters get a score.
   """
-  split = functools.partial(to_masked, has_sign=has_sign)
   download_codec = wire.levels(download_bits, coded=True)
-
-  @jax.jit  # in all methods' `init`, what would be a program for each operation
-  def drawn(key, params):
-    prune_key, score_key = jax.random.split(key)
-    variables = split(params)
-    scores = tree.uniform(score_key, variables['weights'], -1.0)
-    return prune_key, variables, scores
-
-  def init(key, params):
-    prune_key, variables, scores = drawn(key, params)
-    frozen = variables | {'mask': prune(prune_key, variables)}
-    del frozen['signs']
-    scores = jax.jit(masked_by)(scores, frozen['mask'])
-    server = ServerState(scores, upload.memory(scores))
-    return Initial(frozen, server, upload.client_state(scores))
 
   def broadcast(key, frozen, server_state):
     value = server_state.values
@@ -211,10 +195,35 @@ def supermask(
 
   method = Method(
     Client(client_init, gate, _update(upload), optimizer),
-    Server(init, broadcast, _server_update(upload)),
+    Server(
+      _random_scores(upload, prune, has_sign), broadcast, _server_update(upload)
+    ),
     Wire(upload.codec, download_codec),
   )
   return _told_of_weights(method) if upload.is_change else method
+
+
+def _random_scores(
+  upload: Upload, prune: Prune, has_sign: HasSign
+) -> ServerInit:
+  """A supermask's start: a random network, pruned, and random scores."""
+
+  @jax.jit  # in all methods' `init`, what would be a program for each operation
+  def drawn(key, params):
+    prune_key, score_key = jax.random.split(key)
+    variables = to_masked(params, has_sign=has_sign)
+    scores = tree.uniform(score_key, variables['weights'], -1.0)
+    return prune_key, variables, scores
+
+  def init(key, params):
+    prune_key, variables, scores = drawn(key, params)
+    frozen = variables | {'mask': prune(prune_key, variables)}
+    del frozen['signs']
+    scores = jax.jit(masked_by)(scores, frozen['mask'])
+    server = ServerState(scores, upload.memory(scores))
+    return Initial(frozen, server, upload.client_state(scores))
+
+  return init
 
 
 def _told_of_weights(base: Method) -> Method:

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from hns.errors import invalid
-from hns.fields import OF_RUN, same_fields
+from hns.fields import OF_RUN, fields_of, same_fields
 from hns.methods import client_pruning, uploads, wrappers
 from hns.methods.bases import (
   dense,
@@ -92,14 +92,18 @@ def hidenseek(
 @same_fields(hidenseek)
 def hidenseek_personal(network: NetworkInfo, **table: Any) -> Method:
   """HideNseek whose clients keep the signs of the output layer local."""
-  floats = table.pop('floats', 'frozen')
-  unsigned, rate = table.get('unsigned', ''), table.get('floats_rate', 0.003)
-  has_sign = signed_but(unsigned)
-  if unsigned and not has_sign(f'{network.head}/kernel', np.zeros((1, 1))):
+  given = {
+    k: field.default for k, field in fields_of(hidenseek).items()
+  } | table
+  has_sign = signed_but(given['unsigned'])
+  if not has_sign(f'{network.head}/kernel', np.zeros((1, 1))):
     remedy = 'the output layer has no sign that could stay at home'
-    raise invalid('unsigned', unsigned, remedy)
-  method = keep_local(hidenseek(network, **table), _is_head(network))
-  return method if floats == 'frozen' else train_floats(method, rate, has_sign)
+    raise invalid('unsigned', given['unsigned'], remedy)
+  base = hidenseek(network, **table | {'floats': 'frozen'})
+  method = keep_local(base, _is_head(network))
+  if given['floats'] == 'frozen':
+    return method
+  return train_floats(method, given['floats_rate'], has_sign)
 
 
 def fedavg(

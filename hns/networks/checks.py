@@ -21,11 +21,6 @@ from hns.tree import Tree
 _ONE_LABEL = jax.ShapeDtypeStruct((1,), jnp.int32)
 
 
-def shapes_of(net: nn.Module, inputs: jax.Array) -> dict[str, Any]:
-  """The collections of a module, as trees of shapes and dtypes."""
-  return modes.shapes_of(net, inputs)
-
-
 def check(
   name: str,
   net: Any,
@@ -57,7 +52,7 @@ def check(
     remedy = 'wrap a Flax NNX module in flax.nnx.bridge.to_linen'
     raise invalid('model', name, f'is a {kind}, not a Linen module; {remedy}')
   try:
-    shapes = shapes_of(net, inputs)
+    shapes = modes.shapes_of(net, inputs)
   except InputError as error:
     raise _misfit(name, inputs, str(error)) from error
   if not all(x.size for x in jax.tree.leaves(shapes)):

@@ -6,8 +6,6 @@ computes the same in less time. The signs of its outgoing weights have no effect
 and are not sent.
 """
 
-from collections.abc import KeysView
-
 import flax.linen as nn
 import jax
 import numpy as np
@@ -34,7 +32,9 @@ def compact(net: nn.Module, initial: Tree) -> tuple[nn.Module, Tree]:
       shapes of the network's kernels.
   """
   masks = masks_of(initial)
-  if not isinstance(net, Network) or net.full or masks.keys() != _layers(net):
+  if not isinstance(net, Network) or net.full:
+    return net, initial
+  if masks.keys() != set(_layers(net)):
     return net, initial
   remaining, widths = _remaining(net, masks)
   count = len(net.convs)
@@ -85,7 +85,7 @@ def _remaining(
   net: Network, masks: dict[str, np.ndarray]
 ) -> tuple[Remaining, list[int]]:
   """The inputs and outputs that remain of each layer, and the hidden widths."""
-  names = list(_layers(net))
+  names = _layers(net)
   remaining, widths, alive = {}, [], np.ones(masks[names[0]].shape[-2], bool)
   for name in names:
     mask = masks[name]
@@ -101,11 +101,10 @@ def _remaining(
   return remaining, widths
 
 
-def _layers(net: Network) -> KeysView[str]:
+def _layers(net: Network) -> list[str]:
   """The names of a network's layers, in their order."""
   names = [f'Conv_{i}' for i in range(len(net.convs))]
-  names += [f'Dense_{i}' for i in range(len(net.dense) + 1)]
-  return dict.fromkeys(names).keys()
+  return names + [f'Dense_{i}' for i in range(len(net.dense) + 1)]
 
 
 def _round_up(alive: np.ndarray) -> np.ndarray:

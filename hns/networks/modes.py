@@ -68,14 +68,12 @@ def _apply(net, variables, inputs, key=None, valid=None) -> jax.Array:
   return _training(net, variables, inputs, key, valid, 0.0)[0]
 
 
-def observe_of(net: nn.Module, inputs: jax.Array) -> Observe | None:
-  """How a network's batch norms take a batch into account; None without any.
+def observe_of(net: nn.Module) -> Observe:
+  """How a network's batch norms take a batch into account.
 
   `statistics` and `seen`, int32 [], are of the batches before; the mean is over
   all examples. `statistics`: `blank_statistics` at first.
   """
-  if blank_statistics(net, inputs) is None:
-    return None
 
   def observe(variables, inputs, valid, statistics, seen):
     count = jnp.sum(valid, dtype=jnp.int32)
@@ -88,11 +86,10 @@ def observe_of(net: nn.Module, inputs: jax.Array) -> Observe | None:
   return observe
 
 
-def blank_statistics(net: nn.Module, inputs: jax.Array) -> Tree | None:
-  """Zeros for the statistics of a network's batch norms; None without any."""
-  shapes = shapes_of(net, inputs).get(STATISTICS)
-  zeros = lambda x: np.zeros(x.shape, x.dtype)
-  return jax.tree.map(zeros, shapes) if shapes else None
+def blank_statistics(net: nn.Module, inputs: jax.Array) -> Tree:
+  """Zeros for the statistics of a network's batch norms; () without any."""
+  shapes = shapes_of(net, inputs).get(STATISTICS, ())
+  return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
 
 
 def _training(

@@ -97,8 +97,8 @@ def _learner(
   return Learner(
     modes.apply_of(net),
     dataset.task,
-    modes.observe_of(net, inputs),
-    modes.blank_statistics(net, inputs) or (),
+    modes.blank_statistics(net, inputs),
+    modes.observe_of(net),
     dataset.task.guess(dataset.classes),
   )
 
@@ -263,7 +263,7 @@ def _width(
   """
   if jax.default_backend() == 'cpu':
     return 1
-  params = checks.shapes_of(net, inputs)['params']
+  params = modes.shapes_of(net, inputs)['params']
   steps = np.sort(steps_of(plan, federation.train.size)[0])
   typical = steps[np.linspace(0, len(steps) - 1, cohort).astype(int)]
   weights = sum(w.size for w in jax.tree.leaves(params))

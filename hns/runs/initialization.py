@@ -87,7 +87,7 @@ def _head(
   config: ConfigDict, net: nn.Module, inputs: jax.Array, classes: int
 ) -> str:
   """The path of the output layer; raises `InputError` if it is not unique."""
-  shapes = checks.shapes_of(net, inputs)['params']
+  shapes = modes.shapes_of(net, inputs)['params']
   is_last = functools.partial(checks.is_last, net, shapes, inputs)
   head = checks.head_of(shapes, classes, config.head, is_last)
   if config.head or isinstance(net, Network):

@@ -270,7 +270,7 @@ def _shapes(spec: Spec) -> dict[str, Tree]:
   inputs = jax.ShapeDtypeStruct((1, *spec.shape), spec.dtype)
   try:
     checks.check(spec.model, net, inputs, spec.classes)
-    return checks.shapes_of(net, inputs)
+    return modes.shapes_of(net, inputs)
   except InputError:
     raise
   except Exception as error:  # a user's network may raise anything

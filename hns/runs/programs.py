@@ -12,7 +12,8 @@ import numpy as np
 from hns.engine import evaluation, parallel, rounds
 from hns.engine.context import RoundConfig, State
 from hns.engine.rounds import RoundMetrics
-from hns.engine.training import ClientIndices, FederatedData, units
+from hns.engine.scoring import units
+from hns.engine.training import ClientIndices, FederatedData
 from hns.methods.contract import ClientState, Initial
 from hns.wire import Envelope
 
