@@ -38,7 +38,7 @@ def sweep():
 
 
 def tuning():
-  """Four trials a method, on the validation examples of seed 0."""
+  """Four trials a method of half the rounds, on validation, seed 0."""
   rates = [0.0003, 0.001, 0.003, 0.01]
   tables = {
     'hidenseek': {
@@ -52,7 +52,7 @@ def tuning():
       'eden.learning_rate': [0.001, 0.003],
     },
   }
-  return trials(tables, eval_clients=10)
+  return trials(tables, eval_clients=10, rounds=20, eval_every=20)
 
 
 SWEEPS = {'tuning': tuning}

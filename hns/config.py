@@ -7,6 +7,8 @@ from typing import Annotated, Any, NamedTuple
 import ml_collections
 
 from hns.data.partition import PARTITIONS
+from hns.engine.attacks import ATTACKS
+from hns.engine.rules import RULES
 from hns.errors import InputError, shown
 from hns.fields import (
   OF_RUN,
@@ -56,6 +58,18 @@ class Run(NamedTuple):
     pruning_steps: steps of pruning; 1 is single-shot
     rounds: rounds that a run lasts
     cohort: clients that train in a round
+    extra_clients: so many more are asked in a round, to make up for those that
+      do not answer; the first `cohort` answers count
+    drop_share: share of a round's clients, drawn each time, that vanish after
+      their training, in [0, 1)
+    drop_slowest: not random ones vanish but those with the most steps
+    min_answers: a round with fewer answers changes nothing
+    hostile_clients: clients, drawn by the seed, that attack; no accuracy counts
+      them
+    attack: what hostile clients upload
+    server_rule: how the server makes one of the uploads; all but mean hold the
+      uploads of a round in memory
+    trim_share: share of the uploads that trimmed_mean cuts off on each side
     local_epochs: passes over a client's examples a round
     local_steps: steps a round, instead; 0: as local_epochs says
     batch_size: examples a step
@@ -99,6 +113,14 @@ class Run(NamedTuple):
 
   rounds: Count = 30
   cohort: Count = 10
+  extra_clients: CountOrNone = 0
+  drop_share: Annotated[float, Within(0, 1, '[)')] = 0.0
+  drop_slowest: bool = False
+  min_answers: Count = 1
+  hostile_clients: CountOrNone = 0
+  attack: Annotated[str, OneOf(ATTACKS)] = 'sign_flip'
+  server_rule: Annotated[str, OneOf(RULES)] = 'mean'
+  trim_share: Annotated[float, Within(0, 0.5, '[)')] = 0.2
   local_epochs: Count = 5
   local_steps: CountOrNone = 0
   batch_size: Count = 10

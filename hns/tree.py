@@ -75,6 +75,12 @@ def uniform(key: jax.Array, like: Tree, least: float = 0.0) -> Tree:
   return unflatten(draw, like)
 
 
+def normal(key: jax.Array, like: Tree) -> Tree:
+  """Normal draws of mean 0 and variance 1 in the shapes of `like`, float32."""
+  size = sum(leaf.size for leaf in jax.tree.leaves(like))
+  return unflatten(jax.random.normal(key, (size,), jnp.float32), like)
+
+
 def count(tree: Tree) -> jax.Array:
   """Number of non-zero coordinates, int32 [].
 

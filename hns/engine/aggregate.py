@@ -30,6 +30,24 @@ def weigh(
   return sums, chosen
 
 
+def apart(message: Message, examples: jax.Array) -> Message:
+  """An upload for a `Rule`, 0 where nothing is sent; weights x examples.
+
+  Float32; a weight has as many axes as its value. For 0 examples all is 0, also
+  what is not finite.
+  """
+
+  def weight(value, weight):
+    shape = (1,) * (value.ndim - weight.ndim) + weight.shape
+    return weight.astype(jnp.float32).reshape(shape) * examples
+
+  weights = jax.tree.map(weight, message.value, message.weight)
+  values = jax.tree.map(
+    lambda v, w: jnp.where(w > 0, v, 0), message.value, weights
+  )
+  return Message(values, weights)
+
+
 def total_weights(
   chosen: Tree, sums: Tree, common: Tree, examples: Tree
 ) -> Tree:

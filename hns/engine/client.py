@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from hns import tree, wire
-from hns.engine import aggregate, payloads
+from hns.engine import aggregate, attacks, payloads
 from hns.engine.context import RoundConfig, RoundContext, Stream, client_key
 from hns.engine.parallel import ABSENT
 from hns.engine.scoring import score, units, with_statistics
@@ -94,18 +94,38 @@ class ClientSums(NamedTuple):
   signs: jax.Array | None
 
 
+class ClientList(NamedTuple):
+  """What a round lists of each client.
+
+  Attributes:
+    client_state: what it keeps.
+    metrics: see `RoundMetrics`.
+    upload: what the server reads in its upload, weighed by its examples, for
+      `round_config.rule`; None without a rule.
+  """
+
+  client_state: ClientState
+  metrics: ClientMetrics
+  upload: wire.Message | None
+
+
 def client_terms(
   round_config: RoundConfig,
   given: tuple[RoundContext, jax.Array | None],
   index: jax.Array,
-  client_state: ClientState,
-) -> tuple[ClientSums, tuple[ClientState, ClientMetrics]]:
+  own: tuple[ClientState, jax.Array],
+) -> tuple[ClientSums, ClientList]:
   """What a round sums over clients, and what it lists of each.
 
-  `given`: the round's context, and the bytes of a download that all share or
-  None.
+  Args:
+    round_config: what is static.
+    given: the round's context, and the bytes of a download that all share or
+      None.
+    index: the client's id.
+    own: what the client keeps, and whether its answer arrives, bool [].
   """
   context, downlink = given
+  client_state, arrives = own
   method = round_config.method
   if downlink is None:
     downlink = payloads.download_bytes(
@@ -114,7 +134,15 @@ def client_terms(
   result = client_round(round_config, context, index, client_state)
   right, signs = _evaluated(round_config, context, index, result.model)
   metrics = _metrics(round_config, context, index, client_state, result)
-  metrics |= dict(downlink=downlink, score=right)
+  counts = result.is_finite & arrives
+  metrics |= dict(
+    downlink=downlink,
+    score=right,
+    dropped=~arrives,
+    uplink=metrics['uplink'] * arrives,
+    uploaded=metrics['uploaded'] * arrives,
+    rejected=metrics['rejected'] & arrives,
+  )
   present = index != ABSENT
   metrics = jax.tree.map(
     lambda x: jnp.where(present, x, 0).astype(x.dtype), metrics
@@ -126,8 +154,12 @@ def client_terms(
     signs=None,
   )
   nothing = jax.tree.map(jnp.zeros_like, sums)
-  sums = tree.where(result.is_finite, sums, nothing)
-  return sums._replace(signs=signs), (result.client_state, metrics)
+  sums = tree.where(counts, sums, nothing)
+  kept = tree.where(counts, result.client_state, client_state)
+  upload = None
+  if round_config.rule is not None:
+    upload = aggregate.apart(result.read, result.examples * counts)
+  return sums._replace(signs=signs), ClientList(kept, metrics, upload)
 
 
 def _metrics(
@@ -149,7 +181,8 @@ def _metrics(
     scored=client_rows(context.federation.validation, index).size,
     took_part=jnp.array(True),
     rejected=~sound,
-    diverged=~sound | (result.loss > _HOPELESS * result.guess),
+    diverged=(~sound | (result.loss > _HOPELESS * result.guess))
+    & ~attacks.is_hostile(round_config.attack, index),
   )
 
 
@@ -165,7 +198,12 @@ def client_round(
   weighs nothing.
   """
   method, frozen = round_config.method, context.initial.frozen
-  trained = train_client(round_config, context, index, client_state)
+  trained = _tempted(
+    round_config.attack,
+    context,
+    index,
+    train_client(round_config, context, index, client_state),
+  )
   upload, read, kept = _upload(method, context, index, trained)
   # Signs of what is not finite would be finite: what was trained is looked at.
   looked_at = trained.params, trained.loss, upload.value, read.value, kept
@@ -191,6 +229,24 @@ def client_round(
     ),
     is_finite,
   )
+
+
+def _tempted(
+  attack: attacks.Attack,
+  context: RoundContext,
+  index: jax.Array,
+  trained: Trained,
+) -> Trained:
+  """What a client hands on as its training: see `hns.engine.attacks`."""
+  params = attacks.corrupt(
+    attack,
+    client_key(context, index, Stream.ATTACK),
+    client_key(context, jnp.int32(ABSENT), Stream.ATTACK),
+    index,
+    trained.initial_params,
+    trained.params,
+  )
+  return trained._replace(params=params)
 
 
 def _guess(
@@ -232,12 +288,15 @@ def _evaluated(
   index: jax.Array,
   model: Variables,
 ) -> tuple[jax.Array, jax.Array | None]:
-  """A model's score, NaN without `eval_split`, and its signs."""
+  """A model's score, NaN without `eval_split` or if hostile; its signs."""
   if not round_config.eval_split:
     return jnp.float32(jnp.nan), None
   federation = context.federation
   rows = client_rows(getattr(federation, round_config.eval_split), index)
   right = score(round_config.learner, model, federation.examples, rows)
+  if round_config.attack.ids:
+    hostile = attacks.is_hostile(round_config.attack, index)
+    right = jnp.where(hostile, jnp.nan, right)
   present = lambda x: x * (index != ABSENT)
   return right, jax.tree.map(present, model_signs(model))
 

@@ -10,6 +10,9 @@ from typing import NamedTuple
 import jax
 from jax.sharding import Mesh
 
+from hns.engine.attacks import Attack
+from hns.engine.failures import Failures
+from hns.engine.rules import Rule
 from hns.engine.training import FederatedData, Learner, Plan
 from hns.methods.contract import Initial, Method, Params, ServerState
 from hns.wire import Message
@@ -22,12 +25,15 @@ class RoundConfig(NamedTuple):
     method: the federated method.
     learner: what is trained.
     plan: how long a client trains.
-    cohort: clients a round.
+    cohort: clients that are asked in a round.
     width: clients a step of the loop over clients, the width of the `vmap`.
     mesh: the devices that clients are spread over.
     eval_split: which examples of a client the model is evaluated on that it
       ends a round with: test, validation, or none if empty.
     unseen: ids of the clients that are in no cohort, ordered by size.
+    failures: whose answers do not arrive.
+    attack: which clients are hostile, and what they do.
+    rule: how the server makes one of the uploads; None: their mean.
   """
 
   method: Method
@@ -38,6 +44,9 @@ class RoundConfig(NamedTuple):
   mesh: Mesh
   eval_split: str = ''
   unseen: tuple[int, ...] = ()
+  failures: Failures = Failures()
+  attack: Attack = Attack()
+  rule: Rule | None = None
 
 
 class State(NamedTuple):
@@ -58,6 +67,8 @@ class Stream(enum.IntEnum):
   TRAINING = 1
   UPDATE = 2  # and what it draws for that before it trains
   MODEL = 3  # that it ends the round with
+  ANSWER = 4  # whether it arrives
+  ATTACK = 5
 
 
 class RoundKeys(NamedTuple):

@@ -116,7 +116,7 @@ class Tally(NamedTuple):
     uplink, downlink: bytes of all rounds.
     uplink_since, uploaded_since: bytes and weights since the last evaluation.
     seconds_since: spent on rounds since the last evaluation.
-    steps, scored, rejected: of all rounds and clients, as in
+    steps, scored, rejected, dropped, skipped: of all rounds and clients, as in
       `hns.engine.rounds.RoundMetrics`.
     train_loss, flip_rate: of the last round.
     diverged: share of the last round's clients whose training diverged.
@@ -131,6 +131,8 @@ class Tally(NamedTuple):
   steps: int = 0
   scored: int = 0
   rejected: int = 0
+  dropped: int = 0
+  skipped: int = 0
   train_loss: float = 0.0
   flip_rate: float = 0.0
   diverged: float = 0.0
@@ -150,10 +152,18 @@ def add(tally: Tally, report: RoundMetrics, seconds: float) -> Tally:
     steps=tally.steps + total('steps'),
     scored=tally.scored + total('scored'),
     rejected=tally.rejected + total('rejected'),
+    dropped=tally.dropped + total('dropped'),
+    skipped=tally.skipped + int(report.skipped),
     train_loss=float(report.train_loss),
     flip_rate=float(report.flip_rate),
     diverged=total('diverged') / max(total('took_part'), 1),
   )
+
+
+def counted(report: RoundMetrics) -> np.ndarray:
+  """Which clients' updates the server used, bool [cohort]."""
+  left_out = report.rejected | report.dropped | report.skipped
+  return report.took_part & ~left_out
 
 
 def evaluated(tally: Tally) -> Tally:
@@ -168,6 +178,8 @@ def traffic(tally: Tally, flops: Flops) -> dict[str, float]:
   return {
     'train_loss': tally.train_loss,
     'rejected_clients': tally.rejected,
+    'dropped_clients': tally.dropped,
+    'skipped_rounds': tally.skipped,
     'diverged_clients': tally.diverged,
     'flip_rate': tally.flip_rate,
     'uplink_bytes': tally.uplink,
@@ -187,8 +199,9 @@ def trouble(rows: list[dict[str, Any]]) -> str:
     rows: of `metrics.jsonl`; those of older versions tell nothing of it.
   """
   last, said = rows[-1] if rows else {}, []
-  share, rejected = (
-    last.get(name) or 0 for name in ('diverged_clients', 'rejected_clients')
+  share, rejected, skipped = (
+    last.get(name) or 0
+    for name in ('diverged_clients', 'rejected_clients', 'skipped_rounds')
   )
   if share >= 0.5:
     said.append(
@@ -197,7 +210,11 @@ def trouble(rows: list[dict[str, Any]]) -> str:
     )
   if rejected:
     said.append(f'{rejected} updates were not finite and were left out')
-  return '; '.join([*said, 'lower the learning rate'] if said else [])
+  if share:
+    said.append('lower the learning rate')
+  if skipped:
+    said.append(f'{skipped} rounds had too few answers and changed nothing')
+  return '; '.join(said)
 
 
 def size(count: float) -> str:

@@ -14,12 +14,21 @@ import numpy as np
 
 from hns import tree
 from hns.engine import aggregate, contract_check, parallel, payloads
-from hns.engine.client import ClientMetrics, ClientSums, client_terms
-from hns.engine.context import RoundConfig, RoundContext, State, round_keys
+from hns.engine.client import ClientSums, client_terms
+from hns.engine.context import (
+  RoundConfig,
+  RoundContext,
+  State,
+  Stream,
+  client_key,
+  round_keys,
+)
+from hns.engine.failures import answers
 from hns.engine.parallel import each_client
-from hns.engine.training import FederatedData
+from hns.engine.training import FederatedData, client_rows, steps_of
 from hns.methods.contract import ClientState, Initial, ServerState
 from hns.tree import Tree
+from hns.wire import Message
 
 
 class RoundMetrics(NamedTuple):
@@ -36,14 +45,19 @@ class RoundMetrics(NamedTuple):
     steps: int32 [cohort], steps each client took.
     scored: int32 [cohort], examples on which it could try a model before.
     took_part: bool [cohort], whether the id is a client's.
-    rejected: bool [cohort], whether the client's update was not finite. It is
+    dropped: bool [cohort], whether the client's answer did not arrive. It is
       then left out, as if the client had taken no part, and costs no upload.
+    rejected: bool [cohort], whether the client's update arrived and was not
+      finite. It is then left out, as if the client had taken no part, and costs
+      no upload.
     diverged: bool [cohort], whether it was, or the client's objective was no
-      better than that of a model that tells nothing apart.
+      better than that of a model that tells nothing apart; not of hostile ones.
     score: float32 [cohort], the summed scores (right answers) of the model that
       the client ends the round with; NaN if it is not evaluated.
     votes: int32 [weights], the sum of these models' signs; None for a method
       without signs, or if they are not evaluated.
+    skipped: bool [], whether too few answers arrived. The round then changed
+      nothing.
   """
 
   train_loss: jax.Array
@@ -54,10 +68,12 @@ class RoundMetrics(NamedTuple):
   steps: jax.Array
   scored: jax.Array
   took_part: jax.Array
+  dropped: jax.Array
   rejected: jax.Array
   diverged: jax.Array
   score: jax.Array
   votes: jax.Array | None
+  skipped: jax.Array
 
 
 def begin(initial: Initial) -> State:
@@ -112,8 +128,9 @@ def run_round(
 ) -> tuple[State, ClientState, RoundMetrics]:
   """One round: download, local training, upload, the server's mean.
 
-  An update that is not finite is left out, and its client keeps what it had. A
-  round without finite updates, or with an infinite mean, changes nothing.
+  An update that is not finite, or does not arrive, is left out, and its client
+  keeps what it had. A round without updates, with fewer than
+  `round_config.failures.least`, or with an infinite mean changes nothing.
 
   Args:
     round_config, key, initial, federation, state: see their types.
@@ -125,43 +142,54 @@ def run_round(
   """
   ids = parallel.absent_if_unknown(ids, federation.train.size.shape[0])
   context = begin_round(round_config, key, initial, federation, state)
-  sums, (kept, metrics) = each_client(
+  sums, (kept, metrics, uploads) = each_client(
     functools.partial(client_terms, round_config),
     (context, _common_download_bytes(round_config, context)),
     ids,
-    client_state,
+    (client_state, _arrive(round_config, context, ids)),
     round_config.width,
     round_config.mesh,
   )
-  server_state, weights = _aggregate(round_config, context, sums)
+  server_state, weights = _aggregate(round_config, context, sums, uploads)
   # A method may be revised after it was checked, and what follows broadcasts.
   contract_check.compare(
     'revised', 'server.update', state.server_state, server_state
   )
   sound = (sums.examples > 0) & tree.is_finite(server_state)
+  answered = metrics['took_part'] & ~metrics['dropped'] & ~metrics['rejected']
+  skipped = jnp.sum(answered) < round_config.failures.least
   server_state, client_state = tree.where(
-    sound, (server_state, kept), (state.server_state, client_state)
+    sound & ~skipped,
+    (server_state, kept),
+    (state.server_state, client_state),
   )
   after = State(state.round + 1, server_state)
   flip_rate = _flip_rate(round_config, context, after, weights)
-  return after, client_state, _metrics(sums, metrics, flip_rate, sound)
-
-
-def _metrics(
-  sums: ClientSums,
-  metrics: ClientMetrics,
-  flip_rate: jax.Array,
-  sound: jax.Array,
-) -> RoundMetrics:
-  """What a round reports; `sound`: whether it changed the server's state."""
-  lost = metrics['took_part'] & ~sound
+  lost = answered & ~sound
   metrics |= {name: metrics[name] | lost for name in ('rejected', 'diverged')}
-  return RoundMetrics(
+  reported = RoundMetrics(
     train_loss=jnp.where(sound, sums.loss / sums.examples, jnp.nan),
     flip_rate=flip_rate,
     votes=sums.signs,
+    skipped=skipped,
     **metrics,
   )
+  return after, client_state, reported
+
+
+def _arrive(
+  round_config: RoundConfig, context: RoundContext, ids: jax.Array
+) -> jax.Array:
+  """Whose answer arrives, bool [ids]."""
+  failures = round_config.failures
+  if not failures.drops:
+    return jnp.ones(ids.shape, bool)
+  draw = lambda index: jax.random.uniform(
+    client_key(context, index, Stream.ANSWER), (), jnp.float32
+  )
+  sizes = client_rows(context.federation.train, ids).size
+  steps = steps_of(round_config.plan, sizes)[0]
+  return answers(failures, jax.vmap(draw)(ids), ids, steps)
 
 
 def _common_download_bytes(
@@ -179,20 +207,42 @@ def _common_download_bytes(
 
 
 def _aggregate(
-  round_config: RoundConfig, context: RoundContext, sums: ClientSums
+  round_config: RoundConfig,
+  context: RoundContext,
+  sums: ClientSums,
+  uploads: Message | None,
 ) -> tuple[ServerState, Tree]:
-  """The server's state after the mean, and the summed weights."""
+  """The server's state after the round, and the summed weights.
+
+  `uploads`: all of them, leaves [cohort, ...], for `round_config.rule`.
+  """
   weights = aggregate.total_weights(
     sums.weights, sums.terms, context.message.weight, sums.examples
   )
+  if round_config.rule is None:
+    mean = aggregate.mean(sums.terms, weights)
+  else:
+    mean = _by_rule(round_config, context, uploads)
   server_state = round_config.method.server.update(
     context.keys.update,
     context.initial.frozen,
     context.state.server_state,
-    aggregate.mean(sums.terms, weights),
+    mean,
     weights,
   )
   return server_state, weights
+
+
+def _by_rule(
+  round_config: RoundConfig, context: RoundContext, uploads: Message
+) -> Tree:
+  """What the rule makes of the uploads."""
+  center = round_config.method.server.center
+  if center is None:
+    middle = jax.tree.map(lambda v: jnp.zeros(v.shape[1:]), uploads.value)
+  else:
+    middle = center(context.initial.frozen, context.message)
+  return round_config.rule(*uploads, middle)
 
 
 def _flip_rate(

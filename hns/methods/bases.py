@@ -121,9 +121,19 @@ def dense(
 
   return Method(
     Client(client_init, to_variables, _update(upload), optimizer),
-    Server(init, broadcast, _server_update(upload)),
+    Server(
+      init,
+      broadcast,
+      _server_update(upload),
+      center=None if upload.is_change else _as_downloaded,
+    ),
     Wire(upload.codec, download_codec.codec),
   )
+
+
+def _as_downloaded(frozen, message) -> Tree:
+  """The `Center` of uploads that are what was trained."""
+  return message.value
 
 
 def _update(upload: Upload) -> ClientUpdate:

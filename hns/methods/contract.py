@@ -236,6 +236,16 @@ class ServerUpdate(Protocol):
   ) -> ServerState: ...
 
 
+class Center(Protocol):
+  """What would a client upload, as the server reads it, that learned nothing?
+
+  A tree like the values of the upload. Exists for rules that bound how far from
+  it an upload may be; without it that is 0, as for changes and votes.
+  """
+
+  def __call__(self, frozen: Frozen, message: Message) -> Tree: ...
+
+
 class Server(NamedTuple):
   """What the server does; without `read_upload` it reads what was sent."""
 
@@ -243,6 +253,7 @@ class Server(NamedTuple):
   broadcast: Broadcast
   update: ServerUpdate
   read_upload: ReadUpload | None = None
+  center: Center | None = None
 
 
 class DownloadFor(Protocol):

@@ -87,7 +87,14 @@ def _local_server(base, inside, local, shared) -> dict[str, Callable]:
     whole = _combine(server_state, frozen.server_state)
     return Message(*map(shared, inside.server.broadcast(key, frozen, whole)))
 
-  return dict(init=init, broadcast=broadcast)
+  def center(frozen, message):
+    return shared(inside.server.center(frozen, message))
+
+  return dict(
+    init=init,
+    broadcast=broadcast,
+    center=inside.server.center and center,
+  )
 
 
 def _same_paths(*trees: Tree) -> bool:

@@ -40,7 +40,7 @@ def label(config: dict[str, Any], layers: dict[str, list[int]]) -> str:
 def label_words(
   config: dict[str, Any], layers: dict[str, list[int]]
 ) -> list[Word]:
-  """What is said of the method's fields and of the server's pruning.
+  """What is said of the method's fields, the server's pruning and its rule.
 
   Args:
     config: of a run.
@@ -56,6 +56,8 @@ def label_words(
   words = [_word(f, table[f], fields.get(f)) for f in order]
   if _is_pruned(config, layers):
     words += _pruning_words(config)
+  rule = config.get('server_rule', 'mean')
+  words.append(Word('server_rule', '' if rule == 'mean' else rule))
   return [word for word in words if word.text]
 
 
@@ -103,10 +105,17 @@ def settings_of(configs: list[dict[str, Any]]) -> list[str]:
 
 
 def _clients(config: dict[str, Any]) -> str:
-  """How many, and how many of them are unseen; older runs have none."""
-  unseen = config.get('unseen_clients')
-  words = f' ({unseen} unseen)' if unseen else ''
-  return f'{config["num_clients"]} clients{words}'
+  """How many, and what is wrong with some of them; older runs have none."""
+  told = {
+    'unseen_clients': '{} unseen',
+    'hostile_clients': f'{{}} hostile: {config.get("attack")}',
+    'drop_share': '{:.0%} drop'
+    + ', the slowest' * bool(config.get('drop_slowest')),
+  }
+  words = [text.format(config[f]) for f, text in told.items() if config.get(f)]
+  return f'{config["num_clients"]} clients' + (
+    f' ({", ".join(words)})' if words else ''
+  )
 
 
 def _partition(config: dict[str, Any]) -> str:

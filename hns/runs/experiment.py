@@ -12,8 +12,11 @@ from jax.sharding import Mesh
 from hns import data, streams, tree, wire
 from hns.data import names
 from hns.engine import client_store, parallel
+from hns.engine.attacks import ATTACKS, FLIPPED_LABELS, Attack
 from hns.engine.context import RoundConfig
+from hns.engine.failures import Failures
 from hns.engine.metrics import trouble
+from hns.engine.rules import RULES
 from hns.engine.training import (
   FederatedData,
   Learner,
@@ -26,7 +29,7 @@ from hns.networks import checks, models, modes
 from hns.report import files
 from hns.report.files import Row, RunInfo
 from hns.runs import devices, identity, initialization, limits, paths, workdir
-from hns.runs.federation import federate
+from hns.runs.federation import federate, flip_labels
 from hns.runs.loop import OnRow
 from hns.runs.programs import Experiment
 from hns.runs.record import Schedule, record
@@ -63,18 +66,25 @@ def _assemble(
   ready = initialization.initialize(config, net, inputs, dataset.classes)
   sizes = np.asarray(federation.train.size)
   plan = _plan(config, sizes)
-  unseen = _unseen_ids(config.seed, config.unseen_clients, sizes)
+  cohort = config.cohort + config.extra_clients
+  unseen = _draw_apart(config.seed, 1, config.unseen_clients, sizes)
+  hostile = _draw_apart(config.seed, 2, config.hostile_clients, sizes, unseen)
   round_config = RoundConfig(
     ready.method,
     _learner(ready.net, inputs, dataset),
     plan,
-    config.cohort,
+    cohort,
     config.clients_per_step
-    or _width(ready.net, inputs, mesh, config.cohort, plan, federation),
+    or _width(ready.net, inputs, mesh, cohort, plan, federation),
     mesh,
     config.eval_split if config.eval_held else '',
     tuple(unseen.tolist()),
+    _failures(config),
+    Attack(tuple(hostile.tolist()), ATTACKS[config.attack]),
+    RULES[config.server_rule] and RULES[config.server_rule](config.trim_share),
   )
+  if config.attack == FLIPPED_LABELS and len(hostile):
+    federation = flip_labels(federation, hostile, dataset)
   key, initial, federation = parallel.replicate(
     (ready.key, ready.initial, federation), mesh
   )
@@ -83,7 +93,9 @@ def _assemble(
     key,
     initial,
     federation,
-    _eval_client_ids(config.seed, config.eval_clients, sizes, unseen),
+    _eval_client_ids(
+      config.seed, config.eval_clients, sizes, np.append(unseen, hostile)
+    ),
     config.eval_split,
     ready.layers,
     ready.head,
@@ -119,19 +131,38 @@ def _plan(config: ConfigDict, sizes: np.ndarray) -> Plan:
   return Plan(batch_size, config.local_epochs, config.local_steps)
 
 
-def _unseen_ids(seed: int, count: int, sizes: np.ndarray) -> np.ndarray:
-  """Random clients that never take part, ordered by size."""
+def _failures(config: ConfigDict) -> Failures:
+  """Which clients of a round fail."""
+  return Failures(
+    config.drop_share,
+    config.drop_slowest,
+    config.cohort if config.extra_clients else 0,
+    config.min_answers,
+  )
+
+
+def _draw_apart(
+  seed: int,
+  stream: int,
+  count: int,
+  sizes: np.ndarray,
+  others: np.ndarray = np.array([], int),
+) -> np.ndarray:
+  """Random clients, such as those that never take part, ordered by size.
+
+  None of them is one of the `others`.
+  """
   # Not the stream of the partition, or who is drawn could tell of its classes.
-  rng = np.random.RandomState([seed, 1])
-  return _by_size(rng.permutation(len(sizes))[:count], sizes)
+  order = np.random.RandomState([seed, stream]).permutation(len(sizes))
+  return _by_size(order[~np.isin(order, others)][:count], sizes)
 
 
 def _eval_client_ids(
-  seed: int, count: int, sizes: np.ndarray, unseen: np.ndarray
+  seed: int, count: int, sizes: np.ndarray, others: np.ndarray
 ) -> np.ndarray:
-  """Random clients to evaluate, ordered by size; 0 for all but `unseen`."""
+  """Random clients to evaluate, ordered by size; 0 for all but `others`."""
   order = np.random.RandomState(seed).permutation(len(sizes))
-  order = order[~np.isin(order, unseen)]
+  order = order[~np.isin(order, others)]
   return _by_size(order[: count or len(order)], sizes)
 
 

@@ -55,6 +55,39 @@ def federate(config: ConfigDict, dataset: data.Dataset) -> FederatedData:
   )
 
 
+def flip_labels(
+  federation: FederatedData, ids: np.ndarray, dataset: data.Dataset
+) -> FederatedData:
+  """Clients `ids` train on wrong labels: class c of C becomes C - 1 - c.
+
+  Their training examples are copied, since others may hold them too. Raises
+  `InputError` where labels are no classes.
+  """
+  if not dataset.task.has_classes:
+    remedy = 'needs labels that are classes: choose another attack'
+    raise invalid('attack', 'label_flip', remedy)
+  train, examples = federation.train, federation.examples
+  start = len(examples.labels)
+  own = [train.index[i, : train.size[i]] for i in ids]
+  index = train.index.copy()
+  for i, rows in zip(ids, own):
+    index[i, : len(rows)] = start + np.arange(len(rows))
+    start += len(rows)
+  rows = np.concatenate(own)
+  labels = examples.labels[rows]
+  # Padding of text is no class.
+  flipped = np.where(labels >= 0, dataset.classes - 1 - labels, labels)
+  add = lambda whole, more: np.concatenate([whole, more])
+  more = Examples(
+    jax.tree.map(lambda x: add(x, x[rows]), examples.inputs),
+    add(examples.labels, flipped.astype(labels.dtype)),
+    examples.scale,
+  )
+  return federation._replace(
+    examples=more, train=train._replace(index=index)
+  )
+
+
 def _labelled(
   name: str, dataset: data.Dataset
 ) -> tuple[partition.Labelled, partition.Labelled]:

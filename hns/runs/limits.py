@@ -28,17 +28,34 @@ def validate(config: ConfigDict) -> None:
 
 def _check_clients(config: ConfigDict) -> None:
   """Raises `InputError` for more clients than can take part."""
-  total, unseen = config.num_clients, config.unseen_clients
-  if unseen >= total:
-    remedy = f'must be below num_clients={total}: some have to take part'
-    raise invalid('unseen_clients', unseen, remedy)
-  most = f'num_clients={total}'
-  if unseen:
-    most = f'{total - unseen}, {most} without unseen_clients={unseen}'
-  for name in ('cohort', 'eval_clients'):
-    if config[name] > total - unseen:
-      remedy = f'cannot be above {most}: lower it too'
-      raise invalid(name, config[name], remedy)
+  left, most = config.num_clients, f'num_clients={config.num_clients}'
+  for apart, of in (
+    ('unseen_clients', ('cohort', 'cohort + extra_clients', 'eval_clients')),
+    ('hostile_clients', ('eval_clients',)),
+  ):
+    count = config[apart]
+    if count >= left:
+      remedy = f'must be below {most}: some have to take part'
+      raise invalid(apart, count, remedy)
+    left -= count
+    if count:
+      most = f'{left}, {most} without {apart}={count}'
+    for name in of:
+      asked = sum(config[field] for field in name.split(' + '))
+      if asked > left:
+        raise invalid(name, asked, f'cannot be above {most}: lower it too')
+  _check_answers(config)
+
+
+def _check_answers(config: ConfigDict) -> None:
+  """Raises `InputError` where no round could get enough answers."""
+  asked = config.cohort + config.extra_clients
+  if config.min_answers > config.cohort:
+    remedy = f'cannot be above cohort={config.cohort}: lower it too'
+    raise invalid('min_answers', config.min_answers, remedy)
+  if asked >= 2**31:
+    remedy = 'must be below 2**31 with cohort'
+    raise invalid('extra_clients', config.extra_clients, remedy)
 
 
 def _check_chosen_table(config: ConfigDict) -> None:

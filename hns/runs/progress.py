@@ -50,7 +50,7 @@ def fetch_metrics(progress: Progress) -> Progress:
   tally, score = progress.tally, progress.score.copy()
   for done in jax.device_get(progress.pending):
     tally = metrics.add(tally, done.metrics, done.seconds)
-    counted = done.metrics.took_part & ~done.metrics.rejected
+    counted = metrics.counted(done.metrics)
     score[done.ids[counted]] = done.metrics.score[counted]
   return progress._replace(tally=tally, score=score, pending=())
 
