@@ -41,6 +41,7 @@ setuptools.setup(
     'test': [
       'chex>=0.1.88',
       'datasets>=4.0',
+      'dp-accounting>=0.6',
       'hypothesis>=6',
       'pytest>=8',
       'pytest-xdist>=3.5',
@@ -51,6 +52,7 @@ setuptools.setup(
     'cuda': ['jax[cuda12]'],
     'tpu': ['jax[tpu]'],
     'hf': ['datasets>=4.0'],  # reads folders of Hugging Face
+    'privacy': ['dp-accounting>=0.6'],  # epsilons of private runs
     'tensorboard': ['tensorboardX>=2.6'],
     'notebook': ['jupyterlab>=4', 'ipywidgets>=8'],
     'peers': ['fedjax==0.0.17', 'torch>=2.6'],

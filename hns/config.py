@@ -70,6 +70,11 @@ class Run(NamedTuple):
     server_rule: how the server makes one of the uploads; all but mean hold the
       uploads of a round in memory
     trim_share: share of the uploads that trimmed_mean cuts off on each side
+    clip_norm: how far from what a client got private_mean lets it move
+    noise_multiplier: noise of private_mean, in clip norms
+    sign_epsilon: clients turn each uploaded sign at random, so that it alone is
+      locally private with this epsilon; 0: none
+    delta: of the epsilons that rows of metrics state
     local_epochs: passes over a client's examples a round
     local_steps: steps a round, instead; 0: as local_epochs says
     batch_size: examples a step
@@ -121,6 +126,10 @@ class Run(NamedTuple):
   attack: Annotated[str, OneOf(ATTACKS)] = 'sign_flip'
   server_rule: Annotated[str, OneOf(RULES)] = 'mean'
   trim_share: Annotated[float, Within(0, 0.5, '[)')] = 0.2
+  clip_norm: Annotated[float, Within(0, math.inf)] = 1.0
+  noise_multiplier: Annotated[float, Within(0, math.inf, '[)')] = 1.0
+  sign_epsilon: Annotated[float, Within(0, 50, '[)')] = 0.0
+  delta: Annotated[float, Within(0, 1)] = 1e-5
   local_epochs: Count = 5
   local_steps: CountOrNone = 0
   batch_size: Count = 10

@@ -90,7 +90,9 @@ def _play_rounds(experiment, changes, chosen=None):
   store = client_store.create(experiment.initial.client_state)
   state, told = rounds.begin(experiment.initial), []
   for number in range(3):
-    ids = np.array(drawn(experiment, number) if chosen is None else chosen[number])
+    ids = np.array(
+      drawn(experiment, number) if chosen is None else chosen[number]
+    )
     kept = client_store.fetch(store, ids)
     state, kept, report = step(*experiment.constants, state, ids, kept)
     report = jax.device_get(report)
@@ -154,7 +156,9 @@ def test_attacks():
   np.testing.assert_allclose(lie(attacks.free_ride), START['w'])
   assert np.all(np.isnan(lie(attacks.broken)))
   rms = np.sqrt(0.5 / 3)
-  noise = np.concatenate([lie(attacks.noise, s) - START['w'] for s in range(99)])
+  noise = np.concatenate(
+    [lie(attacks.noise, s) - START['w'] for s in range(99)]
+  )
   assert abs(noise.std() / rms - 1) < 0.15 and abs(noise.mean()) < 0.1
   inverse = lie(attacks.collude)
   np.testing.assert_allclose(inverse[:2], [-1 - rms, 2 + rms], rtol=1e-5)
@@ -239,25 +243,32 @@ def test_flipped_labels():
 VALUES = np.array([[1, 9], [2, 9], [4, 9], [-50, 9], [7, 3]], np.float32)
 WEIGHTS = np.array([[1, 0], [1, 0], [3, 0], [2, 0], [0, 1]], np.float32)
 NONE = np.zeros(2, np.float32)
+KEY, SETTINGS = jax.random.key(0), rules.Settings()
 
 
 def test_rules_take_each_coordinate_from_those_who_sent_it():
-  found = rules.median({'w': VALUES}, {'w': WEIGHTS}, {'w': NONE})['w']
+  found = rules.median(
+    SETTINGS, KEY, {'w': VALUES}, {'w': WEIGHTS}, {'w': NONE}
+  )['w']
   np.testing.assert_allclose(found, [1.5, 3])
-  trimmed = rules.RULES['trimmed_mean'](0.25)
-  found = trimmed({'w': VALUES}, {'w': WEIGHTS}, {'w': NONE})['w']
+  trimmed = rules.rule_of('trimmed_mean', rules.Settings(0.25))
+  found = trimmed(KEY, {'w': VALUES}, {'w': WEIGHTS}, {'w': NONE})['w']
   np.testing.assert_allclose(found, [1.5, 3])
-  untrimmed = rules.RULES['trimmed_mean'](0.2)
-  found = untrimmed({'w': VALUES}, {'w': WEIGHTS}, {'w': NONE})['w']
+  untrimmed = rules.rule_of('trimmed_mean', SETTINGS)
+  found = untrimmed(KEY, {'w': VALUES}, {'w': WEIGHTS}, {'w': NONE})['w']
   np.testing.assert_allclose(found, [-43 / 4, 3])
-  nobody = rules.median({'w': VALUES}, {'w': 0 * WEIGHTS}, {'w': NONE})['w']
+  nobody = rules.median(
+    SETTINGS, KEY, {'w': VALUES}, {'w': 0 * WEIGHTS}, {'w': NONE}
+  )['w']
   np.testing.assert_array_equal(nobody, NONE)
 
 
 def test_the_median_of_votes_is_the_majority():
   votes = np.array([[1, 1, -1], [1, -1, -1], [-1, 1, -1], [1, -1, -1]], np.int8)
   ones = np.ones((4, 1), np.float32)
-  found = rules.median({'w': votes}, {'w': ones}, {'w': np.zeros(3)})['w']
+  found = rules.median(
+    SETTINGS, KEY, {'w': votes}, {'w': ones}, {'w': np.zeros(3)}
+  )['w']
   np.testing.assert_array_equal(found, [1, 0, -1])
 
 
@@ -266,7 +277,7 @@ def test_clipping_bounds_how_far_a_client_moves():
   away = np.array([[3, 4], [0, 5], [300, 400], [0, 0]], np.float32)
   weights = np.array([[1], [1], [2], [0]], np.float32)
   found = rules.clipped_mean(
-    {'w': center + away}, {'w': weights}, {'w': center}
+    SETTINGS, KEY, {'w': center + away}, {'w': weights}, {'w': center}
   )['w']
   expected = center + (away[0] + away[1] + 2 * away[2] / 100) / 4
   np.testing.assert_allclose(found, expected, rtol=1e-6)
@@ -289,7 +300,7 @@ def test_clipping_bounds_how_far_a_client_moves():
 def test_one_upload_is_what_every_rule_makes_of_it(name, rule):
   """With one client a round, a rule is the mean."""
   experiment = small(algorithm=name, cohort=1)
-  rule = rules.RULES[rule](0.2)
+  rule = rules.rule_of(rule, SETTINGS)
   by_mean, by_rule = play(experiment), play(experiment, rule=rule)
   chex.assert_trees_all_close(
     by_mean.state.server_state, by_rule.state.server_state, rtol=1e-5, atol=1e-6
@@ -298,16 +309,16 @@ def test_one_upload_is_what_every_rule_makes_of_it(name, rule):
 
 def test_a_rule_holds_against_what_the_mean_does_not():
   experiment = small(algorithm='fedavg', cohort=6)
-  attack = attacks.Attack((1,), lambda a, b, x, y: jax.tree.map(
-    lambda v: v + 1e6, x
-  ))
+  attack = attacks.Attack(
+    (1,), lambda a, b, x, y: jax.tree.map(lambda v: v + 1e6, x)
+  )
   size = lambda played: max(
     float(jnp.max(abs(x)))
     for x in jax.tree.leaves(played.state.server_state.values)
   )
   assert size(play(experiment, attack=attack)) > 1e4
   for rule in 'median', 'trimmed_mean', 'clipped_mean':
-    rule = rules.RULES[rule](0.2)
+    rule = rules.rule_of(rule, SETTINGS)
     assert size(play(experiment, attack=attack, rule=rule)) < 10
 
 

@@ -61,9 +61,7 @@ def flip(own, shared, initial_params, params) -> Params:
 
 def scale(own, shared, initial_params, params) -> Params:
   """Ten times the change of training, the other way round."""
-  return jax.tree.map(
-    lambda a, b: a - _SCALE * (b - a), initial_params, params
-  )
+  return jax.tree.map(lambda a, b: a - _SCALE * (b - a), initial_params, params)
 
 
 def noise(own, shared, initial_params, params) -> Params:

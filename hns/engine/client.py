@@ -8,14 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from hns import tree, wire
-from hns.engine import aggregate, attacks, payloads
+from hns.engine import attacks
 from hns.engine.context import RoundConfig, RoundContext, Stream, client_key
 from hns.engine.parallel import ABSENT
 from hns.engine.scoring import score, units, with_statistics
 from hns.engine.training import (
   client_rows,
   fit,
-  steps_of,
 )
 from hns.methods.contract import (
   ClientState,
@@ -23,10 +22,6 @@ from hns.methods.contract import (
   Params,
   Variables,
 )
-from hns.networks.supermask import model_signs
-from hns.tree import Tree
-
-_HOPELESS = 0.99  # of the objective of a guess, which rounding moves
 
 
 class Trained(NamedTuple):
@@ -70,120 +65,6 @@ class ClientResult(NamedTuple):
   examples: jax.Array
   model: Variables
   is_finite: jax.Array
-
-
-# By name, what `RoundMetrics` lists of each client; leaves [].
-ClientMetrics = dict[str, jax.Array]
-
-
-class ClientSums(NamedTuple):
-  """What a round sums over clients.
-
-  Attributes:
-    terms, weights: of the mean, as `aggregate.weigh` gives them.
-    loss: float32 [], the objective x examples.
-    examples: int32 [], how many were trained on.
-    signs: int32 [weights] of the model that the client ends the round with;
-      None for a method without signs, or if no model is evaluated.
-  """
-
-  terms: Tree
-  weights: Tree
-  loss: jax.Array
-  examples: jax.Array
-  signs: jax.Array | None
-
-
-class ClientList(NamedTuple):
-  """What a round lists of each client.
-
-  Attributes:
-    client_state: what it keeps.
-    metrics: see `RoundMetrics`.
-    upload: what the server reads in its upload, weighed by its examples, for
-      `round_config.rule`; None without a rule.
-  """
-
-  client_state: ClientState
-  metrics: ClientMetrics
-  upload: wire.Message | None
-
-
-def client_terms(
-  round_config: RoundConfig,
-  given: tuple[RoundContext, jax.Array | None],
-  index: jax.Array,
-  own: tuple[ClientState, jax.Array],
-) -> tuple[ClientSums, ClientList]:
-  """What a round sums over clients, and what it lists of each.
-
-  Args:
-    round_config: what is static.
-    given: the round's context, and the bytes of a download that all share or
-      None.
-    index: the client's id.
-    own: what the client keeps, and whether its answer arrives, bool [].
-  """
-  context, downlink = given
-  client_state, arrives = own
-  method = round_config.method
-  if downlink is None:
-    downlink = payloads.download_bytes(
-      method, context.initial.frozen, context.message, client_state
-    )
-  result = client_round(round_config, context, index, client_state)
-  right, signs = _evaluated(round_config, context, index, result.model)
-  metrics = _metrics(round_config, context, index, client_state, result)
-  counts = result.is_finite & arrives
-  metrics |= dict(
-    downlink=downlink,
-    score=right,
-    dropped=~arrives,
-    uplink=metrics['uplink'] * arrives,
-    uploaded=metrics['uploaded'] * arrives,
-    rejected=metrics['rejected'] & arrives,
-  )
-  present = index != ABSENT
-  metrics = jax.tree.map(
-    lambda x: jnp.where(present, x, 0).astype(x.dtype), metrics
-  )
-  sums = ClientSums(
-    *aggregate.weigh(result.read, context.message.weight, result.examples),
-    loss=result.loss * result.examples,
-    examples=result.examples,
-    signs=None,
-  )
-  nothing = jax.tree.map(jnp.zeros_like, sums)
-  sums = tree.where(counts, sums, nothing)
-  kept = tree.where(counts, result.client_state, client_state)
-  upload = None
-  if round_config.rule is not None:
-    upload = aggregate.apart(result.read, result.examples * counts)
-  return sums._replace(signs=signs), ClientList(kept, metrics, upload)
-
-
-def _metrics(
-  round_config: RoundConfig,
-  context: RoundContext,
-  index: jax.Array,
-  before: ClientState,
-  result: ClientResult,
-) -> ClientMetrics:
-  """What a client's result tells: its upload, its steps, how it fared."""
-  sound = result.is_finite
-  uplink = payloads.upload_bytes(
-    round_config.method, result.upload, before, result.client_state
-  )
-  return dict(
-    uplink=uplink * sound,
-    uploaded=wire.coordinates(result.upload) * sound,
-    steps=steps_of(round_config.plan, result.examples)[0],
-    scored=client_rows(context.federation.validation, index).size,
-    took_part=jnp.array(True),
-    rejected=~sound,
-    diverged=(~sound | (result.loss > _HOPELESS * result.guess))
-    & ~attacks.is_hostile(round_config.attack, index),
-  )
 
 
 def client_round(
@@ -280,25 +161,6 @@ def _upload(
     return upload, upload, client_state
   read = read_upload(key, frozen, context.message, upload)
   return upload, read, client_state
-
-
-def _evaluated(
-  round_config: RoundConfig,
-  context: RoundContext,
-  index: jax.Array,
-  model: Variables,
-) -> tuple[jax.Array, jax.Array | None]:
-  """A model's score, NaN without `eval_split` or if hostile; its signs."""
-  if not round_config.eval_split:
-    return jnp.float32(jnp.nan), None
-  federation = context.federation
-  rows = client_rows(getattr(federation, round_config.eval_split), index)
-  right = score(round_config.learner, model, federation.examples, rows)
-  if round_config.attack.ids:
-    hostile = attacks.is_hostile(round_config.attack, index)
-    right = jnp.where(hostile, jnp.nan, right)
-  present = lambda x: x * (index != ABSENT)
-  return right, jax.tree.map(present, model_signs(model))
 
 
 def train_client(

@@ -14,7 +14,7 @@ import numpy as np
 
 from hns import tree
 from hns.engine import aggregate, contract_check, parallel, payloads
-from hns.engine.client import ClientSums, client_terms
+from hns.engine.cohort import ClientSums, client_terms
 from hns.engine.context import (
   RoundConfig,
   RoundContext,
@@ -242,7 +242,9 @@ def _by_rule(
     middle = jax.tree.map(lambda v: jnp.zeros(v.shape[1:]), uploads.value)
   else:
     middle = center(context.initial.frozen, context.message)
-  return round_config.rule(*uploads, middle)
+  # Not the key of `server.update`, which may draw as well.
+  key = jax.random.fold_in(context.keys.update, 1)
+  return round_config.rule(key, *uploads, middle)
 
 
 def _flip_rate(

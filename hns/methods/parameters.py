@@ -19,6 +19,9 @@ from hns.methods.bases import (
 )
 from hns.methods.uploads import Upload
 
+# What a vote counts for of a server's step, about the mean change of a score.
+_VOTE = 0.05
+
 
 class NetworkInfo(NamedTuple):
   """What a recipe may know of the network.
@@ -54,6 +57,13 @@ def _change(server_rate: float, momentum: float) -> tuple[Upload, Spread]:
   return uploads.delta(one_bit, server_rate, momentum, bound=1.0), spread_cell
 
 
+def _votes(server_rate: float, momentum: float) -> tuple[Upload, Spread]:
+  """As `_change`, without a scale: no client can count for more than one."""
+  bit = uploads.one_bit(scaled=False)
+  rate = _VOTE * server_rate
+  return uploads.delta(bit, rate, momentum, bound=1.0), spread_cell
+
+
 def _ternary(server_rate: float, momentum: float) -> tuple[Upload, Spread]:
   rule = dict(rate=server_rate, momentum=momentum, bound=1.0, feedback=True)
   return uploads.delta(uploads.ternary(2.1), **rule), spread_cell
@@ -61,7 +71,12 @@ def _ternary(server_rate: float, momentum: float) -> tuple[Upload, Spread]:
 
 # What `upload` may be: `(server_rate, momentum) ->` what a client sends and the
 # server makes of it, and how a client's scores are spread.
-UPLOADS = {'signs': _signs, 'change': _change, 'ternary': _ternary}
+UPLOADS = {
+  'signs': _signs,
+  'votes': _votes,
+  'change': _change,
+  'ternary': _ternary,
+}
 OPTIMIZERS = {'adam': optax.adam, 'sgd': optax.sgd}
 GATES = {'sign': signed, 'binary': masked}
 

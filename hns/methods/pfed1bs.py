@@ -94,9 +94,7 @@ def one_bit_sketches(
       objective=objective,
       update=update,
     ),
-    server=dict(
-      init=init, broadcast=_broadcast, update=_vote, center=None
-    ),
+    server=dict(init=init, broadcast=_broadcast, update=_vote, center=None),
     wire=dict(upload_codec=signs, download_codec=signs),
   )
 

@@ -9,14 +9,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from hns import data, streams, tree, wire
+from hns import data, streams, tree
 from hns.data import names
 from hns.engine import client_store, parallel
-from hns.engine.attacks import ATTACKS, FLIPPED_LABELS, Attack
+from hns.engine.attacks import FLIPPED_LABELS
 from hns.engine.context import RoundConfig
-from hns.engine.failures import Failures
 from hns.engine.metrics import trouble
-from hns.engine.rules import RULES
 from hns.engine.training import (
   FederatedData,
   Learner,
@@ -28,7 +26,15 @@ from hns.errors import InputError, invalid, shown
 from hns.networks import checks, models, modes
 from hns.report import files
 from hns.report.files import Row, RunInfo
-from hns.runs import devices, identity, initialization, limits, paths, workdir
+from hns.runs import (
+  conditions,
+  devices,
+  identity,
+  initialization,
+  limits,
+  paths,
+  workdir,
+)
 from hns.runs.federation import federate, flip_labels
 from hns.runs.loop import OnRow
 from hns.runs.programs import Experiment
@@ -67,8 +73,10 @@ def _assemble(
   sizes = np.asarray(federation.train.size)
   plan = _plan(config, sizes)
   cohort = config.cohort + config.extra_clients
-  unseen = _draw_apart(config.seed, 1, config.unseen_clients, sizes)
-  hostile = _draw_apart(config.seed, 2, config.hostile_clients, sizes, unseen)
+  unseen = conditions.draw_apart(config.seed, 1, config.unseen_clients, sizes)
+  hostile = conditions.draw_apart(
+    config.seed, 2, config.hostile_clients, sizes, unseen
+  )
   round_config = RoundConfig(
     ready.method,
     _learner(ready.net, inputs, dataset),
@@ -79,9 +87,9 @@ def _assemble(
     mesh,
     config.eval_split if config.eval_held else '',
     tuple(unseen.tolist()),
-    _failures(config),
-    Attack(tuple(hostile.tolist()), ATTACKS[config.attack]),
-    RULES[config.server_rule] and RULES[config.server_rule](config.trim_share),
+    conditions.failures(config),
+    conditions.attack(config, hostile),
+    conditions.rule(config),
   )
   if config.attack == FLIPPED_LABELS and len(hostile):
     federation = flip_labels(federation, hostile, dataset)
@@ -93,12 +101,13 @@ def _assemble(
     key,
     initial,
     federation,
-    _eval_client_ids(
+    conditions.eval_client_ids(
       config.seed, config.eval_clients, sizes, np.append(unseen, hostile)
     ),
     config.eval_split,
     ready.layers,
     ready.head,
+    conditions.privacy(config, ready),
     Envelope(0, 0, config.seed, config.density),
   )
 
@@ -129,47 +138,6 @@ def _plan(config: ConfigDict, sizes: np.ndarray) -> Plan:
     remedy = f'a client of {largest} examples can take at most {most}'
     raise invalid(field, config[field], remedy)
   return Plan(batch_size, config.local_epochs, config.local_steps)
-
-
-def _failures(config: ConfigDict) -> Failures:
-  """Which clients of a round fail."""
-  return Failures(
-    config.drop_share,
-    config.drop_slowest,
-    config.cohort if config.extra_clients else 0,
-    config.min_answers,
-  )
-
-
-def _draw_apart(
-  seed: int,
-  stream: int,
-  count: int,
-  sizes: np.ndarray,
-  others: np.ndarray = np.array([], int),
-) -> np.ndarray:
-  """Random clients, such as those that never take part, ordered by size.
-
-  None of them is one of the `others`.
-  """
-  # Not the stream of the partition, or who is drawn could tell of its classes.
-  order = np.random.RandomState([seed, stream]).permutation(len(sizes))
-  return _by_size(order[~np.isin(order, others)][:count], sizes)
-
-
-def _eval_client_ids(
-  seed: int, count: int, sizes: np.ndarray, others: np.ndarray
-) -> np.ndarray:
-  """Random clients to evaluate, ordered by size; 0 for all but `others`."""
-  order = np.random.RandomState(seed).permutation(len(sizes))
-  order = order[~np.isin(order, others)]
-  return _by_size(order[: count or len(order)], sizes)
-
-
-def _by_size(ids: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-  """Clients in the order of a cohort."""
-  ids = np.sort(ids)
-  return ids[np.argsort(sizes[ids], kind='stable')]
 
 
 def run(
@@ -249,12 +217,7 @@ def _train(
 def _built_info(config: ConfigDict, experiment: Experiment) -> RunInfo:
   """What is known of a run once it is built: checksums, device, sizes."""
   initial, round_config = experiment.initial, experiment.round_config
-  broadcast, mesh = round_config.method.server.broadcast, round_config.mesh
-
-  @jax.jit
-  def weights_downloaded(key, frozen, server_state):
-    return wire.coordinates(broadcast(key, frozen, server_state))
-
+  method, mesh = round_config.method, round_config.mesh
   return {
     'frozen': tree.checksum(initial.frozen),
     'born': tree.checksum(initial),
@@ -262,8 +225,8 @@ def _built_info(config: ConfigDict, experiment: Experiment) -> RunInfo:
     'dataset_version': data.version(config.dataset),
     'device': f'{mesh.size} x {mesh.devices[0].device_kind}',
     'clients_per_step': round_config.width,
-    'weights_downloaded': int(
-      weights_downloaded(experiment.key, initial.frozen, initial.server_state)
+    'weights_downloaded': conditions.weights_downloaded(
+      method, experiment.key, initial
     ),
     'bytes_kept_a_client': client_store.bytes_each(initial.client_state),
     'layers': experiment.layers,

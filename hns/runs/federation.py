@@ -83,9 +83,7 @@ def flip_labels(
     add(examples.labels, flipped.astype(labels.dtype)),
     examples.scale,
   )
-  return federation._replace(
-    examples=more, train=train._replace(index=index)
-  )
+  return federation._replace(examples=more, train=train._replace(index=index))
 
 
 def _labelled(

@@ -11,6 +11,7 @@ import numpy as np
 from hns.engine import contract_check
 from hns.errors import InputError, invalid
 from hns.methods.contract import Initial, Method
+from hns.methods.privacy import randomise_signs
 from hns.methods.recipes import RECIPES, NetworkInfo
 from hns.networks import checks, compact, modes, pruning, saliency
 from hns.networks.models import Network
@@ -59,6 +60,8 @@ def initialize(
   if not isinstance(method, Method):
     remedy = f'its recipe must return a Method, not {type(method).__name__}'
     raise invalid('algorithm', config.algorithm, remedy)
+  if config.sign_epsilon:
+    method = randomise_signs(method, config.sign_epsilon)
 
   draw = jax.jit(functools.partial(modes.init, net))
   params = draw(weights, inputs)['params']

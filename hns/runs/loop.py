@@ -15,6 +15,7 @@ from hns.engine import (
   flops,
   metrics,
   parallel,
+  privacy,
   rounds,
 )
 from hns.engine.context import RoundContext
@@ -220,6 +221,7 @@ def _evaluate_row(
     **metrics.summarise(evaluated),
     **metrics.held_accuracy(progress.score, count),
     **metrics.traffic(tally, client_flops),
+    **privacy.spent(experiment.privacy, int(progress.state.round)),
     'seconds': tally.seconds_since / tally.rounds,
     'eval_seconds': time.perf_counter() - start,
   }

@@ -11,6 +11,7 @@ import numpy as np
 
 from hns.engine import evaluation, parallel, rounds
 from hns.engine.context import RoundConfig, State
+from hns.engine.privacy import Privacy
 from hns.engine.rounds import RoundMetrics
 from hns.engine.scoring import units
 from hns.engine.training import ClientIndices, FederatedData
@@ -32,6 +33,7 @@ class Experiment(NamedTuple):
     layers: for each layer, the weights that survived pruning and all weights;
       {} without pruning.
     head: the path of the output layer; None if it is not unique.
+    privacy: what epsilons depend on.
     envelope: the header of every payload, except for round and direction.
   """
 
@@ -43,6 +45,7 @@ class Experiment(NamedTuple):
   split: str
   layers: dict[str, list[int]]
   head: str | None
+  privacy: Privacy
   envelope: Envelope
 
   @property
