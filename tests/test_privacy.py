@@ -39,7 +39,9 @@ def test_signs_are_turned_as_often_as_they_should_be(name, fields):
     return method.client.update(key, frozen, *given)[0]
 
   key = jax.random.key(3)
-  true, turned = (jax.jit(sent, static_argnums=0)(m, key) for m in (base, noisy))
+  true, turned = (
+    jax.jit(sent, static_argnums=0)(m, key) for m in (base, noisy)
+  )
   both = [
     np.concatenate([np.ravel(v) for v in jax.tree.leaves(x.value)])
     for x in (true, turned)

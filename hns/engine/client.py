@@ -156,11 +156,18 @@ def _upload(
     trained.initial_params,
     trained.params,
   )
-  read_upload = method.server.read_upload
-  if read_upload is None:
-    return upload, upload, client_state
-  read = read_upload(key, frozen, context.message, upload)
-  return upload, read, client_state
+  return upload, read_upload(method, context, index, upload), client_state
+
+
+def read_upload(
+  method: Method, context: RoundContext, index: jax.Array, upload: wire.Message
+) -> wire.Message:
+  """What the server reads in a client's upload."""
+  if method.server.read_upload is None:
+    return upload
+  key = client_key(context, index, Stream.UPDATE)
+  frozen, message = context.initial.frozen, context.message
+  return method.server.read_upload(key, frozen, message, upload)
 
 
 def train_client(

@@ -22,6 +22,14 @@ _HOPELESS = 0.99  # of the objective of a guess, which rounding moves
 ClientMetrics = dict[str, jax.Array]
 
 
+class Answered(NamedTuple):
+  """What a server has of a client; fields as in `ClientResult`."""
+
+  read: wire.Message
+  loss: jax.Array
+  examples: jax.Array
+
+
 class ClientSums(NamedTuple):
   """What a round sums over clients.
 
@@ -78,8 +86,8 @@ def client_terms(
       method, context.initial.frozen, context.message, client_state
     )
   result = client_round(round_config, context, index, client_state)
-  right, signs = _evaluated(round_config, context, index, result.model)
-  metrics = _metrics(round_config, context, index, client_state, result)
+  right, signs = evaluated(round_config, context, index, result.model)
+  metrics = client_metrics(round_config, context, index, client_state, result)
   counts = result.is_finite & arrives
   metrics |= dict(
     downlink=downlink,
@@ -93,22 +101,36 @@ def client_terms(
   metrics = jax.tree.map(
     lambda x: jnp.where(present, x, 0).astype(x.dtype), metrics
   )
+  sums, upload = upload_terms(round_config, context, result, counts)
+  kept = tree.where(counts, result.client_state, client_state)
+  return sums._replace(signs=signs), ClientList(kept, metrics, upload)
+
+
+def upload_terms(
+  round_config: RoundConfig,
+  context: RoundContext,
+  result: ClientResult | Answered,
+  counts: jax.Array,
+) -> tuple[ClientSums, wire.Message | None]:
+  """What an upload adds to the sums, nothing unless it `counts`, bool [].
+
+  And the upload for `round_config.rule`; None without a rule.
+  """
+  read, examples = result.read, result.examples
   sums = ClientSums(
-    *aggregate.weigh(result.read, context.message.weight, result.examples),
-    loss=result.loss * result.examples,
-    examples=result.examples,
+    *aggregate.weigh(read, context.message.weight, examples),
+    loss=result.loss * examples,
+    examples=examples,
     signs=None,
   )
   nothing = jax.tree.map(jnp.zeros_like, sums)
   sums = tree.where(counts, sums, nothing)
-  kept = tree.where(counts, result.client_state, client_state)
-  upload = None
-  if round_config.rule is not None:
-    upload = aggregate.apart(result.read, result.examples * counts)
-  return sums._replace(signs=signs), ClientList(kept, metrics, upload)
+  if round_config.rule is None:
+    return sums, None
+  return sums, aggregate.apart(read, examples * counts)
 
 
-def _metrics(
+def client_metrics(
   round_config: RoundConfig,
   context: RoundContext,
   index: jax.Array,
@@ -132,7 +154,7 @@ def _metrics(
   )
 
 
-def _evaluated(
+def evaluated(
   round_config: RoundConfig,
   context: RoundContext,
   index: jax.Array,

@@ -57,24 +57,34 @@ def evaluate_global(
   """
   context = rounds.begin_round(round_config, key, initial, federation, state)
   shared = global_model(round_config, context)
-  given = (
-    shared,
-    federation.examples,
-    federation.train,
-    getattr(federation, round_config.eval_split),
-  )
-  learner = round_config.learner
 
   def client(given, index, client_state):
-    shared, examples, *splits = given
-    train, own = (client_rows(rows, index) for rows in splits)
-    known = with_statistics(learner, shared, examples, train)
-    return (), score(learner, known, examples, own)
+    shared, federation = given
+    return (), score_of(round_config, federation, index, shared)
 
   right = each_client(
-    client, given, ids, (), round_config.width, round_config.mesh
+    client,
+    (shared, federation),
+    ids,
+    (),
+    round_config.width,
+    round_config.mesh,
   )[1]
   return right, model_signs(shared)
+
+
+def score_of(
+  round_config: RoundConfig,
+  federation: FederatedData,
+  index: jax.Array,
+  shared: Variables,
+) -> jax.Array:
+  """A model's score on a client's examples of `eval_split`, float32 []."""
+  learner, examples = round_config.learner, federation.examples
+  train = client_rows(federation.train, index)
+  own = client_rows(getattr(federation, round_config.eval_split), index)
+  known = with_statistics(learner, shared, examples, train)
+  return score(learner, known, examples, own)
 
 
 def global_model(round_config: RoundConfig, context: RoundContext) -> Variables:

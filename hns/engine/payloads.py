@@ -20,6 +20,15 @@ def download_for(
   return method.wire.download_for(frozen, message, client_state)
 
 
+def received(
+  method: Method, frozen: Frozen, sent: Message, client_state: ClientState
+) -> Message:
+  """The download of a client that keeps this state and was sent this."""
+  if method.wire.received is None:
+    return sent
+  return method.wire.received(frozen, sent, client_state)
+
+
 def download_bytes(
   method: Method, frozen: Frozen, message: Message, client_state: ClientState
 ) -> jax.Array:

@@ -90,10 +90,24 @@ def begin_round(
 ) -> RoundContext:
   """The server's part of a round before its clients train."""
   keys = round_keys(key, state.round)
-  method, frozen = round_config.method, initial.frozen
-  message = method.server.broadcast(keys.broadcast, frozen, state.server_state)
-  initial_params = method.client.init(
-    keys.shared, frozen, message, initial.client_state
+  message = round_config.method.server.broadcast(
+    keys.broadcast, initial.frozen, state.server_state
+  )
+  return join_round(round_config, key, initial, federation, state, message)
+
+
+def join_round(
+  round_config: RoundConfig,
+  key: jax.Array,
+  initial: Initial,
+  federation: FederatedData,
+  state: State,
+  message: Message,
+) -> RoundContext:
+  """The context of a round that has this download."""
+  keys = round_keys(key, state.round)
+  initial_params = round_config.method.client.init(
+    keys.shared, initial.frozen, message, initial.client_state
   )
   return RoundContext(initial, federation, state, message, initial_params, keys)
 
@@ -150,31 +164,65 @@ def run_round(
     round_config.width,
     round_config.mesh,
   )
+  answered = metrics['took_part'] & ~metrics['dropped'] & ~metrics['rejected']
+  closed = close_round(round_config, context, sums, uploads, jnp.sum(answered))
+  client_state = tree.where(closed.sound & ~closed.skipped, kept, client_state)
+  lost = answered & ~closed.sound
+  metrics |= {name: metrics[name] | lost for name in ('rejected', 'diverged')}
+  reported = RoundMetrics(
+    train_loss=closed.train_loss,
+    flip_rate=closed.flip_rate,
+    votes=sums.signs,
+    skipped=closed.skipped,
+    **metrics,
+  )
+  return closed.state, client_state, reported
+
+
+class Closed(NamedTuple):
+  """What the server made of a round.
+
+  Attributes:
+    state: after the round.
+    sound: bool [], whether there were updates, and their mean is finite.
+    skipped, train_loss, flip_rate: as in `RoundMetrics`.
+  """
+
+  state: State
+  sound: jax.Array
+  skipped: jax.Array
+  train_loss: jax.Array
+  flip_rate: jax.Array
+
+
+def close_round(
+  round_config: RoundConfig,
+  context: RoundContext,
+  sums: ClientSums,
+  uploads: Message | None,
+  answers: jax.Array,
+) -> Closed:
+  """The server's part of a round after so many answers, int32 [].
+
+  `uploads`: all of them, leaves [cohort, ...], for `round_config.rule`.
+  """
+  before = context.state
   server_state, weights = _aggregate(round_config, context, sums, uploads)
   # A method may be revised after it was checked, and what follows broadcasts.
   contract_check.compare(
-    'revised', 'server.update', state.server_state, server_state
+    'revised', 'server.update', before.server_state, server_state
   )
   sound = (sums.examples > 0) & tree.is_finite(server_state)
-  answered = metrics['took_part'] & ~metrics['dropped'] & ~metrics['rejected']
-  skipped = jnp.sum(answered) < round_config.failures.least
-  server_state, client_state = tree.where(
-    sound & ~skipped,
-    (server_state, kept),
-    (state.server_state, client_state),
+  skipped = answers < round_config.failures.least
+  server_state = tree.where(sound & ~skipped, server_state, before.server_state)
+  after = State(before.round + 1, server_state)
+  return Closed(
+    after,
+    sound,
+    skipped,
+    jnp.where(sound, sums.loss / sums.examples, jnp.nan),
+    _flip_rate(round_config, context, after, weights),
   )
-  after = State(state.round + 1, server_state)
-  flip_rate = _flip_rate(round_config, context, after, weights)
-  lost = answered & ~sound
-  metrics |= {name: metrics[name] | lost for name in ('rejected', 'diverged')}
-  reported = RoundMetrics(
-    train_loss=jnp.where(sound, sums.loss / sums.examples, jnp.nan),
-    flip_rate=flip_rate,
-    votes=sums.signs,
-    skipped=skipped,
-    **metrics,
-  )
-  return after, client_state, reported
 
 
 def _arrive(
@@ -212,10 +260,7 @@ def _aggregate(
   sums: ClientSums,
   uploads: Message | None,
 ) -> tuple[ServerState, Tree]:
-  """The server's state after the round, and the summed weights.
-
-  `uploads`: all of them, leaves [cohort, ...], for `round_config.rule`.
-  """
+  """The server's state after the round, and the summed weights."""
   weights = aggregate.total_weights(
     sums.weights, sums.terms, context.message.weight, sums.examples
   )

@@ -268,6 +268,18 @@ class DownloadFor(Protocol):
   ) -> Message: ...
 
 
+class Received(Protocol):
+  """What is the download for a client with this state that was sent `message`?
+
+  The inverse of `DownloadFor`. Exists for clients on machines of their own,
+  that are sent what changed.
+  """
+
+  def __call__(
+    self, frozen: Frozen, message: Message, client_state: ClientState
+  ) -> Message: ...
+
+
 class KeptMask(Protocol):
   """Which coordinates does a client use that chose them itself?
 
@@ -281,12 +293,14 @@ class Wire(NamedTuple):
   """How messages travel.
 
   Without `download_for` every client is sent the whole download; without
+  `received` a client takes what it is sent for the download; without
   `kept_mask` all clients use the same coordinates.
   """
 
   upload_codec: Codec
   download_codec: Codec
   download_for: DownloadFor | None = None
+  received: Received | None = None
   kept_mask: KeptMask | None = None
 
 

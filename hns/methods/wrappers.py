@@ -121,16 +121,20 @@ def _local_client(base, inside, local, shared) -> dict[str, Callable]:
 
 
 def _local_wire(inside, shared) -> dict[str, Callable | None]:
-  download_for, kept_mask = inside.wire.download_for, inside.wire.kept_mask
+  _, _, download_for, received, kept_mask = inside.wire
 
   def part_of_download(frozen, message, client_state):
     return Message(*map(shared, download_for(frozen, message, client_state)))
+
+  def part_received(frozen, message, client_state):
+    return Message(*map(shared, received(frozen, message, client_state)))
 
   def part_of_mask(client_state):
     return shared(kept_mask(client_state))
 
   return dict(
     download_for=download_for and part_of_download,
+    received=received and part_received,
     kept_mask=kept_mask and part_of_mask,
   )
 
@@ -173,6 +177,17 @@ def remember_download(base: Method) -> Method:
     )
     return Message(value, message.weight)
 
+  def received(frozen, message, client_state):
+    def leaf(moved, before, weight):
+      now = (moved + before.astype(jnp.int16)) % codec.symbols
+      return (2 * now - (codec.symbols - 1)) * (weight != 0)
+
+    moved = jax.tree.map(
+      lambda v: wire.symbols_of(codec, v, 1).astype(jnp.int16), message.value
+    )
+    value = jax.tree.map(leaf, moved, client_state.extra, message.weight)
+    return message._replace(value=value)
+
   def update(key, frozen, message, client_state, initial_params, params):
     upload, kept = inside.client.update(
       key, frozen, message, client_state, initial_params, params
@@ -182,7 +197,7 @@ def remember_download(base: Method) -> Method:
   return inside.revise(
     client=dict(update=update),
     server=dict(init=init),
-    wire=dict(download_for=download_for),
+    wire=dict(download_for=download_for, received=received),
   )
 
 

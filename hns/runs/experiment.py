@@ -36,7 +36,7 @@ from hns.runs import (
   workdir,
 )
 from hns.runs.federation import federate, flip_labels
-from hns.runs.loop import OnRow
+from hns.runs.loop import OnRow, Players, simulated
 from hns.runs.programs import Experiment
 from hns.runs.record import Schedule, record
 from hns.values import ConfigDict
@@ -144,6 +144,7 @@ def run(
   config: ConfigDict,
   folder: str | pathlib.Path,
   on_row: OnRow = lambda row, moment: None,
+  players: Players | None = None,
 ) -> list[Row]:
   """Trains, writing metrics after each evaluation; returns all rows.
 
@@ -157,6 +158,7 @@ def run(
     folder: where the run's files go.
     on_row: called with every row and a `hns.runs.loop.Moment`, for metrics of
       your own, which it returns as a dict, and to tell other programs.
+    players: who plays the rounds; None: all clients are simulated.
 
   Raises:
     InputError: the config cannot run, or differs from that of the run's other
@@ -182,7 +184,7 @@ def run(
     if is_complete:
       rows = files.read(folder)
     else:
-      rows = _train(config, run_info, folder, on_row)
+      rows = _train(config, run_info, folder, on_row, players or simulated())
     if devices.is_first():
       if is_complete:
         message = f'hns: {shown(folder)} was complete: nothing was run'
@@ -194,7 +196,11 @@ def run(
 
 
 def _train(
-  config: ConfigDict, run_info: RunInfo, folder: pathlib.Path, on_row: OnRow
+  config: ConfigDict,
+  run_info: RunInfo,
+  folder: pathlib.Path,
+  on_row: OnRow,
+  players: Players,
 ) -> list[Row]:
   """Builds the experiment and runs the remaining rounds; returns all rows."""
   with devices.fail_together():
@@ -211,7 +217,9 @@ def _train(
     with devices.enough_memory(
       'clients_per_step', width, f'so many clients at once: {remedy}'
     ):
-      return record(experiment, schedule, folder, file, run_info, on_row)
+      return record(
+        experiment, schedule, folder, file, run_info, on_row, players
+      )
 
 
 def _built_info(config: ConfigDict, experiment: Experiment) -> RunInfo:

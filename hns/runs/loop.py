@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,8 @@ from hns.engine import (
   privacy,
   rounds,
 )
-from hns.engine.context import RoundContext
 from hns.engine.rounds import RoundMetrics
 from hns.errors import InputError, invalid
-from hns.methods.contract import Variables
 from hns.report.files import Row
 from hns.runs import devices
 from hns.runs.first_messages import check_payloads
@@ -46,6 +44,27 @@ class Moment(NamedTuple):
 OnRow = Callable[[Row, Moment], Row | None]
 
 
+class Players(NamedTuple):
+  """How a run plays its rounds: in a simulation, or with other machines.
+
+  Attributes:
+    programs: `experiment -> ` its compiled programs.
+    begin: `experiment -> ` the progress before round 1.
+    step: `(experiment, programs, progress) -> ` the progress after a round.
+    evaluate: `(experiment, programs, progress) -> Evaluation`.
+  """
+
+  programs: Callable[[Experiment], Any]
+  begin: Callable[[Experiment], Progress]
+  step: Callable[[Experiment, Any, Progress], Progress]
+  evaluate: Callable[[Experiment, Any, Progress], evaluation.Evaluation]
+
+
+def simulated() -> Players:
+  """All clients in this program."""
+  return Players(programs, begin, step, evaluate)
+
+
 def begin(experiment: Experiment) -> Progress:
   """The progress of a run before round 1."""
   initial = experiment.initial
@@ -65,6 +84,7 @@ def train(
   progress: Progress | None = None,
   after_round: Callable[[int, Progress], None] = lambda number, progress: None,
   on_row: OnRow = lambda row, moment: None,
+  players: Players | None = None,
 ) -> Iterator[Row]:
   """Yields a row of metrics every `eval_every` rounds and after the last.
 
@@ -78,27 +98,32 @@ def train(
     after_round: called after every round, before its evaluation; the progress
       is valid until the next round.
     on_row: called with every row; what it returns is added to the row.
+    players: who plays the rounds; None: `simulated`.
   """
+  players = players or simulated()
   check_payloads(experiment)
   start = time.perf_counter()
-  run = programs(experiment)
+  run = players.programs(experiment)
   compile_seconds = time.perf_counter() - start
   client_flops = flops.of(
     experiment.round_config, experiment.initial, experiment.federation
   )
-  progress = progress or begin(experiment)
+  progress = progress or players.begin(experiment)
   number = int(progress.state.round)
   while True:
     is_new = progress.tally.rounds or progress.pending
     if is_new and (number % eval_every == 0 or number == last):
       progress = fetch_metrics(progress)
-      row = _evaluate_row(experiment, run, progress, client_flops)
+      start = time.perf_counter()
+      evaluated = players.evaluate(experiment, run, progress)
+      row = _row(experiment, progress, client_flops, evaluated)
+      row['eval_seconds'] = time.perf_counter() - start
       row = {'round': number, **row, 'compile_seconds': compile_seconds}
       yield _with_more(row, on_row, Moment(experiment, run, progress))
       progress = progress._replace(tally=metrics.evaluated(progress.tally))
     if number == last:
       return
-    progress = step(experiment, run, progress)
+    progress = players.step(experiment, run, progress)
     number += 1
     after_round(number, progress)
 
@@ -181,41 +206,14 @@ def _chosen(ids: Sequence[int], experiment: Experiment) -> np.ndarray:
   return chosen
 
 
-def global_model(experiment: Experiment, progress: Progress) -> Variables:
-  """The variables of the server's model, for `round_config.learner.apply`."""
-  return evaluation.global_model(
-    experiment.round_config, _context(experiment, progress)
-  )
-
-
-def personal_models(
-  experiment: Experiment, progress: Progress, ids: Sequence[int]
-) -> Variables:
-  """Variables that clients have after local training, leaves [ids, ...]."""
-  ids = np.asarray(ids, np.int32)
-  return evaluation.personal_models(
-    experiment.round_config,
-    _context(experiment, progress),
-    ids,
-    client_store.fetch(progress.store, ids),
-  )
-
-
-def _context(experiment: Experiment, progress: Progress) -> RoundContext:
-  return rounds.begin_round(
-    experiment.round_config, *experiment.constants, progress.state
-  )
-
-
-def _evaluate_row(
+def _row(
   experiment: Experiment,
-  run: Programs,
   progress: Progress,
   client_flops: flops.Flops,
+  evaluated: evaluation.Evaluation,
 ) -> Row:
   """A row of metrics of a progress without pending rounds."""
-  tally, start = progress.tally, time.perf_counter()
-  evaluated = evaluate(experiment, run, progress)
+  tally = progress.tally
   count = np.asarray(experiment.units)
   return {
     **metrics.summarise(evaluated),
@@ -223,7 +221,6 @@ def _evaluate_row(
     **metrics.traffic(tally, client_flops),
     **privacy.spent(experiment.privacy, int(progress.state.round)),
     'seconds': tally.seconds_since / tally.rounds,
-    'eval_seconds': time.perf_counter() - start,
   }
 
 

@@ -20,7 +20,7 @@ from hns.errors import shown
 from hns.report.files import Row, RunInfo
 from hns.runs import checkpoint, devices, interrupt, paths, workdir
 from hns.runs.interrupt import Interrupted
-from hns.runs.loop import OnRow, begin, train
+from hns.runs.loop import OnRow, Players, train
 from hns.runs.programs import Experiment
 from hns.runs.progress import Progress, snapshot
 
@@ -42,6 +42,7 @@ def record(
   file: TextIO,
   run_info: RunInfo,
   on_row: OnRow,
+  players: Players,
 ) -> list[Row]:
   """Runs the remaining rounds; returns the rows of all rounds.
 
@@ -51,17 +52,23 @@ def record(
     folder: the run's.
     file: its metrics, from `hns.runs.workdir.claim`.
     run_info: the content of its config.json.
-    on_row: see `hns.runs.loop.train`.
+    on_row, players: see `hns.runs.loop.train`.
 
   Raises:
     InputError: the folder cannot be read or written, or was removed.
     Interrupted: ctrl-C, SIGTERM or SIGHUP came; the run was saved.
   """
-  progress, rows = _resume(experiment, folder, file)
+  progress, rows = _resume(experiment, folder, file, players)
   done = int(progress.state.round)
   with _between_rounds(schedule, folder, file, run_info, done) as (after, bar):
     for row in train(
-      experiment, schedule.rounds, schedule.eval_every, progress, after, on_row
+      experiment,
+      schedule.rounds,
+      schedule.eval_every,
+      progress,
+      after,
+      on_row,
+      players,
     ):
       _add(_finite(row), rows, folder, file)
       bar.set_postfix_str(_progress_text(rows[-1]))
@@ -103,11 +110,14 @@ def _between_rounds(
 
 
 def _resume(
-  experiment: Experiment, folder: pathlib.Path, file: TextIO
+  experiment: Experiment,
+  folder: pathlib.Path,
+  file: TextIO,
+  players: Players,
 ) -> tuple[Progress, list[Row]]:
   """The last progress and its rows; removes what was written after it."""
   checkpoints = paths.checkpoints(folder)
-  progress = _restore(experiment, checkpoints)
+  progress = _restore(experiment, checkpoints, players)
   done = int(progress.state.round)
   workdir.check_same_for_all(done, folder)
   with devices.fail_together():
@@ -162,9 +172,11 @@ def checkpoint_writer(
     yield save
 
 
-def _restore(experiment: Experiment, folder: pathlib.Path) -> Progress:
+def _restore(
+  experiment: Experiment, folder: pathlib.Path, players: Players
+) -> Progress:
   """The newest undamaged checkpoint, on the devices; or the beginning."""
-  start = begin(experiment)
+  start = players.begin(experiment)
   with devices.fail_together():
     restored = checkpoint.restore(folder, start)
   if restored is None:

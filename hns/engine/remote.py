@@ -1,0 +1,132 @@
+"""The two halves of a round whose server and clients are different machines.
+
+They call what a simulated round calls, in the same loops, so that a federation
+ends with the numbers of its simulation.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hns.engine import cohort, evaluation, rounds
+from hns.engine.client import client_round, read_upload
+from hns.engine.cohort import Answered, ClientMetrics
+from hns.engine.context import RoundConfig, RoundContext, State
+from hns.engine.parallel import ABSENT, each_client
+from hns.engine.rounds import Closed
+from hns.engine.training import FederatedData, client_rows
+from hns.methods.contract import ClientState, Initial
+from hns.wire import Message
+
+
+class Answer(NamedTuple):
+  """What a client has after a round.
+
+  Attributes:
+    upload: what it sends.
+    client_state: what it keeps once the server has used that.
+    loss: float32 [], its mean objective.
+    metrics: see `RoundMetrics`.
+    score_global: float32 [], as `score` in the metrics, of the global model.
+  """
+
+  upload: Message
+  client_state: ClientState
+  loss: jax.Array
+  metrics: ClientMetrics
+  score_global: jax.Array
+
+
+def answer(
+  round_config: RoundConfig,
+  key: jax.Array,
+  initial: Initial,
+  federation: FederatedData,
+  state: State,
+  message: Message,
+  ids: jax.Array,
+  client_state: ClientState,
+) -> Answer:
+  """The client's half: it trains from a download, and is evaluated.
+
+  Args:
+    round_config, key, initial: as the server's, from the same config.
+    federation: only this client's examples are read.
+    state: its round counts; of the server's state a client knows nothing.
+    message: the download.
+    ids: int32 [1], the client's.
+    client_state: what it keeps, leaves [1, ...].
+
+  Returns:
+    Leaves [1, ...].
+  """
+  given = rounds.join_round(
+    round_config, key, initial, federation, state, message
+  )
+  client = functools.partial(_answer, round_config)
+  return each_client(client, given, ids, client_state, 1, round_config.mesh)[1]
+
+
+def _answer(
+  round_config: RoundConfig,
+  context: RoundContext,
+  index: jax.Array,
+  client_state: ClientState,
+) -> tuple[tuple[()], Answer]:
+  result = client_round(round_config, context, index, client_state)
+  right, _ = cohort.evaluated(round_config, context, index, result.model)
+  shared = evaluation.global_model(round_config, context)
+  metrics = cohort.client_metrics(
+    round_config, context, index, client_state, result
+  )
+  return (), Answer(
+    result.upload,
+    result.client_state,
+    result.loss,
+    metrics | dict(score=right),
+    evaluation.score_of(round_config, context.federation, index, shared),
+  )
+
+
+def merge(
+  round_config: RoundConfig,
+  key: jax.Array,
+  initial: Initial,
+  federation: FederatedData,
+  state: State,
+  ids: jax.Array,
+  uploads: Message,
+  losses: jax.Array,
+) -> Closed:
+  """The server's half: it makes its next state of the uploads.
+
+  Args:
+    round_config, key, initial: as the clients'.
+    federation: only the numbers of examples are read.
+    state: before the round.
+    ids: int32 [cohort], `ABSENT` where no upload can be used.
+    uploads: as decoded, leaves [cohort, ...].
+    losses: float32 [cohort], the clients' mean objectives.
+  """
+  context = rounds.begin_round(round_config, key, initial, federation, state)
+
+  def client(context, index, own):
+    upload, loss = own
+    read = read_upload(round_config.method, context, index, upload)
+    examples = client_rows(context.federation.train, index).size
+    answered = Answered(read, loss, examples)
+    counts = index != ABSENT
+    return cohort.upload_terms(round_config, context, answered, counts)
+
+  sums, listed = each_client(
+    client,
+    context,
+    ids,
+    (uploads, losses),
+    round_config.width,
+    round_config.mesh,
+  )
+  answers = jnp.sum(ids != ABSENT)
+  return rounds.close_round(round_config, context, sums, listed, answers)

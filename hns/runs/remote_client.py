@@ -1,0 +1,224 @@
+"""A client on a machine of its own: it answers what a server asks."""
+
+import functools
+import io
+import pathlib
+import shutil
+import zipfile
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hns import durable, tree, wire
+from hns.engine import client_store, parallel, payloads, remote, rounds
+from hns.engine.context import State
+from hns.errors import InputError, invalid, shown
+from hns.methods.contract import ClientState
+from hns.runs import experiment as experiments
+from hns.runs.programs import Experiment
+from hns.runs.remote import Order, Reply, envelope
+from hns.values import ConfigDict
+from hns.wire import Message
+
+# The numbers that a client tells of a round, beside its upload.
+TOLD = 'steps', 'scored', 'rejected', 'diverged', 'score'
+
+
+class Member(NamedTuple):
+  """A client of a federation.
+
+  Attributes:
+    experiment: built from the federation's config, as the server's.
+    index: the client's id.
+    folder: where it keeps its state.
+    first: the download of round 1, for the shapes and places of all others.
+    program: `hns.engine.remote.answer`, compiled when it is first called.
+  """
+
+  experiment: Experiment
+  index: int
+  folder: pathlib.Path
+  first: Message
+  program: Callable[..., remote.Answer]
+
+
+def join(config: ConfigDict, index: int, folder: str | pathlib.Path) -> Member:
+  """A client, ready to answer.
+
+  Args:
+    config: the federation's.
+    index: the client's id, below `config.num_clients`.
+    folder: its own, where its state survives a restart.
+
+  Raises:
+    InputError: the config cannot run, or there is no such client.
+  """
+  if not 0 <= index < config.num_clients:
+    remedy = f'must be in [0, {config.num_clients}), as num_clients says'
+    raise invalid('client', index, remedy)
+  with config.copy_and_resolve_references().unlocked() as one:
+    one.devices = 1
+    experiment = experiments.build(one)
+  check_method(experiment)
+  round_config = experiment.round_config._replace(eval_split=experiment.split)
+  everywhere = parallel.everywhere(round_config.mesh)
+  program = jax.jit(
+    functools.partial(remote.answer, round_config),
+    in_shardings=everywhere,
+    out_shardings=everywhere,
+  )
+  return Member(
+    experiment,
+    index,
+    pathlib.Path(folder),
+    first_download(experiment),
+    program,
+  )
+
+
+def check_method(experiment: Experiment) -> None:
+  """Raises `InputError` for a method that only a simulation can play."""
+  if experiment.round_config.method.wire.kept_mask is not None:
+    raise InputError(
+      'algorithm: clients that choose their own weights can only be simulated: '
+      'the server here would not know which they sent'
+    )
+
+
+def first_download(experiment: Experiment) -> Message:
+  """What the server broadcasts in round 1."""
+  broadcast = experiment.round_config.method.server.broadcast
+
+  @jax.jit
+  def first(key, initial, federation):
+    keys = rounds.round_keys(key, jnp.int32(0))
+    return broadcast(keys.broadcast, initial.frozen, initial.server_state)
+
+  return first(*experiment.constants)
+
+
+def about(member: Member) -> dict[str, int]:
+  """What a client tells of itself before round 1: see `remote_server.known`."""
+  federation = member.experiment.federation
+  return {
+    'client': member.index,
+    'frozen': tree.checksum(member.experiment.initial.frozen),
+    'examples': int(federation.train.size[member.index]),
+    'units': int(member.experiment.units[member.index]),
+  }
+
+
+class StateLost(InputError):
+  """What the client kept is missing or damaged."""
+
+
+def respond(member: Member, order: Order) -> Reply:
+  """Answers an order, with an error if it cannot be followed.
+
+  That is where the download is damaged or of another round or network, or what
+  the client kept is lost: the server then takes it for a new client.
+
+  What a client keeps is written before it answers. It goes on from it only if
+  the server says that it used the upload: `Order.base`.
+  """
+  try:
+    return _respond(member, order)
+  except StateLost as error:
+    return Reply(error=str(error), told={'lost': 1.0})
+  except InputError as error:
+    return Reply(error=str(error))
+
+
+def _respond(member: Member, order: Order) -> Reply:
+  experiment, method = member.experiment, member.experiment.round_config.method
+  frozen, state = experiment.initial.frozen, _kept(member, order.base)
+  like = payloads.download_for(method, frozen, member.first, state)
+  sent = wire.decode(
+    method.wire.download_codec,
+    order.payload,
+    like,
+    envelope(experiment, order.number, 'download'),
+  )
+  message = payloads.received(method, frozen, sent, state)
+  answer = _played(member, order.number, message, state)
+  told = {name: float(answer.metrics[name]) for name in TOLD}
+  told |= {
+    'loss': float(answer.loss),
+    'score_global': float(answer.score_global),
+  }
+  if not order.trains or told['rejected']:
+    return Reply(told=told)
+  _keep(member, order, answer.client_state)
+  payload = wire.encode(
+    method.wire.upload_codec,
+    answer.upload,
+    envelope(experiment, order.number, 'upload'),
+  )
+  return Reply(payload, told)
+
+
+def _played(
+  member: Member, number: int, message: Message, state: ClientState
+) -> remote.Answer:
+  """The client's half of a round, on the host."""
+  key, initial, federation = member.experiment.constants
+  answer = member.program(
+    key,
+    initial,
+    federation,
+    State(jnp.int32(number - 1), initial.server_state),
+    message,
+    np.array([member.index], np.int32),
+    jax.tree.map(lambda x: x[None], state),
+  )
+  one = jax.tree.map(lambda x: tree.from_host(tree.to_host(x)[0], x), answer)
+  return one
+
+
+def _kept(member: Member, base: int) -> ClientState:
+  """What the client kept in round `base`; at first, what all start with."""
+  initial = client_store.create(member.experiment.initial.client_state).initial
+  leaves, structure = jax.tree.flatten(initial)
+  if not base or not leaves:
+    return initial
+  path = _path(member, base)
+  try:
+    with np.load(path) as arrays:
+      packed = [arrays[str(place)] for place in range(len(leaves))]
+  except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    raise StateLost(
+      f'{shown(path)}: what client {member.index} kept in round {base} is '
+      f'missing or damaged ({error})'
+    ) from None
+  unpacked = [
+    tree.from_host(client_store.unpack(a, tree.to_host(x)), x)
+    for a, x in zip(packed, leaves)
+  ]
+  return jax.tree.unflatten(structure, unpacked)
+
+
+def _keep(member: Member, order: Order, state: ClientState) -> None:
+  """Writes what the client keeps of this round; all but `base` is removed."""
+  leaves = jax.tree.leaves(state)
+  if not leaves:
+    return
+  content = io.BytesIO()
+  packed = {str(i): client_store.pack(x) for i, x in enumerate(leaves)}
+  np.savez(content, **packed)
+  member.folder.mkdir(parents=True, exist_ok=True)
+  for path in member.folder.glob('*.npz'):
+    if path != _path(member, order.base):
+      path.unlink()
+  durable.replace(_path(member, order.number), content.getvalue())
+
+
+def forget(member: Member) -> None:
+  """Removes what a client kept."""
+  shutil.rmtree(member.folder, ignore_errors=True)
+
+
+def _path(member: Member, number: int) -> pathlib.Path:
+  return member.folder / f'round-{number}.npz'

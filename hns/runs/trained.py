@@ -1,0 +1,37 @@
+"""The models that a run has at a progress."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hns.engine import client_store, evaluation, rounds
+from hns.engine.context import RoundContext
+from hns.methods.contract import Variables
+from hns.runs.programs import Experiment
+from hns.runs.progress import Progress
+
+
+def global_model(experiment: Experiment, progress: Progress) -> Variables:
+  """The variables of the server's model, for `round_config.learner.apply`."""
+  return evaluation.global_model(
+    experiment.round_config, _context(experiment, progress)
+  )
+
+
+def personal_models(
+  experiment: Experiment, progress: Progress, ids: Sequence[int]
+) -> Variables:
+  """Variables that clients have after local training, leaves [ids, ...]."""
+  ids = np.asarray(ids, np.int32)
+  return evaluation.personal_models(
+    experiment.round_config,
+    _context(experiment, progress),
+    ids,
+    client_store.fetch(progress.store, ids),
+  )
+
+
+def _context(experiment: Experiment, progress: Progress) -> RoundContext:
+  return rounds.begin_round(
+    experiment.round_config, *experiment.constants, progress.state
+  )

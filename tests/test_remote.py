@@ -1,0 +1,272 @@
+"""Server and clients as different machines, without a network between them."""
+
+import json
+
+import chex
+import numpy as np
+import pytest
+from conftest import slow_if, small_config
+
+from hns.errors import InputError
+from hns.runs import experiment as experiments
+from hns.runs import loop, remote_client, remote_server
+
+FIELDS = dict(num_clients=5, cohort=5, rounds=3, eval_every=3, partition='iid')
+
+
+def members(config, folder):
+  return [remote_client.join(config, i, folder / f'{i}') for i in range(5)]
+
+
+def exchange_with(members, spoil=lambda order, index, reply: reply):
+  """Orders are answered in this process; `spoil` may change a reply."""
+
+  def exchange(orders):
+    replies = {}
+    for index, order in orders.items():
+      reply = remote_client.respond(members[index], order)
+      reply = spoil(order, index, reply)
+      if reply is not None:
+        replies[index] = reply
+    return replies
+
+  return exchange
+
+
+def played(config, exchange, number):
+  """A federation's progress after some rounds, and its experiment."""
+  experiment = experiments.build(config)
+  players = remote_server.players(exchange)
+  run, progress = players.programs(experiment), players.begin(experiment)
+  for _ in range(number):
+    progress = players.step(experiment, run, progress)
+  return experiment, progress
+
+
+def simulated(config, chosen):
+  """The progress after rounds with these clients."""
+  experiment = experiments.build(config)
+  run, progress = loop.programs(experiment), loop.begin(experiment)
+  for ids in chosen:
+    progress = loop.step(experiment, run, progress, ids)
+  return progress
+
+
+@pytest.mark.parametrize(
+  'fields,exact',
+  [
+    (dict(hidenseek=dict(remember=True, download_bits=1)), True),
+    (dict(algorithm='fedavg'), False),
+    slow_if(True, dict(upload='change'), True),
+    slow_if(True, dict(algorithm='hidenseek_personal'), True),
+    slow_if(True, dict(algorithm='eden'), False),
+    slow_if(True, dict(algorithm='ditto'), False),
+    slow_if(True, dict(algorithm='majority_vote'), True),
+    slow_if(True, dict(algorithm='fedmrn'), False),
+    slow_if(True, dict(algorithm='fedbif'), True),
+  ],
+)
+def test_a_federation_ends_as_its_simulation(fields, exact, tmp_path):
+  """Client 2 answers in rounds 1 and 3; client 4's uploads are damaged."""
+  config = small_config(**FIELDS | fields)
+  payloads = []
+
+  def spoil(order, index, reply):
+    if index == 2 and order.number == 2:
+      return None
+    if index == 4:
+      return reply._replace(payload=reply.payload[:-1] + b'x')
+    payloads.append(len(reply.payload))
+    return reply
+
+  exchange = exchange_with(members(config, tmp_path), spoil)
+  _, found = played(config, exchange, 3)
+  everyone = [0, 1, 2, 3]
+  expected = simulated(config, [everyone, [0, 1, 3], everyone])
+  states = found.state.server_state, expected.state.server_state
+  if exact:
+    chex.assert_trees_all_equal(*states)
+  else:
+    chex.assert_trees_all_close(*states, rtol=1e-5, atol=1e-6)
+  tally, wanted = (loop.fetch_metrics(p).tally for p in (found, expected))
+  assert tally.uplink == sum(payloads)
+  if exact:
+    assert tally.uplink == wanted.uplink
+    assert tally.uploaded_since == wanted.uploaded_since
+  assert tally.dropped == 4 and tally.downlink > wanted.downlink
+
+
+def test_a_client_goes_on_from_what_the_server_used(tmp_path):
+  """An upload that is lost is as if the client had not trained."""
+  config = small_config(**FIELDS, hidenseek=dict(remember=True))
+  lost = lambda order, index, reply: (
+    None if index == 1 and order.number in (2, 3) else reply
+  )
+  team = members(config, tmp_path)
+  _, found = played(config, exchange_with(team, lost), 4)
+  everyone, others = list(range(5)), [0, 2, 3, 4]
+  expected = simulated(config, [everyone, others, others, everyone])
+  chex.assert_trees_all_equal(
+    found.state.server_state, expected.state.server_state
+  )
+  kept = sorted(path.name for path in (tmp_path / '1').iterdir())
+  assert kept == ['round-1.npz', 'round-4.npz']
+
+
+def test_a_run_has_the_folder_and_the_table_of_a_simulated_one(tmp_path):
+  config = small_config(**FIELDS, eval_held=True)
+  exchange = exchange_with(members(config, tmp_path / 'clients'))
+  rows = [
+    experiments.run(config, tmp_path / name, players=players)
+    for name, players in (
+      ('federation', remote_server.players(exchange)),
+      ('simulation', None),
+    )
+  ]
+  for name in 'seconds', 'eval_seconds', 'compile_seconds':
+    for row in rows[0] + rows[1]:
+      row.pop(name)
+  for row in rows[1]:  # signs stay with the clients
+    row.pop('agree_with_server'), row.pop('agree_with_clients')
+  for a, b in zip(*rows, strict=True):
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+      np.testing.assert_allclose(value, b[name], 1e-5, err_msg=name)
+
+
+def test_a_killed_server_goes_on(tmp_path):
+  config = small_config(**FIELDS, checkpoint_seconds=0.0)
+  team = members(config, tmp_path / 'clients')
+
+  class Killed(BaseException):
+    pass
+
+  def dies(order, index, reply):
+    if order.number == 3 and order.trains:
+      raise Killed
+    return reply
+
+  folder = tmp_path / 'run'
+  with pytest.raises(Killed):
+    players = remote_server.players(exchange_with(team, dies))
+    experiments.run(config, folder, players=players)
+  players = remote_server.players(exchange_with(team))
+  experiments.run(config, folder, players=players)
+  again = experiments.run(
+    config,
+    tmp_path / 'other',
+    players=remote_server.players(
+      exchange_with(members(config, tmp_path / 'others'))
+    ),
+  )
+  rows = [json.loads(line) for line in (folder / 'metrics.jsonl').open()]
+  assert rows[-1]['client_accuracies'] == again[-1]['client_accuracies']
+  assert rows[-1]['uplink_bytes'] == again[-1]['uplink_bytes']
+
+
+@pytest.mark.parametrize(
+  'spoil,reason',
+  [
+    (lambda p: p[:20], '20 bytes are fewer than a header'),
+    (lambda p: p + b'x', 'checksum does not match'),
+    (lambda p: b'GET / HTTP/1.1' + bytes(99), 'not an hns payload'),
+    (lambda p: bytes(len(p)), 'not an hns payload'),
+    (lambda p: b'', '0 bytes are fewer'),
+  ],
+)
+def test_a_payload_that_cannot_be_used_is_left_out(
+  spoil, reason, tmp_path, capsys
+):
+  config = small_config(**FIELDS)
+  wrong = lambda order, index, reply: (
+    reply._replace(payload=spoil(reply.payload)) if index == 3 else reply
+  )
+  exchange = exchange_with(members(config, tmp_path), wrong)
+  played(config, exchange, 1)
+  said = capsys.readouterr().err
+  assert f'round 1: client 3 is left out: {reason}' in said
+  assert said.count('left out') == 1
+
+
+def test_a_stale_or_foreign_payload_is_refused(tmp_path, capsys):
+  config = small_config(**FIELDS)
+  old = {}
+
+  def stale(order, index, reply):
+    old.setdefault(index, reply)
+    return old[index] if index == 0 else reply
+
+  played(config, exchange_with(members(config, tmp_path / 'a'), stale), 2)
+  assert (
+    'client 0 is left out: round is 1, expected 2' in capsys.readouterr().err
+  )
+  other = small_config(**FIELDS, seed=1)
+  foreign = members(other, tmp_path / 'b')
+  played(config, exchange_with(foreign), 1)
+  assert 'left out: seed is 0, expected 1' in capsys.readouterr().err
+  experiment = experiments.build(config)
+  assert 'checksum of the network' in remote_server.known(
+    experiment, remote_client.about(foreign[0])
+  )
+
+
+def test_who_can_take_part(tmp_path):
+  config = small_config(**FIELDS)
+  experiment = experiments.build(config)
+  about = remote_client.about(remote_client.join(config, 3, tmp_path))
+  assert remote_server.known(experiment, about) == ''
+  assert 'client 9 is not one of 5' in remote_server.known(
+    experiment, about | {'client': 9}
+  )
+  assert 'number of training examples is 7' in remote_server.known(
+    experiment, about | {'examples': 7}
+  )
+  with pytest.raises(InputError, match=r'client=5: must be in \[0, 5\)'):
+    remote_client.join(config, 5, tmp_path)
+  with pytest.raises(InputError, match='can only be simulated'):
+    remote_client.join(small_config(**FIELDS, algorithm='hermes'), 0, tmp_path)
+
+
+def test_a_client_that_lost_what_it_kept_starts_over(tmp_path, capsys):
+  config = small_config(**FIELDS, hidenseek=dict(remember=True))
+  team, bases = members(config, tmp_path), []
+
+  def loses(order, index, reply):
+    if index == 2:
+      bases.append(order.base)
+      if order.number == 1:
+        remote_client.forget(team[2])
+    return reply
+
+  played(config, exchange_with(team, loses), 4)
+  assert bases == [0, 1, 0, 3]
+  said = capsys.readouterr().err
+  assert said.count('left out') == 1
+  assert 'what client 2 kept in round 1 is missing' in said
+
+
+def test_broken_updates_are_not_sent(tmp_path, capsys):
+  config = small_config(
+    **FIELDS, algorithm='fedavg', fedavg=dict(learning_rate=1e30)
+  )
+  experiment, progress = played(
+    config, exchange_with(members(config, tmp_path)), 1
+  )
+  assert loop.fetch_metrics(progress).tally.diverged == 1
+
+
+def test_nobody_answers(tmp_path, capsys):
+  config = small_config(**FIELDS)
+  experiment, progress = played(config, lambda orders: {}, 2)
+  assert int(progress.state.round) == 2
+  chex.assert_trees_all_equal(
+    progress.state.server_state,
+    loop.begin(experiment).state.server_state,
+  )
+  said = capsys.readouterr().err
+  assert said.count('did not answer') == 10 and '0 answers are too few' in said
+  assert loop.fetch_metrics(progress).tally.skipped == 2
+  players = remote_server.players(lambda orders: {})
+  run = players.programs(experiment)
+  evaluated = players.evaluate(experiment, run, progress)
+  assert np.isnan(evaluated.score_personal).all()
