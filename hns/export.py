@@ -40,7 +40,7 @@ from hns.errors import InputError, invalid
 from hns.networks import compact, models, modes
 from hns.networks.modes import STATISTICS
 from hns.networks.supermask import has_sign, to_params
-from hns.runs import commandline, devices, initialization, loop
+from hns.runs import commandline, devices, initialization, loop, run_models
 from hns.runs.finished import (
   Folder,
   Run,
@@ -102,7 +102,7 @@ def _check_floats(run: Run, variables: dict[str, Any]) -> None:
   """Raises `InputError` if what has no sign is not what the seed gives."""
   paths = flatten_dict(variables['params'], sep='/')
   start = loop.begin(run.experiment)
-  drawn = loop.global_model(run.experiment, start)['params']
+  drawn = run_models.global_model(run.experiment, start)['params']
   is_trained = tree.checksum(drawn) != tree.checksum(variables['params'])
   if is_trained or any(has_sign(path, leaf) for path, leaf in paths.items()):
     raise InputError(

@@ -15,7 +15,7 @@ from hns.errors import InputError, invalid, shown
 from hns.methods.recipes import RECIPES
 from hns.report import files
 from hns.report.files import RunInfo
-from hns.runs import experiment, limits, loop, workdir
+from hns.runs import experiment, limits, loop, run_models, workdir
 from hns.runs.model_file import check_known
 from hns.runs.predictor import Predictor
 from hns.runs.programs import Experiment
@@ -81,7 +81,9 @@ def variables_of(run: Run, client: int | None) -> dict[str, Any]:
     run.folder, loop.begin(run.experiment), run.config.rounds
   )
   if client is None:
-    return _with_statistics(run, loop.global_model(run.experiment, progress))
+    return _with_statistics(
+      run, run_models.global_model(run.experiment, progress)
+    )
   context = rounds.begin_round(
     round_config, *run.experiment.constants, progress.state
   )

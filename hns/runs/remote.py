@@ -6,9 +6,6 @@ Only bytes of `hns.wire` and a few numbers; how they travel is not known here.
 from collections.abc import Callable
 from typing import NamedTuple
 
-from hns.runs.programs import Experiment
-from hns.wire import DIRECTIONS, Envelope
-
 
 class Order(NamedTuple):
   """What a server asks of one client.
@@ -48,10 +45,3 @@ class Reply(NamedTuple):
 # Sends orders, by the client's id, and waits for the replies; a client without
 # a reply did not answer.
 Exchange = Callable[[dict[int, Order]], dict[int, Reply]]
-
-
-def envelope(experiment: Experiment, number: int, direction: str) -> Envelope:
-  """The header of a payload of round `number`, a download or an upload."""
-  return experiment.envelope._replace(
-    round=number, direction=DIRECTIONS.index(direction)
-  )

@@ -19,9 +19,9 @@ from hns.errors import InputError, invalid, shown
 from hns.methods.contract import ClientState
 from hns.runs import experiment as experiments
 from hns.runs.programs import Experiment
-from hns.runs.remote import Order, Reply, envelope
+from hns.runs.remote import Order, Reply
 from hns.values import ConfigDict
-from hns.wire import Message
+from hns.wire import DIRECTIONS, Envelope, Message
 
 # The numbers that a client tells of a round, beside its upload.
 TOLD = 'steps', 'scored', 'rejected', 'diverged', 'score'
@@ -88,6 +88,13 @@ def check_method(experiment: Experiment) -> None:
     )
 
 
+def envelope(experiment: Experiment, number: int, direction: str) -> Envelope:
+  """The header of a payload of round `number`, a download or an upload."""
+  return experiment.envelope._replace(
+    round=number, direction=DIRECTIONS.index(direction)
+  )
+
+
 def first_download(experiment: Experiment) -> Message:
   """What the server broadcasts in round 1."""
   broadcast = experiment.round_config.method.server.broadcast
@@ -101,7 +108,13 @@ def first_download(experiment: Experiment) -> Message:
 
 
 def about(member: Member) -> dict[str, int]:
-  """What a client tells of itself before round 1: see `remote_server.known`."""
+  """What a client tells of itself before round 1: see `remote_server.known`.
+
+  Its program is compiled before: a round is not to wait for that.
+  """
+  experiment = member.experiment
+  initial = client_store.create(experiment.initial.client_state).initial
+  member.program.lower(*_given(member, 1, member.first, initial)).compile()
   federation = member.experiment.federation
   return {
     'client': member.index,
@@ -164,8 +177,16 @@ def _played(
   member: Member, number: int, message: Message, state: ClientState
 ) -> remote.Answer:
   """The client's half of a round, on the host."""
+  answer = member.program(*_given(member, number, message, state))
+  return jax.tree.map(lambda x: tree.from_host(tree.to_host(x)[0], x), answer)
+
+
+def _given(
+  member: Member, number: int, message: Message, state: ClientState
+) -> tuple:
+  """The arguments of the client's program."""
   key, initial, federation = member.experiment.constants
-  answer = member.program(
+  return (
     key,
     initial,
     federation,
@@ -174,8 +195,6 @@ def _played(
     np.array([member.index], np.int32),
     jax.tree.map(lambda x: x[None], state),
   )
-  one = jax.tree.map(lambda x: tree.from_host(tree.to_host(x)[0], x), answer)
-  return one
 
 
 def _kept(member: Member, base: int) -> ClientState:

@@ -21,7 +21,8 @@ from hns.runs import loop
 from hns.runs.loop import Players
 from hns.runs.programs import Experiment
 from hns.runs.progress import PendingRound, Progress
-from hns.runs.remote import Exchange, Order, Reply, envelope
+from hns.runs.remote import Exchange, Order, Reply
+from hns.runs.remote_client import envelope
 from hns.runs.remote_programs import Known, ServerPrograms, programs
 from hns.wire import Message
 

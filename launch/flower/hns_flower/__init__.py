@@ -1,0 +1,1 @@
+"""HideNseek on Flower: server and clients are processes or machines."""
