@@ -17,6 +17,7 @@ What is here; each imports only from itself and from what stands above it:
   report/     runs compared: tables and pictures
   config.py   every field of a run
   runs/       a config to a run: loop, folder, checkpoints, sweeps, devices
+  remote/     server and clients as machines of their own
   export.py   a trained model as a file
   main.py     the command line
 

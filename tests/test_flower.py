@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -18,7 +19,8 @@ import pytest
 from conftest import ROOT
 
 from hns import config as configs
-from hns.runs import checkpoint, experiment, loop, paths, remote_server
+from hns.remote import server as remote_server
+from hns.runs import checkpoint, experiment, loop, paths
 
 pytest.importorskip('flwr')
 
@@ -40,17 +42,19 @@ FIELDS = dict(
 # A client whose uploads are damaged: it answers in place of its worker.
 ROGUE = """
 import sys
-from hns.runs import remote_client
+from hns.remote import client
 from hns_flower import worker
 
-honest = remote_client.respond
+honest = client.respond
 
 def damaged(member, order):
   reply = honest(member, order)
-  payload = bytes(reply.payload)
-  return reply._replace(payload=payload[:-1] + bytes([payload[-1] ^ 1]) if payload else payload)
+  if not reply.payload:
+    return reply
+  wrong = reply.payload[-1] ^ 1
+  return reply._replace(payload=reply.payload[:-1] + bytes([wrong]))
 
-remote_client.respond = damaged
+client.respond = damaged
 worker.main(sys.argv[1:])
 """
 
@@ -140,8 +144,6 @@ def test_a_federation_that_loses_clients_and_its_server(tmp_path):
 
 def rogue_client(flower, place, index):
   """Starts the worker that answers for a client, with damaged uploads."""
-  import shlex
-
   folder = place.folder / f'client-{index}'
   words = [shlex.join(place.flags), str(index), str(folder)]
   environment = os.environ | {'PYTHONPATH': str(FLOWER)}

@@ -7,9 +7,14 @@ import numpy as np
 import pytest
 from conftest import slow_if, small_config
 
+import hns
+from hns.data import from_clients
 from hns.errors import InputError
+from hns.networks import models
+from hns.remote import client as remote_client
+from hns.remote import server as remote_server
 from hns.runs import experiment as experiments
-from hns.runs import loop, remote_client, remote_server
+from hns.runs import loop
 
 FIELDS = dict(num_clients=5, cohort=5, rounds=3, eval_every=3, partition='iid')
 
@@ -270,3 +275,49 @@ def test_nobody_answers(tmp_path, capsys):
   run = players.programs(experiment)
   evaluated = players.evaluate(experiment, run, progress)
   assert np.isnan(evaluated.score_personal).all()
+
+
+def test_every_machine_may_have_its_own_data_alone(tmp_path, monkeypatch):
+  """The server has zeros: it reads only how many there are."""
+  rng = np.random.default_rng(0)
+  data = [
+    [
+      (rng.normal(size=(n, 6)).astype(np.float32), rng.integers(0, 3, n))
+      for n in (10 + client, 4)
+    ]
+    for client in range(3)
+  ]
+  blank = [
+    [(0 * inputs, 0 * labels) for inputs, labels in splits] for splits in data
+  ]
+  config = small_config(
+    dataset='own',
+    partition='own',
+    model='own',
+    num_clients=3,
+    cohort=3,
+    validation_fraction=0.0,
+  )
+  monkeypatch.setitem(
+    hns.MODELS, 'own', lambda classes: models.Network(classes, dense=(16,))
+  )
+
+  def has(rows):
+    train, test = zip(*rows)
+    dataset, partition = from_clients(train, test, 3, standardise=False)
+    monkeypatch.setitem(hns.DATASETS, 'own', lambda: dataset)
+    monkeypatch.setitem(hns.PARTITIONS, 'own', partition)
+
+  team = []
+  for client in range(3):
+    rows = list(blank)
+    rows[client] = data[client]
+    has(rows)
+    team.append(remote_client.join(config, client, tmp_path / f'{client}'))
+  has(blank)
+  _, found = played(config, exchange_with(team), 2)
+  has(data)
+  expected = simulated(config, [[0, 1, 2]] * 2)
+  chex.assert_trees_all_equal(
+    found.state.server_state, expected.state.server_state
+  )

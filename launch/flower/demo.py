@@ -3,8 +3,9 @@
   python launch/flower/demo.py --clients=5 --config=digits --config.rounds=10
 
 It starts Flower's SuperLink and one SuperNode a client, plays the run, and
-prints the table that a simulated run prints. The page launch/flower/README.md
-says how to put it on several machines.
+prints the table that a simulated run prints. With --certificates=FOLDER, of
+certificates.sh, all traffic is encrypted and only clients with a key can join.
+The page launch/flower/README.md says how to put it on several machines.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from typing import NamedTuple
 
 APP = pathlib.Path(__file__).parent
 _ENDED = 'Finished task'
+_OWN = '--clients=', '--certificates='
 
 
 class Place(NamedTuple):
@@ -32,6 +34,8 @@ class Place(NamedTuple):
     flags: of `hns.main`, the same for all.
     workdir: of the server's run.
     seconds: how long the server waits for the answers of a round.
+    certificates: from certificates.sh; None: nothing is encrypted, and any
+      client may join.
   """
 
   folder: pathlib.Path
@@ -39,6 +43,7 @@ class Place(NamedTuple):
   flags: list[str]
   workdir: pathlib.Path
   seconds: float
+  certificates: pathlib.Path | None = None
 
 
 def _start(place: Place, name: str, words: list[str]) -> subprocess.Popen:
@@ -65,45 +70,72 @@ def start_server(place: Place) -> subprocess.Popen:
 
   Its database lets it know the SuperNodes again after it was killed.
   """
-  words = ['flower-superlink', '--insecure', '--port', str(place.port)]
+  words = ['flower-superlink', '--port', str(place.port)]
   words += ['--database', str(place.folder / 'superlink.db')]
-  return _start(
-    place, 'server', [*words, '--disable-runtime-dependency-installation']
-  )
+  words += [
+    '--disable-runtime-dependency-installation',
+    *_secured(place, 'server'),
+  ]
+  if place.certificates:
+    words += ['--enable-supernode-auth']
+  return _start(place, 'server', words)
+
+
+def _secured(place: Place, name: str) -> list[str]:
+  """Flags of a process that others connect to, with a certificate's name."""
+  folder = place.certificates
+  if folder is None:
+    return ['--insecure']
+  return [
+    *('--ssl-certfile', str(folder / f'{name}.crt')),
+    *('--ssl-keyfile', str(folder / f'{name}.key')),
+    *('--ssl-ca-certfile', str(folder / 'authority.crt')),
+  ]
 
 
 def start_client(place: Place, index: int) -> subprocess.Popen:
   """The SuperNode of one client."""
   own = f'client={index} folder="{place.folder / f"client-{index}"}"'
   words = ['--superlink', f'127.0.0.1:{place.port}', '--node-config', own]
-  port = str(place.port + 1 + index)
-  return _start(
-    place,
-    f'client-{index}',
-    ['flower-supernode', '--insecure', *words, '--port', port],
-  )
+  words += ['--port', str(place.port + 1 + index), *_secured(place, 'local')]
+  if place.certificates:
+    key = place.certificates / f'client-{index}'
+    authority = place.certificates / 'authority.crt'
+    words += ['--root-certificates', str(authority)]
+    words += ['--auth-supernode-private-key', str(key)]
+  return _start(place, f'client-{index}', ['flower-supernode', *words])
 
 
-def submit(place: Place) -> None:
-  """Tells the SuperLink to play the run; tries until it is up."""
-  home = place.folder / 'flwr'
+def _write_address(place: Place) -> None:
+  """Tells Flower's command line where the SuperLink is."""
+  home, trust = place.folder / 'flwr', 'insecure = true'
+  if place.certificates:
+    trust = f'root-certificates = "{place.certificates / "authority.crt"}"'
   home.mkdir(exist_ok=True)
   (home / 'config.toml').write_text(
     '[superlink]\ndefault = "here"\n\n'
-    f'[superlink.here]\naddress = "127.0.0.1:{place.port}"\ninsecure = true\n'
+    f'[superlink.here]\naddress = "127.0.0.1:{place.port}"\n{trust}\n'
   )
+
+
+def _flwr(place: Place, words: list[str]) -> None:
+  """A command for the SuperLink; tries until it is up."""
+  for _ in range(60):
+    if _start(place, 'submit', ['flwr', *words]).wait() == 0:
+      return
+    time.sleep(1)
+  sys.exit(f'the SuperLink refuses: {log_of(place, "submit")[-2000:]}')
+
+
+def submit(place: Place) -> None:
+  """Tells the SuperLink to play the run."""
   settings = {
     'flags': f'"{shlex.join(place.flags)}"',
     'workdir': f'"{place.workdir}"',
     'seconds': str(float(place.seconds)),
   }
   words = ' '.join(f'{name}={value}' for name, value in settings.items())
-  for _ in range(60):
-    run = _start(place, 'submit', ['flwr', 'run', APP, 'here', '-c', words])
-    if run.wait() == 0:
-      return
-    time.sleep(1)
-  raise SystemExit(f'the SuperLink does not answer: see {place.folder}')
+  _flwr(place, ['run', str(APP), 'here', '-c', words])
 
 
 def stop(process: subprocess.Popen) -> None:
@@ -123,9 +155,13 @@ def log_of(place: Place, name: str) -> str:
 def federation(place: Place, clients: int) -> Iterator[dict]:
   """Yields the processes by name, 'server' or a client's id; ends them."""
   place.folder.mkdir(parents=True, exist_ok=True)
+  _write_address(place)
   processes = {'server': start_server(place)}
   try:
     for index in range(clients):
+      if place.certificates:
+        key = str(place.certificates / f'client-{index}.pub')
+        _flwr(place, ['supernode', 'register', key, 'here'])
       processes[index] = start_client(place, index)
     submit(place)
     yield processes
@@ -137,14 +173,15 @@ def federation(place: Place, clients: int) -> Iterator[dict]:
 def main(words: list[str]) -> None:
   """Plays a federation and shows the server's log as it grows."""
   signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-  clients = [w for w in words if w.startswith('--clients=')]
-  count = int(clients[-1].partition('=')[2]) if clients else 5
-  flags = [w for w in words if w not in clients]
+  own = dict(w[2:].split('=', 1) for w in words if w.startswith(_OWN))
+  count, certificates = int(own.get('clients', 5)), own.get('certificates')
+  flags = [w for w in words if not w.startswith(_OWN)]
   flags += [f'--config.num_clients={count}', f'--config.cohort={count}']
   with tempfile.TemporaryDirectory() as folder:
     folder = pathlib.Path(folder)
     workdir = pathlib.Path('runs/flower').resolve()
-    place = Place(folder, 8000, flags, workdir, 60)
+    trusted = pathlib.Path(certificates).resolve() if certificates else None
+    place = Place(folder, 8000, flags, workdir, 60, trusted)
     with federation(place, count) as processes:
       _show(place, processes['server'])
 

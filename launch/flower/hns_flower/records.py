@@ -2,7 +2,7 @@
 
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
-from hns.runs.remote import Order, Reply
+from hns.remote.messages import Order, Reply
 
 # The one record with bytes; everything else is a few numbers.
 _PAYLOAD, _TOLD = 'payload', 'told'

@@ -14,9 +14,10 @@ from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from hns import report
-from hns.runs import commandline, devices, experiment, remote_server
+from hns.remote import server
+from hns.remote.messages import Order, Reply
+from hns.runs import commandline, devices, experiment
 from hns.runs.programs import Experiment
-from hns.runs.remote import Order, Reply
 from hns.values import ConfigDict
 from hns_flower import records
 
@@ -54,7 +55,7 @@ def main(grid: Grid, context: Context) -> None:
     team = Team({}, set(), {})
     _wait_for_all(grid, here, team, config.num_clients, seconds)
     exchange = functools.partial(_exchange, grid, here, team, seconds)
-    players = remote_server.players(exchange)
+    players = server.players(exchange)
     rows = experiment.run(config, folder, players=players)
     print(experiment.title(config))
     print(report.table(rows))
@@ -107,7 +108,7 @@ def _exchange(
   seconds: float,
   orders: dict[int, Order],
 ) -> dict[int, Reply]:
-  """The `hns.runs.remote.Exchange` of clients that are SuperNodes.
+  """The `hns.remote.messages.Exchange` of clients that are SuperNodes.
 
   Waits, however long, until enough clients for a round are connected.
   """
@@ -201,7 +202,7 @@ def _welcome(here: Experiment, team: Team, node: int, message: Message) -> None:
     reason = message.error.reason
   else:
     about = {k: int(v) for k, v in records.to_about(message.content).items()}
-    reason = remote_server.known(here, about)
+    reason = server.known(here, about)
   if reason:
     team.refused.add(node)
     _say(f'node {node} is refused: {reason}')

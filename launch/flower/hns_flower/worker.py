@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from absl import flags as absl_flags
 
-from hns.runs.remote import Order, Reply
+from hns.remote.messages import Order, Reply
 
 _IDLE = 1800.0  # seconds
 _START = 600.0  # that a worker may take to build its client
@@ -98,7 +98,8 @@ def main(words: list[str]) -> None:
   who = Who(words[0], int(words[1]), words[2])
   import jax  # after the flags are known to be well-formed
 
-  from hns.runs import commandline, devices, remote_client
+  from hns.remote import client
+  from hns.runs import commandline, devices
 
   command_line = ['hns', *shlex.split(who.flags)]
   config = commandline.parse(command_line, absl_flags.FlagValues(), None).config
@@ -106,15 +107,15 @@ def main(words: list[str]) -> None:
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   devices.start()
   with devices.standard_settings():
-    member = remote_client.join(config, who.client, who.folder)
-    about = remote_client.about(member)
+    member = client.join(config, who.client, who.folder)
+    about = client.about(member)
     with socket.socket(socket.AF_UNIX) as listener:
       _listen(listener, _address(who))
       while True:
         there, _ = listener.accept()
         with Connection(there.detach()) as connection:
           order = connection.recv()
-          reply = remote_client.respond(member, order) if order else about
+          reply = client.respond(member, order) if order else about
           connection.send(reply)
 
 

@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from hns import durable, tree, wire
-from hns.engine import client_store, parallel, payloads, remote, rounds
+from hns.engine import client_store, halves, parallel, payloads, rounds
 from hns.engine.context import State
 from hns.errors import InputError, invalid, shown
 from hns.methods.contract import ClientState
+from hns.remote.messages import Order, Reply
 from hns.runs import experiment as experiments
 from hns.runs.programs import Experiment
-from hns.runs.remote import Order, Reply
 from hns.values import ConfigDict
 from hns.wire import DIRECTIONS, Envelope, Message
 
@@ -35,14 +35,14 @@ class Member(NamedTuple):
     index: the client's id.
     folder: where it keeps its state.
     first: the download of round 1, for the shapes and places of all others.
-    program: `hns.engine.remote.answer`, compiled when it is first called.
+    program: `hns.engine.halves.answer`, compiled when it is first called.
   """
 
   experiment: Experiment
   index: int
   folder: pathlib.Path
   first: Message
-  program: Callable[..., remote.Answer]
+  program: Callable[..., halves.Answer]
 
 
 def join(config: ConfigDict, index: int, folder: str | pathlib.Path) -> Member:
@@ -66,7 +66,7 @@ def join(config: ConfigDict, index: int, folder: str | pathlib.Path) -> Member:
   round_config = experiment.round_config._replace(eval_split=experiment.split)
   everywhere = parallel.everywhere(round_config.mesh)
   program = jax.jit(
-    functools.partial(remote.answer, round_config),
+    functools.partial(halves.answer, round_config),
     in_shardings=everywhere,
     out_shardings=everywhere,
   )
@@ -108,7 +108,7 @@ def first_download(experiment: Experiment) -> Message:
 
 
 def about(member: Member) -> dict[str, int]:
-  """What a client tells of itself before round 1: see `remote_server.known`.
+  """What a client tells of itself at first, for `hns.remote.server.known`.
 
   Its program is compiled before: a round is not to wait for that.
   """
@@ -175,7 +175,7 @@ def _respond(member: Member, order: Order) -> Reply:
 
 def _played(
   member: Member, number: int, message: Message, state: ClientState
-) -> remote.Answer:
+) -> halves.Answer:
   """The client's half of a round, on the host."""
   answer = member.program(*_given(member, number, message, state))
   return jax.tree.map(lambda x: tree.from_host(tree.to_host(x)[0], x), answer)

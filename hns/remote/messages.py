@@ -30,7 +30,7 @@ class Reply(NamedTuple):
 
   Attributes:
     payload: the upload; empty without one.
-    told: numbers of its round, `hns.runs.remote_client.TOLD` and others; 'lost'
+    told: numbers of its round, `hns.remote.client.TOLD` and others; 'lost'
       if it has lost what it kept.
     error: why there is neither; '' if there is.
     asked: whether the order reached the client at all.

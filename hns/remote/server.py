@@ -17,13 +17,13 @@ from hns import tree, wire
 from hns.engine import client_store, parallel
 from hns.engine.evaluation import Evaluation
 from hns.engine.rounds import Closed, RoundMetrics
+from hns.remote.client import envelope
+from hns.remote.messages import Exchange, Order, Reply
+from hns.remote.programs import Known, ServerPrograms, programs
 from hns.runs import loop
 from hns.runs.loop import Players
 from hns.runs.programs import Experiment
 from hns.runs.progress import PendingRound, Progress
-from hns.runs.remote import Exchange, Order, Reply
-from hns.runs.remote_client import envelope
-from hns.runs.remote_programs import Known, ServerPrograms, programs
 from hns.wire import Message
 
 
@@ -49,7 +49,7 @@ def known(experiment: Experiment, about: dict[str, int]) -> str:
 
   Args:
     experiment: the server's.
-    about: as `hns.runs.remote_client.about` tells.
+    about: as `hns.remote.client.about` tells.
   """
   index = about.get('client', -1)
   sizes = np.asarray(experiment.federation.train.size)

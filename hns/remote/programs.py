@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hns.engine import parallel, payloads, remote, rounds
+from hns.engine import halves, parallel, payloads, rounds
 from hns.engine.context import Stream, client_key
 from hns.engine.rounds import Closed
 from hns.methods.contract import ClientState
+from hns.remote.client import check_method
 from hns.runs.programs import Experiment
-from hns.runs.remote_client import check_method
 from hns.wire import Message
 
 
@@ -23,7 +23,7 @@ class Known(NamedTuple):
   Attributes:
     client_state: as a client would keep that took part in the same rounds and
       learned nothing: right in all that downloads depend on.
-    base: int32 [], see `hns.runs.remote.Order`.
+    base: int32 [], see `hns.remote.messages.Order`.
   """
 
   client_state: ClientState
@@ -39,7 +39,7 @@ class ServerPrograms(NamedTuple):
     sent: `(frozen, message, client_state) -> message`, what a client is sent.
     learned_nothing: `(key, initial, federation, state, index, client_state) ->
       (upload, client_state)`, of a client that does not train.
-    merge: `hns.engine.remote.merge`.
+    merge: `hns.engine.halves.merge`.
     upload: the first upload, for the shapes and places of all others.
   """
 
@@ -86,6 +86,6 @@ def programs(experiment: Experiment) -> ServerPrograms:
     jit(message),
     jit(functools.partial(payloads.download_for, method)),
     learned_nothing,
-    jit(functools.partial(remote.merge, round_config)),
+    jit(functools.partial(halves.merge, round_config)),
     jax.device_get(upload),
   )
