@@ -42,6 +42,7 @@ setuptools.setup(
       'chex>=0.1.88',
       'datasets>=4.0',
       'dp-accounting>=0.6',
+      'flwr>=1.42',
       'hypothesis>=6',
       'pytest>=8',
       'pytest-xdist>=3.5',
@@ -51,6 +52,7 @@ setuptools.setup(
     ],
     'cuda': ['jax[cuda12]'],
     'tpu': ['jax[tpu]'],
+    'flower': ['flwr>=1.42'],  # a federation of machines: launch/flower
     'hf': ['datasets>=4.0'],  # reads folders of Hugging Face
     'privacy': ['dp-accounting>=0.6'],  # epsilons of private runs
     'tensorboard': ['tensorboardX>=2.6'],

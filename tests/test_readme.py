@@ -198,7 +198,8 @@ def fields_explained(name):
 
 def test_every_field_that_a_run_writes_is_explained(shared, tmp_path):
   """And nothing is explained that no run writes."""
-  experiment.run(small_config(unseen_clients=1), tmp_path)
+  private = dict(upload='votes', sign_epsilon=1.0, server_rule='private_mean')
+  experiment.run(small_config(unseen_clients=1, **private), tmp_path)
   rows, about = files.read(tmp_path), files.read_run_info(tmp_path)
   for name, written in (('metrics.jsonl', rows[-1]), ('config.json', about)):
     known = fields_explained(name)

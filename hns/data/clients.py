@@ -1,5 +1,6 @@
 """A dataset and a partition from arrays of each client."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -75,7 +76,21 @@ def from_clients(
   dataset = checked('of clients', given)
   ranges = _ranges(held)
   shares = Shares(ranges[:number], ranges[number:], _ranges(tests))
-  return dataset, lambda rng, train, each, scheme, test: shares
+  return dataset, functools.partial(_partition, dataset, shares)
+
+
+def _partition(
+  dataset: Dataset, shares: Shares, rng, train, each, scheme, test
+) -> Shares:
+  """The partition of that dataset; raises `InputError` for another one."""
+  pairs = (train, dataset.train_labels), (test, dataset.test_labels)
+  for split, labels in pairs:
+    # Without classes a partition sees zeros as labels.
+    labels = labels if dataset.task.has_classes else np.zeros(len(labels))
+    if not np.array_equal(split.labels, labels):
+      remedy = 'register both of one call of from_clients'
+      raise InputError(f'partition: is of another dataset: {remedy}')
+  return shares
 
 
 def _check_labels_alike(splits: dict[str, list[Examples]]) -> None:

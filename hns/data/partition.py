@@ -87,6 +87,10 @@ def divide(
   rng = np.random.RandomState(seed)
   each = math.ceil(round(scheme.examples / (1 - scheme.validation), 9))
   try:
+    if not callable(PARTITIONS[name]):
+      kind = type(PARTITIONS[name]).__name__
+      remedy = f'hns.PARTITIONS must hold functions, not {kind}'
+      raise invalid('partition', name, remedy)
     pools = PARTITIONS[name](rng, train, each, scheme, test)
   except _TooFew as error:
     raise invalid(

@@ -8,6 +8,7 @@ import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.extend import core
 
@@ -59,6 +60,66 @@ def check(
     raise _misfit(name, inputs, 'a layer is left without inputs')
   _check_collections(name, shapes)
   _check_outputs(name, net, shapes, inputs, classes, task, labels)
+
+
+def check_tokens(
+  name: str, net: nn.Module, inputs: Tree, least: Tree, most: Tree
+) -> None:
+  """Raises `InputError` for whole numbers that an embedding does not have.
+
+  JAX would read another row, without a word.
+
+  Args:
+    name: of the model in the config.
+    net: the plain module.
+    inputs: [1, ...], the shape of one example.
+    least, most: int [] for each array of inputs, of all examples; None for an
+      array of other numbers.
+  """
+  if not jax.tree.leaves(most):
+    return
+  shapes = modes.shapes_of(net, inputs)
+  filled = [
+    jax.tree.map(
+      lambda x, end: x if end is None else np.full_like(x, end), inputs, ends
+    )
+    for ends in (least, most)
+  ]
+  for given in filled:
+    for path, number, rows in _looked_up(net, shapes, given):
+      if not 0 <= number < rows:
+        remedy = f'{path} has {rows} rows, but is asked for number {number}'
+        raise invalid('model', name, remedy)
+
+
+def _looked_up(
+  net: nn.Module, shapes: Tree, inputs: Tree
+) -> list[tuple[str, int, int]]:
+  """By embedding, its path, the number farthest from its rows, its rows."""
+  rows = {}
+
+  def watched(call, args, kwargs, context):
+    module = context.module
+    if isinstance(module, nn.Embed) and context.method_name == '__call__':
+      asked = args[0] if args else kwargs['inputs']
+      if jnp.issubdtype(jnp.asarray(asked).dtype, jnp.integer):
+        path = '/'.join(module.path)
+        rows[path] = module.num_embeddings
+        low, high = jnp.min(asked), jnp.max(asked)
+        found[path] = jnp.where(low < 0, low, high)
+    return call(*args, **kwargs)
+
+  found = {}
+
+  @jax.jit
+  def look(inputs):
+    # Only what the numbers depend on is compiled.
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    with intercepted(watched):
+      net.apply(zeros, inputs, **modes.options(net, False))
+    return dict(found)
+
+  return [(p, int(n), rows[p]) for p, n in jax.device_get(look(inputs)).items()]
 
 
 def _check_outputs(name, net, shapes, inputs, classes, task, labels) -> None:

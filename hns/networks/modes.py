@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hns.errors import InputError
 from hns.networks.intercept import intercepted
 from hns.networks.supermask import Supermask
 from hns.tree import Tree
@@ -116,6 +117,7 @@ def _normalised(valid, kept, call, args, kwargs, context) -> Any:
   module = context.module
   if not isinstance(module, nn.BatchNorm) or context.method_name != '__call__':
     return call(*args, **kwargs)
+  _check_measures(module, args, kwargs)
   x = args[0] if args else kwargs.pop('x')
   if kwargs.get('mask') is None:
     rows = jnp.repeat(valid, x.shape[0] // valid.shape[0])
@@ -126,3 +128,15 @@ def _normalised(valid, kept, call, args, kwargs, context) -> Any:
     return call(x, *args[1:], **kwargs)
   finally:
     object.__setattr__(module, 'momentum', before)
+
+
+def _check_measures(module: nn.BatchNorm, args: tuple, kwargs: dict) -> None:
+  """Raises `InputError` for a batch norm that in training measures nothing."""
+  given = args[1] if len(args) > 1 else kwargs.get('use_running_average')
+  uses = module.use_running_average if given is None else given
+  if uses is True:
+    raise InputError(
+      f'model: {"/".join(module.path)} uses a running average in training, '
+      'which nothing measures: give __call__ an argument train, for '
+      'use_running_average=not train'
+    )

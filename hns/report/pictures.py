@@ -5,6 +5,7 @@ run has the metrics that it shows; `PICTURES` holds all of them.
 """
 
 import collections
+import functools
 import pathlib
 from collections.abc import Callable, Iterator
 
@@ -13,7 +14,7 @@ import tqdm
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hns.report import field, versus
+from hns.report import field, hardship, versus
 from hns.report.axes import (
   WIDTH,
   curve,
@@ -245,6 +246,14 @@ PICTURES: dict[str, tuple[Callable[[list[Group]], Figure | None], str]] = {
     'server that a round flips.',
   ),
   'layers': (layers, 'What pruning left of each layer, mean over seeds.'),
+  **{
+    name: (
+      functools.partial(hardship.against, kind),
+      f'Accuracy at the last row against the {kind.label}, mean and range over '
+      'seeds.',
+    )
+    for name, kind in hardship.HARDSHIPS.items()
+  },
 }
 
 

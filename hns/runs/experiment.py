@@ -3,6 +3,7 @@
 import json
 import pathlib
 import sys
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,6 +17,7 @@ from hns.engine.attacks import FLIPPED_LABELS
 from hns.engine.context import RoundConfig
 from hns.engine.metrics import trouble
 from hns.engine.training import (
+  Examples,
   FederatedData,
   Learner,
   Plan,
@@ -39,6 +41,7 @@ from hns.runs.federation import federate, flip_labels
 from hns.runs.loop import OnRow, Players, simulated
 from hns.runs.programs import Experiment
 from hns.runs.record import Schedule, record
+from hns.tree import Tree
 from hns.values import ConfigDict
 from hns.wire import Envelope
 
@@ -49,6 +52,7 @@ def build(config: ConfigDict) -> Experiment:
   Raises:
     InputError: the config cannot run; before anything is compiled.
   """
+  _check_is_config(config)
   limits.validate(config)
   mesh = parallel.mesh_of(devices.choose(config.devices, config.cohort))
   dataset = data.load(
@@ -60,6 +64,14 @@ def build(config: ConfigDict) -> Experiment:
     return _assemble(config, mesh, dataset)
 
 
+def _check_is_config(config: Any) -> None:
+  """Raises `InputError` unless it is a config."""
+  if not isinstance(config, ConfigDict):
+    kind = type(config).__name__
+    remedy = 'use hns.base_config(field=value)'
+    raise InputError(f'config: must be a ConfigDict, not {kind}: {remedy}')
+
+
 def _assemble(
   config: ConfigDict, mesh: Mesh, dataset: data.Dataset
 ) -> Experiment:
@@ -69,6 +81,7 @@ def _assemble(
   labels, task = federation.examples.labels, dataset.task
   one = jax.ShapeDtypeStruct((1, *labels.shape[1:]), labels.dtype)
   checks.check(config.model, net, inputs, dataset.classes, task, one)
+  checks.check_tokens(config.model, net, inputs, *_ends(federation.examples))
   ready = initialization.initialize(config, net, inputs, dataset.classes)
   sizes = np.asarray(federation.train.size)
   plan = _plan(config, sizes)
@@ -110,6 +123,20 @@ def _assemble(
     conditions.privacy(config, ready),
     Envelope(0, 0, config.seed, config.density),
   )
+
+
+def _ends(examples: Examples) -> tuple[Tree, Tree]:
+  """The least and the largest of whole numbers that the network is given."""
+
+  def end(choose):
+    # Pixels of uint8 are scaled: the network sees floats.
+    is_scaled = not isinstance(examples.scale, tuple)
+    whole = lambda x: x.dtype.kind in 'iu' and not is_scaled
+    return jax.tree.map(
+      lambda x: choose(x) if whole(x) else None, examples.inputs
+    )
+
+  return end(np.min), end(np.max)
 
 
 def _learner(
@@ -166,6 +193,7 @@ def run(
       removed.
     Interrupted: ctrl-C, SIGTERM or SIGHUP came; the run was saved.
   """
+  _check_is_config(config)
   folder = pathlib.Path(folder)
   if not callable(on_row):
     kind = type(on_row).__name__
