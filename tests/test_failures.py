@@ -1,5 +1,7 @@
 """Clients that do not answer, lie or break, and the server's rules."""
 
+import pathlib
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -22,7 +24,7 @@ from hns.engine.failures import Failures, answers
 from hns.engine.parallel import ABSENT
 from hns.errors import InputError
 from hns.methods.recipes import RECIPES
-from hns.report import labels
+from hns.report import groups, hardship, labels
 from hns.runs import experiment as experiments
 from hns.runs import limits
 
@@ -360,3 +362,46 @@ def test_runs_with_failing_clients_are_compared_with_their_likes():
     'digits, 6 clients (2 hostile: collude, 25% drop)',
   ]
   assert labels.label(failing, {}).endswith('median)')
+
+
+def saved(accuracy, seed=0, **fields):
+  """A run as stored, of these fields."""
+  config = small_config(seed=seed, **fields).to_dict()
+  extra = fields.get('sign_epsilon')
+  row = dict(
+    round=1,
+    global_accuracy=accuracy,
+    personal_accuracy=accuracy,
+    uplink_bytes=1,
+    downlink_bytes=1,
+    **({'epsilon_local': 10 * extra} if extra else {}),
+  )
+  about = {'config': config, 'weights_downloaded': 3, 'layers': {}}
+  return groups.Saved(pathlib.Path(f'{fields}{seed}'), about, [row])
+
+
+def test_pictures_of_what_goes_wrong():
+  """Runs without hostile clients are the start of every attack's line."""
+  runs = [
+    saved(0.9, 0),
+    saved(0.7, 1),
+    saved(0.6, hostile_clients=3, attack='collude'),
+    saved(0.5, hostile_clients=3, attack='scaled'),
+    saved(0.4, hostile_clients=3, attack='scaled', server_rule='median'),
+  ]
+  chosen = groups.group(runs)
+  figure = hardship.against(hardship.HARDSHIPS['hostile'], chosen)
+  top = figure.axes[:2]
+  assert [axes.get_title() for axes in top] == ['collude', 'scaled']
+  for axes, end in zip(top, (0.6, 0.5)):
+    line = axes.get_lines()[0]
+    np.testing.assert_allclose(line.get_xdata(), [0, 0.5])
+    np.testing.assert_allclose(line.get_ydata(), [0.8, end])
+  assert len(top[1].get_lines()) == 2
+  assert hardship.against(hardship.HARDSHIPS['dropping'], chosen) is None
+  private = groups.group(
+    [saved(0.5, sign_epsilon=1.0), saved(0.8, sign_epsilon=4.0)]
+  )
+  figure = hardship.against(hardship.HARDSHIPS['private'], private)
+  (line,) = figure.axes[0].get_lines()
+  np.testing.assert_allclose(line.get_xdata(), [10, 40])

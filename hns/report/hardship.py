@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from hns.report.axes import WIDTH, legend, plain
 from hns.report.groups import Group
+from hns.report.labels import named
 from hns.report.styles import style
 
 # Rows of panels: the metric, and what it is.
@@ -17,6 +18,9 @@ _ROWS = {
   'global_accuracy': 'global accuracy',
   'personal_accuracy': 'personalised accuracy',
 }
+
+# Fields that say where on an axis a group is, not which line it is on.
+_PLACES = 'sign_epsilon', 'noise_multiplier'
 
 
 class Hardship(NamedTuple):
@@ -103,10 +107,12 @@ def _lines(
   """A line for each method, through its groups."""
   by_label = {}
   for group in groups:
+    words = [word for word in group.words if word.field not in _PLACES]
+    label = named(group.config['algorithm'], words)
     values = [rows[-1].get(metric) for rows in group.rows]
     if None not in values:
       point = hardship.x(group), np.mean(values), min(values), max(values)
-      by_label.setdefault(group.label, []).append(point)
+      by_label.setdefault(label, []).append(point)
   for label, points in by_label.items():
     x, mean, low, high = np.array(sorted(points)).T
     options = style(label)
