@@ -29,7 +29,7 @@ def get_config():
   )
 
 
-SEEDS = grid({'seed': [0, 1]})
+SEEDS = grid({'seed': [0, 1, 2]})
 SIGNS = cross(
   grid({'algorithm': ['hidenseek']}),
   zipped({'upload': ['votes', 'change'], 'hidenseek.server_rate': [8.0, 4.0]}),

@@ -347,6 +347,8 @@ def test_what_a_row_and_the_held_models_are_told_of_rejected_clients():
     rejected=np.array([False, True, False, False]),
     diverged=np.array([True, True, False, False]),
     score=np.array([5, 6, 7, 8]),
+    dropped=np.zeros(4, bool),
+    skipped=np.array(False),
   )
   ids = np.array([3, 0, 1, parallel.ABSENT])
   pending = PendingRound(ids, report, 1.0)

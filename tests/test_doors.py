@@ -8,6 +8,7 @@ from PIL import Image
 import hns
 from hns import data
 from hns.data import names
+from hns.data.partition import Labelled
 from hns.errors import InputError
 from hns.report.labels import settings_of
 from hns.runs import experiment, limits
@@ -144,7 +145,11 @@ def test_files_of_clients_make_a_dataset_and_a_partition(tmp_path):
   clients = client(5), client(1) | held, client(4)
   dataset, partition = data.from_folder(save_clients(tmp_path, *clients), 5)
   assert dataset.classes == 5 and not dataset.standardise
-  shares = partition(None, None, 0, None, None)
+  splits = [
+    Labelled(getattr(dataset, f'{split}_labels'), None)
+    for split in ('train', 'test')
+  ]
+  shares = partition(None, splits[0], 0, None, splits[1])
   for k, given in enumerate(clients):
     for split, rows in zip(('train', 'test'), (shares.train, shares.test)):
       inputs = getattr(dataset, f'{split}_inputs')[rows[k]]

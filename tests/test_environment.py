@@ -123,7 +123,8 @@ def test_a_run_that_diverges_says_so(tmp_path):
   assert done.stderr.strip().split('\n')[-1] == (
     'hns: TRAINING DIVERGED: of the clients of the last round 100% had an '
     'objective that was not finite, or no better than that of a guess; 6 '
-    'updates were not finite and were left out; lower the learning rate'
+    'updates were not finite and were left out; lower the learning rate; 2 '
+    'rounds had too few answers and changed nothing'
   )
   assert done.stdout.strip().split('\n')[-1].startswith('TRAINING DIVERGED')
   assert [row['rejected_clients'] for row in rows] == [3, 6]

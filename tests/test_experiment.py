@@ -32,6 +32,8 @@ FIELDS = {
   'client_flops',
   'train_loss',
   'rejected_clients',
+  'dropped_clients',
+  'skipped_rounds',
   'diverged_clients',
   'uplink_bytes',
   'downlink_bytes',
@@ -189,7 +191,7 @@ def test_metrics_count_rounds_between_evaluations(shared, tmp_path):
       dict(algorithm='fedavg_quantized', fedavg_quantized={'upload_bits': 16}),
       'fedavg_quantized.upload_bits=16: must be 1 to 8, or 32',
     ),
-    (dict(upload='vote'), "upload='vote': choose one of signs, change"),
+    (dict(upload='vote'), "upload='vote': choose one of signs, votes, change"),
     (dict(hidenseek={'gate': 'x'}), "hidenseek.gate='x': choose one of sign"),
     (
       dict(algorithm='local', local={'optimizer': 'rmsprop'}),

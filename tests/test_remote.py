@@ -1,13 +1,15 @@
 """Server and clients as different machines, without a network between them."""
 
+import functools
 import json
 
 import chex
 import numpy as np
 import pytest
-from conftest import slow_if, small_config
+from conftest import LENGTHS, ONCE, build_once, slow_if, small_config
 
 import hns
+from hns import config as configs
 from hns.data import from_clients
 from hns.errors import InputError
 from hns.networks import models
@@ -19,8 +21,19 @@ from hns.runs import loop
 FIELDS = dict(num_clients=5, cohort=5, rounds=3, eval_every=3, partition='iid')
 
 
+@functools.cache
+def joined(fields):
+  """Clients of a config; one program serves all of them."""
+  config = configs.base(**json.loads(fields))
+  first = remote_client.join(config, 0, '')
+  return [first._replace(index=i) for i in range(config.num_clients)]
+
+
 def members(config, folder):
-  return [remote_client.join(config, i, folder / f'{i}') for i in range(5)]
+  """All clients, each with a folder of its own."""
+  fields = json.loads(config.to_json()) | LENGTHS
+  team = joined(json.dumps(fields, sort_keys=True))
+  return [m._replace(folder=folder / f'{m.index}') for m in team]
 
 
 def exchange_with(members, spoil=lambda order, index, reply: reply):
@@ -40,7 +53,7 @@ def exchange_with(members, spoil=lambda order, index, reply: reply):
 
 def played(config, exchange, number):
   """A federation's progress after some rounds, and its experiment."""
-  experiment = experiments.build(config)
+  experiment = build_once(config)
   players = remote_server.players(exchange)
   run, progress = players.programs(experiment), players.begin(experiment)
   for _ in range(number):
@@ -50,8 +63,8 @@ def played(config, exchange, number):
 
 def simulated(config, chosen):
   """The progress after rounds with these clients."""
-  experiment = experiments.build(config)
-  run, progress = loop.programs(experiment), loop.begin(experiment)
+  experiment = build_once(config)
+  run, progress = ONCE[loop, 'programs'](experiment), loop.begin(experiment)
   for ids in chosen:
     progress = loop.step(experiment, run, progress, ids)
   return progress
@@ -118,7 +131,9 @@ def test_a_client_goes_on_from_what_the_server_used(tmp_path):
   assert kept == ['round-1.npz', 'round-4.npz']
 
 
-def test_a_run_has_the_folder_and_the_table_of_a_simulated_one(tmp_path):
+def test_a_run_has_the_folder_and_the_table_of_a_simulated_one(
+  shared, tmp_path
+):
   config = small_config(**FIELDS, eval_held=True)
   exchange = exchange_with(members(config, tmp_path / 'clients'))
   rows = [
@@ -139,7 +154,7 @@ def test_a_run_has_the_folder_and_the_table_of_a_simulated_one(tmp_path):
       np.testing.assert_allclose(value, b[name], 1e-5, err_msg=name)
 
 
-def test_a_killed_server_goes_on(tmp_path):
+def test_a_killed_server_goes_on(shared, tmp_path):
   config = small_config(**FIELDS, checkpoint_seconds=0.0)
   team = members(config, tmp_path / 'clients')
 
@@ -315,9 +330,16 @@ def test_every_machine_may_have_its_own_data_alone(tmp_path, monkeypatch):
     has(rows)
     team.append(remote_client.join(config, client, tmp_path / f'{client}'))
   has(blank)
-  _, found = played(config, exchange_with(team), 2)
+  built = experiments.build(config)
+  players = remote_server.players(exchange_with(team))
+  run, found = players.programs(built), players.begin(built)
+  for _ in range(2):
+    found = players.step(built, run, found)
   has(data)
-  expected = simulated(config, [[0, 1, 2]] * 2)
+  built = experiments.build(config)
+  run, expected = loop.programs(built), loop.begin(built)
+  for _ in range(2):
+    expected = loop.step(built, run, expected, [0, 1, 2])
   chex.assert_trees_all_equal(
     found.state.server_state, expected.state.server_state
   )

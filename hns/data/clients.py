@@ -1,6 +1,5 @@
 """A dataset and a partition from arrays of each client."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -47,6 +46,21 @@ def from_clients(
   Raises:
     InputError: names the client, and the example that is wrong.
   """
+  dataset, shares = of_clients(
+    train, test, classes, validation, standardise, task
+  )
+  return dataset, partition_of(dataset, shares)
+
+
+def of_clients(
+  train: Sequence[Examples],
+  test: Sequence[Examples],
+  classes: int,
+  validation: Sequence[Examples] | None,
+  standardise: bool,
+  task: Task = CLASSIFICATION,
+) -> tuple[Dataset, Shares]:
+  """As `from_clients`, with what each client has in place of a function."""
   classes = checked_classes(classes, checked_task(task).least_classes)
   splits = {'train': _listed('train', train), 'test': _listed('test', test)}
   number = len(splits['train'])
@@ -76,21 +90,23 @@ def from_clients(
   dataset = checked('of clients', given)
   ranges = _ranges(held)
   shares = Shares(ranges[:number], ranges[number:], _ranges(tests))
-  return dataset, functools.partial(_partition, dataset, shares)
+  return dataset, shares
 
 
-def _partition(
-  dataset: Dataset, shares: Shares, rng, train, each, scheme, test
-) -> Shares:
-  """The partition of that dataset; raises `InputError` for another one."""
-  pairs = (train, dataset.train_labels), (test, dataset.test_labels)
-  for split, labels in pairs:
-    # Without classes a partition sees zeros as labels.
-    labels = labels if dataset.task.has_classes else np.zeros(len(labels))
-    if not np.array_equal(split.labels, labels):
-      remedy = 'register both of one call of from_clients'
-      raise InputError(f'partition: is of another dataset: {remedy}')
-  return shares
+def partition_of(dataset: Dataset, shares: Shares) -> Callable[..., Shares]:
+  """The partition of a dataset; it raises `InputError` for another one."""
+  wanted = [dataset.train_labels, dataset.test_labels]
+  if not dataset.task.has_classes:  # a partition then sees zeros as labels
+    wanted = [np.zeros(len(labels)) for labels in wanted]
+
+  def partition(rng, train, each, scheme, test):
+    for split, labels in zip((train, test), wanted):
+      if not np.array_equal(split.labels, labels):
+        remedy = 'register both of one call of from_clients'
+        raise InputError(f'partition: is of another dataset: {remedy}')
+    return shares
+
+  return partition
 
 
 def _check_labels_alike(splits: dict[str, list[Examples]]) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hns.data.clients import Examples, from_clients
+from hns.data.clients import Examples, of_clients, partition_of
 from hns.data.columns import Features, bar, count_classes, stacked
 from hns.data.dataset import Dataset
 from hns.data.names import expanded
@@ -175,14 +175,12 @@ def _of_clients(
     standardise = all(_are_pictures(inputs) for inputs, _ in train)
   classes = classes or count_classes(*_whole(train + test))
   try:
-    dataset, partition = from_clients(
-      train, test, classes, validation, standardise
-    )
+    dataset, shares = of_clients(train, test, classes, validation, standardise)
   except InputError as error:
     name = lambda match: shown(paths[int(match[1])])
     said = re.sub(r'\bclient (\d+)\b', name, str(error))
     raise InputError(said) from None
-  shares = partition(None, None, 0, None, None)
+  partition = partition_of(dataset, shares)
   return dataset._replace(
     train_groups=_groups(
       dataset.train_labels, [*shares.train, *shares.validation], len(paths)

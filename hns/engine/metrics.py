@@ -210,7 +210,7 @@ def trouble(rows: list[dict[str, Any]]) -> str:
     )
   if rejected:
     said.append(f'{rejected} updates were not finite and were left out')
-  if share:
+  if said and share:
     said.append('lower the learning rate')
   if skipped:
     said.append(f'{skipped} rounds had too few answers and changed nothing')
