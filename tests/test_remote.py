@@ -343,3 +343,19 @@ def test_every_machine_may_have_its_own_data_alone(tmp_path, monkeypatch):
   chex.assert_trees_all_equal(
     found.state.server_state, expected.state.server_state
   )
+
+
+@pytest.mark.parametrize(
+  'name,value', [('loss', np.nan), ('steps', -1.0), ('score', 1e30)]
+)
+def test_forged_numbers_are_refused(name, value, tmp_path, capsys):
+  config = small_config(**FIELDS)
+  forged = lambda order, index, reply: (
+    reply._replace(told=reply.told | {name: value}) if index == 0 else reply
+  )
+  exchange = exchange_with(members(config, tmp_path), forged)
+  experiment, progress = played(config, exchange, 1)
+  assert f'client 0 is left out: it tells no {name}' in capsys.readouterr().err
+  players = remote_server.players(exchange)
+  found = players.evaluate(experiment, players.programs(experiment), progress)
+  assert len(found.score_personal) == 4 and np.all(found.score_personal <= 20)

@@ -86,3 +86,8 @@ def test_training_never_imports_tensorflow():
 def imported(path):
   """Names of the packages that a file imports, inside functions too."""
   return re.findall(r'^\s*(?:import|from) (\w+)', path.read_text(), re.M)
+
+
+def test_no_transport_is_known_here():
+  """A federation's messages travel by what `launch/flower` brings."""
+  assert not [path for path in FILES if 'flwr' in imported(path)]

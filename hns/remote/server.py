@@ -17,7 +17,7 @@ from hns import tree, wire
 from hns.engine import client_store, parallel
 from hns.engine.evaluation import Evaluation
 from hns.engine.rounds import Closed, RoundMetrics
-from hns.remote.client import envelope
+from hns.remote.client import TOLD, envelope
 from hns.remote.messages import Exchange, Order, Reply
 from hns.remote.programs import Known, ServerPrograms, programs
 from hns.runs import loop
@@ -126,14 +126,24 @@ def _upload(
     raise _Left(reply.error)
   if reply.told.get('rejected'):
     raise _Left('its update was not finite')
-  if not np.isfinite(reply.told.get('loss', np.nan)):
-    raise _Left('it tells no finite loss')
+  missing = _untold(reply)
+  if missing:
+    raise _Left(f'it tells no {missing} that can be')
   return wire.decode(
     experiment.round_config.method.wire.upload_codec,
     reply.payload,
     run.upload,
     envelope(experiment, number, 'upload'),
   )
+
+
+def _untold(reply: Reply) -> str:
+  """The first number that a client had to tell and did not; '' if none."""
+  for name in (*TOLD, 'loss', 'score_global'):
+    value = reply.told.get(name, np.nan)
+    if not np.isfinite(value) or (name != 'loss' and not 0 <= value < 2**31):
+      return name
+  return ''
 
 
 def _orders(
@@ -261,7 +271,9 @@ def evaluate(
   chosen = np.asarray(experiment.eval_client_ids, np.int32)
   orders = _orders(experiment, run, progress, chosen, trains=False)
   replies = exchange(orders)
-  told = {i: r.told for i, r in replies.items() if not r.error}
+  told = {
+    i: r.told for i, r in replies.items() if not r.error and not _untold(r)
+  }
   for index in orders.keys() - told.keys():
     _say(f'client {index} is not evaluated: it did not answer')
   answered = [i for i in chosen.tolist() if i in told]
