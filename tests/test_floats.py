@@ -4,12 +4,13 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from conftest import small_config
+from conftest import compiled, small_config
 
 import hns
-from hns import export
-from hns.engine import client_store
+from hns import export, wire
+from hns.engine import client_store, rounds
 from hns.errors import InputError
+from hns.remote import client, server
 from hns.runs import experiment, loop
 
 
@@ -89,6 +90,78 @@ def test_a_client_goes_on_from_its_own_floats(config_of):
     np.testing.assert_allclose(a, b, atol=1e-7)
 
 
+@pytest.mark.parametrize('remember', [True, False])
+def test_sent_floats_are_the_mean_of_the_clients(config_of, remember):
+  table = dict(floats='sent', remember=remember)
+  built, progress = played(config_of(table=table))
+  server = progress.state.server_state.values
+  drawn = built.initial.server_state.values['floats']
+  sizes = np.asarray(built.federation.train.size)[:3]
+  for k, (before, found) in enumerate(
+    zip(jax.tree.leaves(drawn), jax.tree.leaves(server['floats']))
+  ):
+    assert np.any(before != found)
+    told = [jax.tree.leaves(trained_by(built, i))[k] for i in range(3)]
+    np.testing.assert_allclose(
+      found, np.average(told, axis=0, weights=sizes), rtol=1e-4, atol=1e-6
+    )
+  shared = hns.global_model(built, progress)['params']
+  for a, b in zip(jax.tree.leaves(shared), jax.tree.leaves(server['floats'])):
+    np.testing.assert_array_equal(a, b)
+
+
+def trained_by(built, client):
+  """The floats that a client has after round 1."""
+  models = hns.personal_models(built, hns.begin(built), [client])
+  return jax.tree.map(lambda x: np.asarray(x[0]), models['params'])
+
+
+def test_sent_floats_are_counted(config_of):
+  """Four bytes each, a header and a length a direction and client."""
+  table = lambda floats: dict(floats=floats, remember=False)
+  sent, frozen = (
+    played(config_of(table=table(kind)))[1].tally for kind in ('sent', 'frozen')
+  )
+  built = experiment.build(config_of(table=table('sent')))
+  floats = built.initial.server_state.values['floats']
+  count = sum(x.size for x in jax.tree.leaves(floats))
+  more = 3 * (4 * count + wire.HEADER_BYTES + 2 * wire.LENGTH_BYTES)
+  assert sent.downlink - frozen.downlink == more
+  assert sent.uploaded_since - frozen.uploaded_since == 3 * count
+
+
+def test_several_payloads_are_read_or_refused(config_of):
+  built = experiment.build(config_of(table=dict(floats='sent')))
+  codec = built.round_config.method.wire.download_codec
+  context = compiled(rounds.begin_round, built.round_config)
+  message = context(*built.constants, rounds.begin(built.initial)).message
+  envelope = wire.Envelope(1, 0, 0, 0.5)
+  payload = wire.encode(codec, message, envelope)
+  assert len(payload) == wire.size(codec, message)
+  found = wire.decode(codec, payload, message, envelope)
+  for a, b in zip(*map(jax.tree.leaves, (found.value, message.value))):
+    np.testing.assert_array_equal(a, np.where(a == 0, 0, b))
+  wrong = payload[:3], payload[:-1], payload + b'x', payload[4:], b''
+  for bad in wrong:
+    with pytest.raises(wire.WireError):
+      wire.decode(codec, bad, message, envelope)
+
+
+def test_sent_floats_go_over_several_machines(config_of, tmp_path):
+  config = config_of(table=dict(floats='sent'), num_clients=3, rounds=2)
+  built = experiment.build(config)
+  team = [client.join(config, i, tmp_path / f'{i}') for i in range(3)]
+  players = server.players(
+    lambda orders: {i: client.respond(team[i], o) for i, o in orders.items()}
+  )
+  run, found = players.programs(built), players.begin(built)
+  for _ in range(2):
+    found = players.step(built, run, found)
+  expected = played(config, 2)[1]
+  for a, b in zip(*map(jax.tree.leaves, (found.state, expected.state))):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_kernels_without_signs_are_chosen_by_path(config_of):
   table = dict(unsigned='head/', floats='local')
   built, progress = played(config_of(table=table))
@@ -104,7 +177,10 @@ def test_kernels_without_signs_are_chosen_by_path(config_of):
   [
     (dict(unsigned='('), r"unsigned='\(': must be a regular expression"),
     (dict(unsigned='kernel'), 'has no kernel that could be pruned'),
-    (dict(floats='shared'), "floats='shared': choose one of frozen, local"),
+    (
+      dict(floats='shared'),
+      "floats='shared': choose one of frozen, local, sent",
+    ),
   ],
 )
 def test_what_cannot_be_unsigned_is_named(config_of, table, said):

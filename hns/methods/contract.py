@@ -26,7 +26,7 @@ import jax
 import optax
 
 from hns.tree import Tree
-from hns.wire import Codec, Message
+from hns.wire import Codecs, Message
 
 # Their structure is the method's own affair.
 Params = Tree
@@ -297,8 +297,8 @@ class Wire(NamedTuple):
   `kept_mask` all clients use the same coordinates.
   """
 
-  upload_codec: Codec
-  download_codec: Codec
+  upload_codec: Codecs
+  download_codec: Codecs
   download_for: DownloadFor | None = None
   received: Received | None = None
   kept_mask: KeptMask | None = None

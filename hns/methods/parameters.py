@@ -17,6 +17,7 @@ from hns.methods.bases import (
   spread_cell,
   spread_uniform,
 )
+from hns.methods.floats import keep_floats, send_floats
 from hns.methods.uploads import Upload
 
 # What a vote counts for of a server's step, about the mean change of a score.
@@ -77,6 +78,12 @@ UPLOADS = {
   'change': _change,
   'ternary': _ternary,
 }
+# What `floats` may be: `(method, rate, has_sign) -> method`.
+FLOATS = {
+  'frozen': lambda method, rate, has_sign: method,
+  'local': keep_floats,
+  'sent': send_floats,
+}
 OPTIMIZERS = {'adam': optax.adam, 'sgd': optax.sgd}
 GATES = {'sign': signed, 'binary': masked}
 
@@ -132,9 +139,10 @@ Unsigned = Annotated[
 ]
 Floats = Annotated[
   str,
-  OneOf(('frozen', 'local')),
-  Label(lambda kind: 'local floats' if kind == 'local' else ''),
-  'what has no sign stays as drawn, or clients train it and keep it',
+  OneOf(FLOATS),
+  Label(lambda kind: '' if kind == 'frozen' else f'{kind} floats'),
+  'what has no sign stays as drawn, or clients train it and keep it, or send '
+  'it as floats',
 ]
 CutShare = Annotated[
   float, Within(0, 1), 'of what is left, that a client prunes at once'

@@ -10,7 +10,7 @@ from hns import tree
 from hns.errors import invalid
 from hns.methods.contract import Frozen, Initial, Method
 from hns.tree import Tree
-from hns.wire import Message
+from hns.wire import Codec, Message
 
 _TOLERANCE = 1e-4
 
@@ -36,7 +36,7 @@ def randomise_signs(base: Method, epsilon: float) -> Method:
       does not read them in proportion.
   """
   codec = base.wire.upload_codec
-  if codec.symbols != 2 or codec.stepped:
+  if not isinstance(codec, Codec) or codec.symbols != 2 or codec.stepped:
     remedy = (
       'needs uploads that are signs alone: hidenseek with upload=signs or '
       'votes, fedmask, fedpm or majority_vote'

@@ -28,9 +28,10 @@ from hns.methods.eden import eden
 from hns.methods.fedbat import fedbat
 from hns.methods.fedbif import fedbif
 from hns.methods.fedmrn import fedmrn
-from hns.methods.floats import signed_but, train_floats
+from hns.methods.floats import signed_but
 from hns.methods.hermes import prune_units
 from hns.methods.parameters import (
+  FLOATS,
   GATES,
   OPTIMIZERS,
   UPLOADS,
@@ -75,7 +76,7 @@ def hidenseek(
 
   Args:
     remember: clients keep the last download and are sent what changed
-    floats_rate: of Adam for floats=local
+    floats_rate: of Adam for floats=local and floats=sent
   """
   has_sign = signed_but(unsigned)
   sent, spread = UPLOADS[upload](server_rate, momentum)
@@ -84,9 +85,7 @@ def hidenseek(
     optimizer, sent, download_bits, network.prune, spread, GATES[gate], has_sign
   )
   method = remember_download(method) if remember else method
-  if floats == 'frozen':
-    return method
-  return train_floats(method, floats_rate, has_sign)
+  return FLOATS[floats](method, floats_rate, has_sign)
 
 
 @same_fields(hidenseek)
@@ -101,9 +100,7 @@ def hidenseek_personal(network: NetworkInfo, **table: Any) -> Method:
     raise invalid('unsigned', given['unsigned'], remedy)
   base = hidenseek(network, **table | {'floats': 'frozen'})
   method = keep_local(base, _is_head(network))
-  if given['floats'] == 'frozen':
-    return method
-  return train_floats(method, given['floats_rate'], has_sign)
+  return FLOATS[given['floats']](method, given['floats_rate'], has_sign)
 
 
 def fedavg(

@@ -7,184 +7,98 @@ is sent as the seed and the density in the header, from which a client draws and
 prunes it. A client that prunes by itself sends its mask in a payload of its own
 (`hns.methods.contract`). The run's config and each client's number of examples,
 which are sent once before the first round, are not counted.
+
+A message that is a dict of parts may have a codec for each: they are as many
+payloads, each behind its length in `LENGTH_BYTES`.
 """
 
 import struct
-import zlib
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from hns import tree
-from hns.errors import InputError, invalid
-from hns.tree import Tree
-from hns.wire import coding, packing
+from hns.wire import payload as single
 from hns.wire.packing import Codec, step_of, symbols_of
+from hns.wire.payload import (
+  DIRECTIONS,
+  FLOATS,
+  HEADER_BYTES,
+  Envelope,
+  Message,
+  WireError,
+  check_bits,
+  coordinates,
+  dequantise,
+  levels,
+  quantise,
+)
 
-_MAGIC = b'HNS'
-_VERSION = 4
-# magic, version, symbols of the codec (0: floats), coding (0: packed, 1:
-# entropy), whether leaves have a step, round, direction, seed, density,
-# coordinates, CRC-32 of the leaves and of which coordinates are sent, CRC-32 of
-# all else.
-_HEADER = struct.Struct('<3sBHBBIBQdIII')
-HEADER_BYTES = _HEADER.size
-_LIMIT = 2**31 - 1  # a device counts coordinates, bits and bytes as int32
+__all__ = [
+  'DIRECTIONS',
+  'FLOATS',
+  'HEADER_BYTES',
+  'LENGTH_BYTES',
+  'Codec',
+  'Codecs',
+  'Envelope',
+  'Message',
+  'WireError',
+  'check_bits',
+  'coordinates',
+  'decode',
+  'dequantise',
+  'encode',
+  'levels',
+  'parts_of',
+  'quantise',
+  'size',
+  'step_of',
+  'symbols_of',
+]
 
+# A codec, or one for each part, by its name, of a message that is a dict.
+Codecs = Codec | tuple[tuple[str, Codec], ...]
 
-class Message(NamedTuple):
-  """A download or an upload.
-
-  Attributes:
-    value: tree of arrays, in the codec's alphabet.
-    weight: tree of the same structure whose leaves broadcast against those of
-      `value`: the weight of each coordinate in the server's mean. Coordinates
-      of weight 0 are not sent; leaves that are not sent are `None` in both.
-  """
-
-  value: Tree
-  weight: Tree
-
-
-FLOATS = Codec(0)
-DIRECTIONS = 'download', 'upload', 'mask'
-
-
-def levels(bits: int, stepped: bool = False, coded: bool = False) -> Codec:
-  """2^bits symbols, or floats for 32 bits; `InputError` for other widths."""
-  check_bits(bits)
-  return FLOATS if bits == 32 else Codec(2**bits, stepped, coded)
-
-
-def check_bits(bits: int, field: str = 'bits') -> None:
-  """Raises `InputError`, which names the field, for an unsupported width."""
-  if not (1 <= bits <= 8 or bits == 32):
-    raise invalid(field, bits, 'must be 1 to 8, or 32 for floats')
-
-
-class Envelope(NamedTuple):
-  """The fields of a header: round, direction, and the network's origin."""
-
-  round: int
-  direction: int  # an index of `DIRECTIONS`
-  seed: int
-  density: float
+_LENGTH = struct.Struct('<I')
+LENGTH_BYTES = _LENGTH.size
 
 
-class WireError(InputError):
-  """These bytes are not the payload that was expected."""
+def parts_of(
+  codecs: tuple[tuple[str, Codec], ...], message: Message
+) -> list[tuple[Codec, Message]]:
+  """The parts of a message that have a codec each, in the codecs' order."""
+  return [
+    (codec, Message(message.value[name], message.weight[name]))
+    for name, codec in codecs
+  ]
 
 
-def quantise(x: jax.Array, bits: int) -> jax.Array:
-  """The nearest of `levels(bits)` to 2^bits x, for x in [-1, 1], int16.
-
-  Ties go up, so a level is above 0 exactly where x >= 0.
-  """
-  half = 2 ** (bits - 1)
-  cell = jnp.clip(jnp.floor(x * half), -half, half - 1)
-  return (2 * cell + 1).astype(jnp.int16)
-
-
-def dequantise(level: jax.Array, bits: int) -> jax.Array:
-  """The value of a level, float32 in [-1, 1]; never 0."""
-  return level.astype(jnp.float32) / 2**bits
-
-
-def coordinates(message: Message) -> jax.Array:
-  """The number of coordinates that are sent, int32 []; can be jitted.
-
-  Raises `InputError` for a message of shapes that hold 2^31 or more.
-  """
-  _check_count(message.value)
-  return tree.count(
-    jax.tree.map(
-      lambda v, w: jnp.broadcast_to(w, v.shape), message.value, message.weight
-    )
-  )
-
-
-def size(codec: Codec, message: Message) -> jax.Array:
+def size(codec: Codecs, message: Message) -> jax.Array:
   """Bytes of `encode(codec, message, ...)`, int32 []; can be jitted.
 
   A message without coordinates is not sent: 0 bytes. Raises `InputError` where
-  a message of these shapes could take 2^31 bytes or more.
+  a payload of these shapes could take 2^31 bytes or more.
   """
-  values = jax.tree.leaves(message.value)
-  if not values:
-    return jnp.int32(0)
-  _check_size(codec, message.value)
-  bits, steps = codec.bits, 2 * len(values) * codec.stepped
-  count = coordinates(message)
-  # By eights, because the bits of a large network may overflow an int32.
-  body = count // 8 * bits + (count % 8 * bits + 7) // 8
-  if codec.coded:
-    counts = []
-    for value, weight in zip(values, jax.tree.leaves(message.weight)):
-      symbols = symbols_of(codec, value, step_of(codec, value, weight))
-      counts.append(coding.histogram(symbols, weight != 0, bits))
-    body = jnp.minimum(body, coding.size(jnp.stack(counts)))
-  return (HEADER_BYTES + steps + body).astype(jnp.int32)
+  if isinstance(codec, Codec):
+    return single.size(codec, message)
+  sizes = [single.size(*part) for part in parts_of(codec, message)]
+  return sum(sizes, jnp.int32(LENGTH_BYTES * len(sizes)))
 
 
-def _check_count(value: Tree) -> int:
-  """The coordinates of a tree; `InputError` if they overflow an int32."""
-  count = sum(leaf.size for leaf in jax.tree.leaves(value))
-  if count > _LIMIT:
-    raise invalid('coordinates', count, f'a message holds at most {_LIMIT}')
-  return count
-
-
-def _check_size(codec: Codec, value: Tree) -> None:
-  """Raises `InputError` if the bits or bytes may overflow an int32."""
-  packing.check(codec)
-  count, bits = _check_count(value), codec.bits
-  most = [leaf.size * bits for leaf in jax.tree.leaves(value)]
-  extra = HEADER_BYTES + 2 * len(most) * codec.stepped
-  if codec.coded:
-    most = _check_layers(value, bits)
-    extra += coding.size(np.zeros((0, 2**bits), np.int32))
-  if -(-sum(most) // 8) + extra > _LIMIT:
-    remedy = f'at {bits} bits each they can take more than {_LIMIT} bytes'
-    raise invalid('coordinates', count, remedy)
-
-
-def _check_layers(value: Tree, bits: int) -> list[int]:
-  """The most bits of each layer's code; `InputError` if they are too many."""
-  most = []
-  for path, leaf in jax.tree_util.tree_leaves_with_path(value):
-    most.append(coding.most(leaf.size, bits))
-    if most[-1] > _LIMIT:
-      remedy = f'a layer may have {_LIMIT} bits to code, at {bits} each'
-      raise invalid(f'coordinates of {tree.path_name(path)}', leaf.size, remedy)
-  return most
-
-
-def encode(codec: Codec, message: Message, envelope: Envelope) -> bytes:
+def encode(codec: Codecs, message: Message, envelope: Envelope) -> bytes:
   """The bytes of one message; empty for a message without coordinates.
 
   Raises `InputError` for a value that is not finite or not in the codec's
   alphabet, and for a message that `size` refuses.
   """
-  value, weight = _host(message)
-  if not jax.tree.leaves(value):
-    return b''
-  _check_size(codec, value)
-  pairs = zip(jax.tree.leaves(value), jax.tree.leaves(weight))
-  parts = [v[w] for v, w in pairs]
-  coded, body = packing.pack(codec, parts)
-  count = sum(len(p) for p in parts)
-  head = (*_start(codec, coded), *envelope, count, _fingerprint(weight))
-  try:
-    checksum = zlib.crc32(body, zlib.crc32(_HEADER.pack(*head, 0)))
-  except struct.error as error:
-    raise invalid('envelope', tuple(envelope), str(error)) from None
-  return _HEADER.pack(*head, checksum) + body
+  if isinstance(codec, Codec):
+    return single.encode(codec, message, envelope)
+  parts = [single.encode(*part, envelope) for part in parts_of(codec, message)]
+  return b''.join(_LENGTH.pack(len(part)) + part for part in parts)
 
 
 def decode(
-  codec: Codec, payload: bytes, like: Message, envelope: Envelope
+  codec: Codecs, payload: bytes, like: Message, envelope: Envelope
 ) -> Message:
   """The message that was encoded, with 0 for coordinates that were not sent.
 
@@ -203,97 +117,18 @@ def decode(
       for another round, direction or network, or not what `encode` returns for
       any message.
   """
-  value, weight = _host(like)
-  if not jax.tree.leaves(value):
-    if payload:
-      raise WireError(f'{len(payload)} bytes, but nothing is sent here')
-    return like
-  _check_size(codec, value)
-  is_sent = jax.tree.leaves(weight)
-  counts = [int(w.sum()) for w in is_sent]
-  coded = _check(codec, payload, counts, _fingerprint(weight), envelope)
-  try:
-    parts = packing.unpack(codec, coded, payload[HEADER_BYTES:], counts)
-  except InputError as error:
-    raise WireError(str(error)) from None
-  leaves = map(_scatter, parts, jax.tree.leaves(value), is_sent)
-  return Message(
-    jax.tree.unflatten(jax.tree.structure(value), leaves), like.weight
-  )
-
-
-def _scatter(
-  part: np.ndarray, like: np.ndarray, is_sent: np.ndarray
-) -> np.ndarray:
-  """A leaf with the values of `part` where `is_sent`, and 0 elsewhere."""
-  leaf = np.zeros(like.shape, like.dtype)
-  with np.errstate(all='ignore'):
-    values = part.astype(like.dtype)
-  if not np.array_equal(values, part):
-    raise WireError(f'a value does not fit the expected {like.dtype}')
-  leaf[is_sent] = values
-  return leaf
-
-
-def _start(codec: Codec, coded: bool) -> tuple:
-  return (_MAGIC, _VERSION, codec.symbols, coded, codec.stepped)
-
-
-def _fields(payload: bytes) -> tuple:
-  if len(payload) < HEADER_BYTES:
-    raise WireError(
-      f'{len(payload)} bytes are fewer than a header of {HEADER_BYTES}'
-    )
-  fields = _HEADER.unpack_from(payload)
-  if fields[0] != _MAGIC:
-    raise WireError(f'not an hns payload: it starts with {payload[:3]!r}')
-  if fields[1] != _VERSION:
-    raise WireError(f'format version {fields[1]}: this is {_VERSION}')
-  blank = zlib.crc32(_HEADER.pack(*fields[:-1], 0))
-  if zlib.crc32(payload[HEADER_BYTES:], blank) != fields[-1]:
-    raise WireError('checksum does not match: the payload is damaged')
-  return fields
-
-
-def _check(
-  codec: Codec,
-  payload: bytes,
-  counts: list[int],
-  fingerprint: int,
-  envelope: Envelope,
-) -> bool:
-  """Whether the payload is entropy coded; raises `WireError`."""
-  fields = _fields(payload)
-  coded = bool(fields[3]) and codec.coded
-  names = ('symbols', 'coding', 'steps', *Envelope._fields)
-  names += ('coordinates', 'layers and prune mask')
-  expected = (*_start(codec, coded)[2:], *envelope, sum(counts), fingerprint)
-  for name, got, value in zip(names, fields[2:-1], expected):
-    if got != value:
-      raise WireError(f'{name} is {got}, expected {value}')
-  length = HEADER_BYTES + 2 * len(counts) * codec.stepped
-  packed = length + (sum(counts) * codec.bits + 7) // 8
-  least = length + len(counts) if coded else packed
-  if not least <= len(payload) <= packed:
-    raise WireError(f'{len(payload)} bytes, expected {least} to {packed}')
-  return coded
-
-
-def _fingerprint(weight: Tree) -> int:
-  """CRC-32 of the leaves' names and shapes and of what is sent."""
-  checksum = 0
-  for path, leaf in jax.tree_util.tree_leaves_with_path(weight):
-    name = f'{tree.path_name(path)} {leaf.shape}'.encode()
-    checksum = zlib.crc32(name + np.packbits(leaf).tobytes(), checksum)
-  return checksum
-
-
-def _host(message: Message) -> tuple[Tree, Tree]:
-  """The values as NumPy arrays, and which coordinates are sent (bool)."""
-  value = jax.tree.map(np.asarray, message.value)
-  weight = jax.tree.map(
-    lambda v, w: np.broadcast_to(np.asarray(w) != 0, v.shape),
-    value,
-    message.weight,
-  )
-  return value, weight
+  if isinstance(codec, Codec):
+    return single.decode(codec, payload, like, envelope)
+  values = {}
+  for (name, own), (_, part) in zip(codec, parts_of(codec, like)):
+    if len(payload) < LENGTH_BYTES:
+      raise WireError(f'{name}: the payload ends before its length')
+    (length,) = _LENGTH.unpack_from(payload)
+    end = LENGTH_BYTES + length
+    body, payload = payload[LENGTH_BYTES:end], payload[end:]
+    if len(body) < length:
+      raise WireError(f'{name}: {len(body)} bytes, expected {length}')
+    values[name] = single.decode(own, body, part, envelope).value
+  if payload:
+    raise WireError(f'{len(payload)} bytes follow the last payload')
+  return like._replace(value=values)
