@@ -123,7 +123,7 @@ def test_a_run_that_diverges_says_so(tmp_path):
   assert done.stderr.strip().split('\n')[-1] == (
     'hns: TRAINING DIVERGED: of the clients of the last round 100% had an '
     'objective that was not finite, or no better than that of a guess; 6 '
-    'updates were not finite and were left out; lower the learning rate; 2 '
+    'updates were not finite and left out; lower the learning rate; 2 '
     'rounds had too few answers and changed nothing'
   )
   assert done.stdout.strip().split('\n')[-1].startswith('TRAINING DIVERGED')
@@ -140,7 +140,7 @@ def test_what_is_said_of_trouble():
   assert metrics.trouble([healthy]) == metrics.trouble([{}]) == ''
   assert metrics.trouble([]) == ''
   one = metrics.trouble([healthy | dict(rejected_clients=1)])
-  assert one.startswith('1 updates were not finite') and 'DIVERGED' not in one
+  assert one.startswith('1 update was not finite') and 'DIVERGED' not in one
   lost = metrics.trouble([healthy, healthy | dict(diverged_clients=0.5)])
   assert lost.startswith('TRAINING DIVERGED: ') and '50%' in lost
 

@@ -130,7 +130,7 @@ def test_a_round_with_too_few_answers_changes_nothing():
   assert not np.any(metrics.counted(jax.device_get(after.report)))
   row = dict(skipped_rounds=1, diverged_clients=0.0)
   assert metrics.trouble([row]) == (
-    '1 rounds had too few answers and changed nothing'
+    '1 round had too few answers and changed nothing'
   )
 
 

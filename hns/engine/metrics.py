@@ -209,11 +209,13 @@ def trouble(rows: list[dict[str, Any]]) -> str:
       'objective that was not finite, or no better than that of a guess'
     )
   if rejected:
-    said.append(f'{rejected} updates were not finite and were left out')
+    updates = 'update was' if rejected == 1 else 'updates were'
+    said.append(f'{rejected} {updates} not finite and left out')
   if said and share:
     said.append('lower the learning rate')
   if skipped:
-    said.append(f'{skipped} rounds had too few answers and changed nothing')
+    rounds = 'round' if skipped == 1 else 'rounds'
+    said.append(f'{skipped} {rounds} had too few answers and changed nothing')
   return '; '.join(said)
 
 

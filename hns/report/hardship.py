@@ -54,10 +54,16 @@ def _who_drops(group: Group) -> str:
   return 'the slowest vanish' if slow else 'any client vanishes'
 
 
+# The metrics of guarantees, and whom they are against.
+_GUARANTEES = {
+  'epsilon_local': 'local: against the server',
+  'epsilon_central': 'central: against all others',
+}
+
+
 def _epsilon(group: Group) -> str | None:
   """The metric of its guarantee; None without one."""
-  names = 'epsilon_local', 'epsilon_central'
-  return next((n for n in names if n in group.rows[0][-1]), None)
+  return next((n for n in _GUARANTEES if n in group.rows[0][-1]), None)
 
 
 def _spent(group: Group) -> float:
@@ -75,13 +81,26 @@ HARDSHIPS = {
     _who_drops,
     lambda group: group.config.get('drop_share', 0.0),
   ),
-  'private': Hardship('epsilon of all rounds', _epsilon, _spent, log=True),
+  'private': Hardship(
+    'epsilon of all rounds',
+    lambda group: _GUARANTEES.get(_epsilon(group)),
+    _spent,
+    log=True,
+  ),
 }
 
 
 def against(hardship: Hardship, groups: list[Group]) -> Figure | None:
-  """Mean and range over seeds at the last row; None if nothing is wrong."""
-  titled = [(hardship.panel(group), group) for group in groups]
+  """Mean and range over seeds at the last row; None if nothing is wrong.
+
+  Of runs in which nothing else is wrong.
+  """
+  others = [kind for kind in HARDSHIPS.values() if kind is not hardship]
+  titled = [
+    (hardship.panel(group), group)
+    for group in groups
+    if not any(other.panel(group) for other in others)
+  ]
   panels = sorted({title for title, _ in titled if title})
   if not panels:
     return None
@@ -91,7 +110,9 @@ def against(hardship: Hardship, groups: list[Group]) -> Figure | None:
   for axes_of_row, (metric, name) in zip(grid, _ROWS.items()):
     axes_of_row[0].set_ylabel(name)
     for axes, title in zip(axes_of_row, panels):
+      own = {_line(group) for t, group in titled if t == title}
       chosen = [group for t, group in titled if t in (title, '')]
+      chosen = [group for group in chosen if _line(group) in own]
       _lines(axes, hardship, chosen, metric)
   for axes, title in zip(grid[0], panels):
     axes.set_title(title, fontsize=9)
@@ -101,18 +122,22 @@ def against(hardship: Hardship, groups: list[Group]) -> Figure | None:
   return figure
 
 
+def _line(group: Group) -> str:
+  """The name of the line that a group is on."""
+  words = [word for word in group.words if word.field not in _PLACES]
+  return named(group.config['algorithm'], words)
+
+
 def _lines(
   axes: Axes, hardship: Hardship, groups: list[Group], metric: str
 ) -> None:
   """A line for each method, through its groups."""
   by_label = {}
   for group in groups:
-    words = [word for word in group.words if word.field not in _PLACES]
-    label = named(group.config['algorithm'], words)
     values = [rows[-1].get(metric) for rows in group.rows]
     if None not in values:
       point = hardship.x(group), np.mean(values), min(values), max(values)
-      by_label.setdefault(label, []).append(point)
+      by_label.setdefault(_line(group), []).append(point)
   for label, points in by_label.items():
     x, mean, low, high = np.array(sorted(points)).T
     options = style(label)
