@@ -26,9 +26,10 @@ def get_config():
     eval_every=20,
     local_epochs=2,
     batch_size=10,
-    fedavg=dict(optimizer='adam'),
-    local=dict(optimizer='adam'),
-    eden=dict(optimizer='adam'),
+    hidenseek=dict(learning_rate=0.03),
+    fedavg=dict(optimizer='adam', learning_rate=0.003),
+    local=dict(optimizer='adam', learning_rate=0.003),
+    eden=dict(optimizer='adam', learning_rate=0.003),
   )
 
 

@@ -40,7 +40,7 @@ For a notebook or a script, each imported when it is first used:
 import importlib
 from typing import Any
 
-__version__ = '0.7.0'
+__version__ = '0.8.0'
 
 _FRONT = {
   'base_config': ('config', 'base'),

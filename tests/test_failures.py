@@ -24,7 +24,7 @@ from hns.engine.failures import Failures, answers
 from hns.engine.parallel import ABSENT
 from hns.errors import InputError
 from hns.methods.recipes import RECIPES
-from hns.report import groups, hardship, labels
+from hns.report import against, groups, hardship, labels
 from hns.runs import experiment as experiments
 from hns.runs import limits
 
@@ -390,7 +390,7 @@ def test_pictures_of_what_goes_wrong():
     saved(0.4, hostile_clients=3, attack='scaled', server_rule='median'),
   ]
   chosen = groups.group(runs)
-  figure = hardship.against(hardship.HARDSHIPS['hostile'], chosen)
+  figure = against.against(hardship.HARDSHIPS['hostile'], chosen)
   top = figure.axes[:2]
   assert [axes.get_title() for axes in top] == ['collude', 'scaled']
   for axes, end in zip(top, (0.6, 0.5)):
@@ -398,10 +398,15 @@ def test_pictures_of_what_goes_wrong():
     np.testing.assert_allclose(line.get_xdata(), [0, 0.5])
     np.testing.assert_allclose(line.get_ydata(), [0.8, end])
   assert len(top[1].get_lines()) == 2
-  assert hardship.against(hardship.HARDSHIPS['dropping'], chosen) is None
+  (table,) = hardship.tables(chosen)
+  assert '| none | collude, 50% | scaled, 50% |' in table
+  assert '| global | 0.800 ± 0.141 | 0.600 | 0.500 |' in table
+  assert against.against(hardship.HARDSHIPS['dropping'], chosen) is None
   private = groups.group(
     [saved(0.5, sign_epsilon=1.0), saved(0.8, sign_epsilon=4.0)]
   )
-  figure = hardship.against(hardship.HARDSHIPS['private'], private)
+  figure = against.against(hardship.HARDSHIPS['private'], private)
   (line,) = figure.axes[0].get_lines()
   np.testing.assert_allclose(line.get_xdata(), [10, 40])
+  (table,) = hardship.tables(private)
+  assert table.index('| 10 |') < table.index('| 40 |')

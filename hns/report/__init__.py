@@ -5,7 +5,8 @@
 prints three tables of the methods whose label matches `--filter`: a line for
 each group of runs that differ only in their seed, methods by settings, and
 HideNseek relative to each other method (`hns.report.versus`), by the accuracy
-that `--accuracy` names. `--out` gets them as `report.md`, with pictures
+that `--accuracy` names, and accuracy against what goes wrong, where it does
+(`hns.report.hardship`). `--out` gets them as `report.md`, with pictures
 (`hns.report.pictures`), and `table.csv` with a line for each run.
 `--tensorboard` gets event files of each run. RUN is a run's folder, a folder of
 runs, or a file of runs that `--pack=FILE` wrote (without the numbers of each
@@ -30,7 +31,7 @@ from absl import flags
 from hns import command, streams
 from hns.engine.metrics import trouble
 from hns.errors import InputError, invalid
-from hns.report import versus
+from hns.report import hardship, versus
 from hns.report.files import Row
 from hns.report.groups import Group, group, load, matching, pack
 
@@ -283,6 +284,7 @@ def _report(folders: list[str], values: flags.FlagValues) -> None:
     compare(groups),
     versus.overview(groups, values.accuracy),
     versus.claims(groups, values.accuracy),
+    *hardship.tables(groups),
   ]
   text = '\n\n'.join(filter(None, [*tables, warnings]))
   streams.show(text)

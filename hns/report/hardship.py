@@ -1,23 +1,18 @@
 """Accuracy against what is wrong: hostile clients, lost ones, privacy."""
 
+import collections
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from hns.report.axes import WIDTH, legend, plain
 from hns.report.groups import Group
 from hns.report.labels import named
-from hns.report.styles import style
+from hns.report.versus import BYTES, markdown, over_seeds, sum_of_bytes
 
-# Rows of panels: the metric, and what it is.
-_ROWS = {
-  'global_accuracy': 'global accuracy',
-  'personal_accuracy': 'personalised accuracy',
-}
+# The metric, and what it is.
+METRICS = {'global_accuracy': 'global', 'personal_accuracy': 'personalised'}
 
 # Fields that say where on an axis a group is, not which line it is on.
 _PLACES = 'sign_epsilon', 'noise_multiplier'
@@ -90,10 +85,17 @@ HARDSHIPS = {
 }
 
 
-def against(hardship: Hardship, groups: list[Group]) -> Figure | None:
-  """Mean and range over seeds at the last row; None if nothing is wrong.
+def line_of(group: Group) -> str:
+  """The name of the line that a group is on."""
+  words = [word for word in group.words if word.field not in _PLACES]
+  return named(group.config['algorithm'], words)
 
-  Of runs in which nothing else is wrong.
+
+def alone(hardship: Hardship, groups: list[Group]) -> list[tuple[str, Group]]:
+  """The groups in which nothing else is wrong, each with its panel.
+
+  '' is the panel of groups in which nothing is wrong at all, of methods of
+  which there are others; nothing is left if there are no others.
   """
   others = [kind for kind in HARDSHIPS.values() if kind is not hardship]
   titled = [
@@ -101,48 +103,63 @@ def against(hardship: Hardship, groups: list[Group]) -> Figure | None:
     for group in groups
     if not any(other.panel(group) for other in others)
   ]
-  panels = sorted({title for title, _ in titled if title})
-  if not panels:
-    return None
-  size = WIDTH, 1 + 2.4 * len(_ROWS)
-  figure = Figure(figsize=size, layout='constrained')
-  grid = figure.subplots(len(_ROWS), len(panels), sharey='row', squeeze=False)
-  for axes_of_row, (metric, name) in zip(grid, _ROWS.items()):
-    axes_of_row[0].set_ylabel(name)
-    for axes, title in zip(axes_of_row, panels):
-      own = {_line(group) for t, group in titled if t == title}
-      chosen = [group for t, group in titled if t in (title, '')]
-      chosen = [group for group in chosen if _line(group) in own]
-      _lines(axes, hardship, chosen, metric)
-  for axes, title in zip(grid[0], panels):
-    axes.set_title(title, fontsize=9)
-  for axes in grid[-1]:
-    axes.set_xlabel(hardship.label)
-  legend(figure)
-  return figure
+  wrong = {line_of(group) for title, group in titled if title}
+  return [
+    (title, group)
+    for title, group in titled
+    if title or (title == '' and line_of(group) in wrong)
+  ]
 
 
-def _line(group: Group) -> str:
-  """The name of the line that a group is on."""
-  words = [word for word in group.words if word.field not in _PLACES]
-  return named(group.config['algorithm'], words)
+def tables(groups: list[Group]) -> list[str]:
+  """Markdown tables of accuracy against each hardship that there is."""
+  return [
+    (_private if kind.log else _pivot)(alone(kind, groups))
+    for kind in HARDSHIPS.values()
+    if alone(kind, groups)
+  ]
 
 
-def _lines(
-  axes: Axes, hardship: Hardship, groups: list[Group], metric: str
-) -> None:
-  """A line for each method, through its groups."""
-  by_label = {}
-  for group in groups:
-    values = [rows[-1].get(metric) for rows in group.rows]
-    if None not in values:
-      point = hardship.x(group), np.mean(values), min(values), max(values)
-      by_label.setdefault(_line(group), []).append(point)
-  for label, points in by_label.items():
-    x, mean, low, high = np.array(sorted(points)).T
-    options = style(label)
-    axes.plot(x, mean, **options, markersize=4.5, linewidth=1.2, label=label)
-    axes.fill_between(x, low, high, color=options['color'], alpha=0.1)
-  plain(axes)
-  if hardship.log:
-    axes.set_xscale('log')
+def _pivot(titled: list[tuple[str, Group]]) -> str:
+  """A line for each method and metric, a column for each share."""
+  cells = collections.defaultdict(dict)
+  for title, group in titled:
+    kind = HARDSHIPS['hostile' if _attack(group) else 'dropping']
+    place = (title, kind.x(group)) if title else ('', 0.0)
+    last = [rows[-1] for rows in group.rows]
+    for metric in METRICS:
+      cells[line_of(group), metric][place] = over_seeds(last, metric)
+  places = sorted({place for line in cells.values() for place in line})
+  titles = [f'{title}, {x:.0%}' if title else 'none' for title, x in places]
+  return markdown(
+    ['method', 'accuracy', *titles],
+    [
+      [method, METRICS[metric], *(line.get(place, '') for place in places)]
+      for (method, metric), line in cells.items()
+    ],
+  )
+
+
+def _private(titled: list[tuple[str, Group]]) -> str:
+  """A line for each group."""
+  number = lambda value: '' if value is None else f'{value:,.0f}'
+  lines = []
+  for title, group in sorted(titled, key=lambda pair: _order(*pair)):
+    last = [rows[-1] for rows in group.rows]
+    upload, spent = last[0].get('epsilon_upload'), last[0][_epsilon(group)]
+    accuracies = [over_seeds(last, metric) for metric in METRICS]
+    lines.append(
+      [line_of(group), title, number(upload), number(spent), *accuracies]
+      + [sum_of_bytes(last)]
+    )
+  return markdown(
+    [
+      *('method', 'guarantee', 'epsilon of an upload', 'of all rounds'),
+      *(*METRICS.values(), BYTES),
+    ],
+    lines,
+  )
+
+
+def _order(title: str, group: Group) -> tuple[str, str, float]:
+  return title, line_of(group), _spent(group)

@@ -14,7 +14,7 @@ import tqdm
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hns.report import field, hardship, versus
+from hns.report import against, field, hardship, versus
 from hns.report.axes import (
   WIDTH,
   curve,
@@ -248,7 +248,7 @@ PICTURES: dict[str, tuple[Callable[[list[Group]], Figure | None], str]] = {
   'layers': (layers, 'What pruning left of each layer, mean over seeds.'),
   **{
     name: (
-      functools.partial(hardship.against, kind),
+      functools.partial(against.against, kind),
       f'Accuracy at the last row against the {kind.label}, mean and range over '
       'seeds.',
     )
