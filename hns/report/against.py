@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from hns.report.axes import WIDTH, legend, plain
 from hns.report.groups import Group
-from hns.report.hardship import METRICS, Hardship, alone, line_of
+from hns.report.hardship import METRICS, Hardship, alone
 from hns.report.styles import style
 
 
@@ -25,9 +25,9 @@ def against(hardship: Hardship, groups: list[Group]) -> Figure | None:
   for axes_of_row, (metric, name) in zip(grid, METRICS.items()):
     axes_of_row[0].set_ylabel(f'{name} accuracy')
     for axes, title in zip(axes_of_row, panels):
-      own = {line_of(group) for t, group in titled if t == title}
+      own = {group.label for t, group in titled if t == title}
       chosen = [group for t, group in titled if t in (title, '')]
-      chosen = [group for group in chosen if line_of(group) in own]
+      chosen = [group for group in chosen if group.label in own]
       _lines(axes, hardship, chosen, metric)
   for axes, title in zip(grid[0], panels):
     axes.set_title(title, fontsize=9)
@@ -46,7 +46,7 @@ def _lines(
     values = [rows[-1].get(metric) for rows in group.rows]
     if None not in values:
       point = hardship.x(group), np.mean(values), min(values), max(values)
-      by_label.setdefault(line_of(group), []).append(point)
+      by_label.setdefault(group.label, []).append(point)
   for label, points in by_label.items():
     x, mean, low, high = np.array(sorted(points)).T
     options = style(label)

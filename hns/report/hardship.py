@@ -8,14 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from hns.report.groups import Group
-from hns.report.labels import named
 from hns.report.versus import BYTES, markdown, over_seeds, sum_of_bytes
 
 # The metric, and what it is.
 METRICS = {'global_accuracy': 'global', 'personal_accuracy': 'personalised'}
-
-# Fields that say where on an axis a group is, not which line it is on.
-_PLACES = 'sign_epsilon', 'noise_multiplier'
 
 
 class Hardship(NamedTuple):
@@ -85,12 +81,6 @@ HARDSHIPS = {
 }
 
 
-def line_of(group: Group) -> str:
-  """The name of the line that a group is on."""
-  words = [word for word in group.words if word.field not in _PLACES]
-  return named(group.config['algorithm'], words)
-
-
 def alone(hardship: Hardship, groups: list[Group]) -> list[tuple[str, Group]]:
   """The groups in which nothing else is wrong, each with its panel.
 
@@ -103,11 +93,11 @@ def alone(hardship: Hardship, groups: list[Group]) -> list[tuple[str, Group]]:
     for group in groups
     if not any(other.panel(group) for other in others)
   ]
-  wrong = {line_of(group) for title, group in titled if title}
+  wrong = {group.label for title, group in titled if title}
   return [
     (title, group)
     for title, group in titled
-    if title or (title == '' and line_of(group) in wrong)
+    if title or (title == '' and group.label in wrong)
   ]
 
 
@@ -128,7 +118,7 @@ def _pivot(titled: list[tuple[str, Group]]) -> str:
     place = (title, kind.x(group)) if title else ('', 0.0)
     last = [rows[-1] for rows in group.rows]
     for metric in METRICS:
-      cells[line_of(group), metric][place] = over_seeds(last, metric)
+      cells[group.label, metric][place] = over_seeds(last, metric)
   places = sorted({place for line in cells.values() for place in line})
   titles = [f'{title}, {x:.0%}' if title else 'none' for title, x in places]
   return markdown(
@@ -149,7 +139,7 @@ def _private(titled: list[tuple[str, Group]]) -> str:
     upload, spent = last[0].get('epsilon_upload'), last[0][_epsilon(group)]
     accuracies = [over_seeds(last, metric) for metric in METRICS]
     lines.append(
-      [line_of(group), title, number(upload), number(spent), *accuracies]
+      [group.label, title, number(upload), number(spent), *accuracies]
       + [sum_of_bytes(last)]
     )
   return markdown(
@@ -162,4 +152,4 @@ def _private(titled: list[tuple[str, Group]]) -> str:
 
 
 def _order(title: str, group: Group) -> tuple[str, str, float]:
-  return title, line_of(group), _spent(group)
+  return title, group.label, _spent(group)

@@ -105,14 +105,20 @@ def settings_of(configs: list[dict[str, Any]]) -> list[str]:
 
 
 def _clients(config: dict[str, Any]) -> str:
-  """How many, and what is wrong with some of them; older runs have none."""
+  """How many, what is wrong with some of them, and how private they are.
+
+  Older runs tell nothing of it.
+  """
   told = {
     'unseen_clients': '{} unseen',
     'hostile_clients': f'{{}} hostile: {config.get("attack")}',
     'drop_share': '{:.0%} drop'
     + ', the slowest' * bool(config.get('drop_slowest')),
+    'sign_epsilon': 'epsilon {:g} a sign',
   }
   words = [text.format(config[f]) for f, text in told.items() if config.get(f)]
+  if config.get('server_rule') == 'private_mean':
+    words.append(f'noise {config["noise_multiplier"]:g}')
   return f'{config["num_clients"]} clients' + (
     f' ({", ".join(words)})' if words else ''
   )

@@ -54,7 +54,7 @@ _WORDS = {
   'median': dict(marker='^', linestyle='--'),
   'trimmed_mean': dict(marker='v', linestyle='-.'),
   'clipped_mean': dict(marker='>', linestyle=':'),
-  'private_mean': {},
+  'private_mean': dict(marker='h', linestyle=':'),
   'cnn': {},
   'lenet': dict(fillstyle='left', markerfacecoloralt='0.7'),
   'conv4': dict(fillstyle='right', markerfacecoloralt='0.7'),
