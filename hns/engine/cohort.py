@@ -102,7 +102,9 @@ def client_terms(
     lambda x: jnp.where(present, x, 0).astype(x.dtype), metrics
   )
   sums, upload = upload_terms(round_config, context, result, counts)
-  kept = tree.where(counts, result.client_state, client_state)
+  kept = result.client_state
+  if round_config.failures.drops:
+    kept = tree.where(arrives, kept, client_state)
   return sums._replace(signs=signs), ClientList(kept, metrics, upload)
 
 
