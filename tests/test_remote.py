@@ -155,7 +155,7 @@ def test_a_run_has_the_folder_and_the_table_of_a_simulated_one(
 
 
 def test_a_killed_server_goes_on(shared, tmp_path):
-  config = small_config(**FIELDS, checkpoint_seconds=0.0)
+  config = small_config(**FIELDS, checkpoint_seconds=1e6)
   team = members(config, tmp_path / 'clients')
 
   class Killed(BaseException):
@@ -245,6 +245,23 @@ def test_who_can_take_part(tmp_path):
     remote_client.join(config, 5, tmp_path)
   with pytest.raises(InputError, match='can only be simulated'):
     remote_client.join(small_config(**FIELDS, algorithm='hermes'), 0, tmp_path)
+
+
+@pytest.mark.parametrize(
+  'fields',
+  [
+    dict(drop_share=0.2),
+    dict(cohort=4, extra_clients=1),
+    dict(hostile_clients=1),
+    dict(cohort=4, unseen_clients=1),
+  ],
+)
+def test_what_is_only_simulated_is_refused(fields, tmp_path):
+  config = small_config(**FIELDS | fields)
+  with pytest.raises(InputError, match='can only be simulated: set it to 0'):
+    remote_client.join(config, 0, tmp_path)
+  with pytest.raises(InputError, match='can only be simulated: set it to 0'):
+    remote_server.programs(build_once(config))
 
 
 def test_a_client_that_lost_what_it_kept_starts_over(tmp_path, capsys):

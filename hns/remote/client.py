@@ -80,12 +80,21 @@ def join(config: ConfigDict, index: int, folder: str | pathlib.Path) -> Member:
 
 
 def check_method(experiment: Experiment) -> None:
-  """Raises `InputError` for a method that only a simulation can play."""
-  if experiment.round_config.method.wire.kept_mask is not None:
+  """Raises `InputError` for what only a simulation can play."""
+  round_config = experiment.round_config
+  if round_config.method.wire.kept_mask is not None:
     raise InputError(
       'algorithm: clients that choose their own weights can only be simulated: '
       'the server here would not know which they sent'
     )
+  simulated = {
+    'drop_share or extra_clients': round_config.failures.drops,
+    'hostile_clients': round_config.attack.ids,
+    'unseen_clients': round_config.unseen,
+  }
+  for fields, is_set in simulated.items():
+    if is_set:
+      raise InputError(f'{fields}: can only be simulated: set it to 0')
 
 
 def envelope(experiment: Experiment, number: int, direction: str) -> Envelope:

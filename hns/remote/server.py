@@ -34,6 +34,7 @@ def players(exchange: Exchange) -> Players:
     begin,
     functools.partial(step, exchange),
     functools.partial(evaluate, exchange),
+    saves_all=True,
   )
 
 

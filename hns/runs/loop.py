@@ -52,12 +52,15 @@ class Players(NamedTuple):
     begin: `experiment -> ` the progress before round 1.
     step: `(experiment, programs, progress) -> ` the progress after a round.
     evaluate: `(experiment, programs, progress) -> Evaluation`.
+    saves_all: whether every round is saved before the next one begins, because
+      clients elsewhere go on from it.
   """
 
   programs: Callable[[Experiment], Any]
   begin: Callable[[Experiment], Progress]
   step: Callable[[Experiment, Any, Progress], Progress]
   evaluate: Callable[[Experiment, Any, Progress], evaluation.Evaluation]
+  saves_all: bool = False
 
 
 def simulated() -> Players:

@@ -60,7 +60,9 @@ def record(
   """
   progress, rows = _resume(experiment, folder, file, players)
   done = int(progress.state.round)
-  with _between_rounds(schedule, folder, file, run_info, done) as (after, bar):
+  with _between_rounds(
+    schedule, folder, file, run_info, done, players.saves_all
+  ) as (after, bar):
     for row in train(
       experiment,
       schedule.rounds,
@@ -82,6 +84,7 @@ def _between_rounds(
   file: TextIO,
   run_info: RunInfo,
   done: int,
+  saves_all: bool,
 ) -> Iterator[tuple[Callable[[int, Progress], None], tqdm.tqdm]]:
   """Yields a function to call after each round, and a progress bar.
 
@@ -101,7 +104,7 @@ def _between_rounds(
       with devices.fail_together():
         workdir.check_not_replaced(folder, file)
         if devices.is_first():
-          save(progress, stop > 0 or number == last)
+          save(progress, stop > 0 or number == last or saves_all)
       if stop:
         devices.wait_for_all('saved')
         raise Interrupted(_stopped(folder, number, last), stop)
