@@ -3,8 +3,14 @@
   python -m hns.main --config=cifar100 --workdir=runs/cifar100
 
 Dirichlet 0.3 on 100 training examples a client, 10 of 90 clients a round; ten
-clients, drawn by the seed, never take part. About five minutes on one core; not
-tuned, and without results yet.
+clients, drawn by the seed, never take part. Two minutes and a half on one core;
+round 40, seeds 0 to 2, mean and sd (launch/results/own.md):
+
+              personalised      unseen clients    global    bytes both ways
+  hidenseek   0.099 ± 0.011     0.106 ± 0.021     0.013     3.16 MB
+  eden        0.147 ± 0.008     0.144 ± 0.014     0.028     16.2 MB
+  fedavg      0.174 ± 0.009     0.168 ± 0.003     0.055     266 MB
+  local       0.141 ± 0.004     0.106 ± 0.014     0.010     0
 """
 
 from hns.config import base
