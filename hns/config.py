@@ -15,6 +15,7 @@ from hns.fields import (
   REQUIRED,
   AtLeast,
   Field,
+  NoneOr,
   OneOf,
   Within,
   fields_of,
@@ -127,8 +128,8 @@ class Run(NamedTuple):
   server_rule: Annotated[str, OneOf(RULES)] = 'mean'
   trim_share: Annotated[float, Within(0, 0.5, '[)')] = 0.2
   clip_norm: Annotated[float, Within(0, math.inf)] = 1.0
-  noise_multiplier: Annotated[float, Within(0, math.inf, '[)')] = 1.0
-  sign_epsilon: Annotated[float, Within(0, 50, '[)')] = 0.0
+  noise_multiplier: Annotated[float, NoneOr(1e-3, 1e6)] = 1.0
+  sign_epsilon: Annotated[float, NoneOr(1e-3, 50)] = 0.0
   delta: Annotated[float, Within(0, 1)] = 1e-5
   local_epochs: Count = 5
   local_steps: CountOrNone = 0

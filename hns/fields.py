@@ -50,6 +50,18 @@ class Within(NamedTuple):
     return above and below
 
 
+class NoneOr(NamedTuple):
+  """0, for none, or a number between two others, both included."""
+
+  least: float
+  most: float
+
+  def __call__(self, field: str, value: float) -> None:
+    if value and not self.least <= value <= self.most:
+      remedy = f'must be 0 or in [{self.least:g}, {self.most:g}]'
+      raise invalid(field, value, remedy)
+
+
 class AtLeast(NamedTuple):
   """Whole numbers from `least` on; a device counts in 32 bits."""
 

@@ -21,6 +21,7 @@ class Privacy(NamedTuple):
   Attributes:
     sign_epsilon: local, of one sign.
     signs: most of them in an upload.
+    is_central: whether the server's rule is `private_mean`.
     noise_multiplier: central, of `private_mean`.
     clients, cohort: all that can take part, and those asked in a round.
     delta: of the epsilons stated.
@@ -28,6 +29,7 @@ class Privacy(NamedTuple):
 
   sign_epsilon: float = 0.0
   signs: int = 0
+  is_central: bool = False
   noise_multiplier: float = 0.0
   clients: int = 0
   cohort: int = 0
@@ -73,7 +75,8 @@ def _central(privacy: Privacy, rounds: int) -> float:
   drawn = dp.SampledWithoutReplacementDpEvent(
     privacy.clients, privacy.cohort, noise
   )
-  return _composed(drawn, rounds, privacy.delta)
+  # Both hold: the bound of sampling is loose where almost all are drawn.
+  return min(_composed(e, rounds, privacy.delta) for e in (drawn, noise))
 
 
 def _composed(event, count: int, delta: float) -> float:

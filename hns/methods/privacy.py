@@ -39,7 +39,7 @@ def randomise_signs(base: Method, epsilon: float) -> Method:
   if not isinstance(codec, Codec) or codec.symbols != 2 or codec.stepped:
     remedy = (
       'needs uploads that are signs alone: hidenseek with upload=signs or '
-      'votes, fedmask, fedpm or majority_vote'
+      'votes, fedpm or majority_vote'
     )
     raise invalid('sign_epsilon', epsilon, remedy)
   flip = flip_probability(epsilon)

@@ -3,7 +3,7 @@
 import functools
 import io
 import pathlib
-import shutil
+import re
 import zipfile
 from collections.abc import Callable
 from typing import NamedTuple
@@ -91,10 +91,13 @@ def check_method(experiment: Experiment) -> None:
     'drop_share or extra_clients': round_config.failures.drops,
     'hostile_clients': round_config.attack.ids,
     'unseen_clients': round_config.unseen,
+    # Flips and noise follow from the seed, which server and clients know.
+    'sign_epsilon': experiment.privacy.sign_epsilon,
+    'server_rule=private_mean': experiment.privacy.is_central,
   }
   for fields, is_set in simulated.items():
     if is_set:
-      raise InputError(f'{fields}: can only be simulated: set it to 0')
+      raise InputError(f'{fields}: can only be simulated: leave it out')
 
 
 def envelope(experiment: Experiment, number: int, direction: str) -> Envelope:
@@ -216,7 +219,8 @@ def _kept(member: Member, base: int) -> ClientState:
   try:
     with np.load(path) as arrays:
       packed = [arrays[str(place)] for place in range(len(leaves))]
-  except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    _check_like(packed, leaves)
+  except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
     raise StateLost(
       f'{shown(path)}: what client {member.index} kept in round {base} is '
       f'missing or damaged ({error})'
@@ -228,6 +232,13 @@ def _kept(member: Member, base: int) -> ClientState:
   return jax.tree.unflatten(structure, unpacked)
 
 
+def _check_like(packed: list[np.ndarray], leaves: list) -> None:
+  """Raises `ValueError` for arrays of other shapes or dtypes."""
+  for array, leaf in zip(packed, map(client_store.pack, leaves)):
+    if (array.shape, array.dtype) != (leaf.shape, leaf.dtype):
+      raise ValueError(f'it holds {array.dtype}{list(array.shape)}')
+
+
 def _keep(member: Member, order: Order, state: ClientState) -> None:
   """Writes what the client keeps of this round; all but `base` is removed."""
   leaves = jax.tree.leaves(state)
@@ -237,15 +248,22 @@ def _keep(member: Member, order: Order, state: ClientState) -> None:
   packed = {str(i): client_store.pack(x) for i, x in enumerate(leaves)}
   np.savez(content, **packed)
   member.folder.mkdir(parents=True, exist_ok=True)
-  for path in member.folder.glob('*.npz'):
+  for path in _files(member):
     if path != _path(member, order.base):
       path.unlink()
   durable.replace(_path(member, order.number), content.getvalue())
 
 
 def forget(member: Member) -> None:
-  """Removes what a client kept."""
-  shutil.rmtree(member.folder, ignore_errors=True)
+  """Removes what a client kept, and no other file."""
+  for path in _files(member):
+    path.unlink()
+
+
+def _files(member: Member) -> list[pathlib.Path]:
+  """What the client keeps, by round; its folder may hold other files."""
+  found = member.folder.glob('round-*.npz')
+  return [path for path in found if re.fullmatch(r'round-\d+', path.stem)]
 
 
 def _path(member: Member, number: int) -> pathlib.Path:

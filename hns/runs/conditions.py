@@ -29,15 +29,19 @@ def failures(config: ConfigDict) -> Failures:
 def privacy(config: ConfigDict, ready: Initialized) -> Privacy:
   """What epsilons depend on; raises `InputError` where none can be told."""
   is_central = config.server_rule == 'private_mean'
-  if is_central and ready.method.wire.kept_mask is not None:
+  if ready.method.wire.kept_mask is not None:
     remedy = 'needs a method whose clients do not choose what they send'
-    raise invalid('server_rule', config.server_rule, remedy)
+    if is_central:
+      raise invalid('server_rule', config.server_rule, remedy)
+    if config.sign_epsilon:
+      raise invalid('sign_epsilon', config.sign_epsilon, remedy)
   if not (is_central or config.sign_epsilon):
     return Privacy()
   check_installed()
   return Privacy(
     config.sign_epsilon,
     weights_downloaded(ready.method, ready.key, ready.initial),
+    is_central,
     config.noise_multiplier * is_central,
     config.num_clients - config.unseen_clients,
     config.cohort + config.extra_clients,
