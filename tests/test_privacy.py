@@ -13,6 +13,7 @@ from hns.engine.privacy import Privacy
 from hns.errors import InputError
 from hns.methods.privacy import flip_probability, randomise_signs
 from hns.runs import experiment as experiments
+from hns.runs import limits
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,6 @@ from hns.runs import experiment as experiments
     ('hidenseek', dict(upload='votes')),
     ('majority_vote', {}),
     slow_if(True, 'hidenseek', dict(upload='signs')),
-    slow_if(True, 'fedmask', {}),
     slow_if(True, 'fedpm', {}),
     slow_if(True, 'pfed1bs', {}),
   ],
@@ -152,7 +152,29 @@ def test_rows_of_private_runs_state_their_epsilons(shared, tmp_path):
   assert first[0] == last[0] and first[1] < last[1] and first[2] < last[2]
 
 
-def test_a_mask_of_the_client_is_no_secret_of_a_noisy_mean():
-  config = small_config(algorithm='lotteryfl', server_rule='private_mean')
+@pytest.mark.parametrize(
+  'fields',
+  [
+    dict(algorithm='lotteryfl', server_rule='private_mean'),
+    dict(algorithm='fedmask', sign_epsilon=1.0),
+  ],
+)
+def test_a_mask_of_the_client_is_no_secret(fields):
+  config = small_config(**fields)
   with pytest.raises(InputError, match='do not choose what they send'):
     experiments.build(config)
+
+
+def test_an_epsilon_of_a_sample_is_never_above_that_of_all():
+  of = lambda cohort: privacy.spent(
+    Privacy(noise_multiplier=2.0, clients=10, cohort=cohort), 30
+  )['epsilon_central']
+  assert of(1) < of(5) <= of(9) <= of(10)
+
+
+@pytest.mark.parametrize(
+  'field,value', [('sign_epsilon', 1e-17), ('noise_multiplier', 1e-160)]
+)
+def test_numbers_that_round_to_nothing_are_refused(field, value):
+  with pytest.raises(InputError, match=f'{field}=.*must be 0 or in'):
+    limits.validate(small_config(**{field: value}))

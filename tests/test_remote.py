@@ -4,12 +4,14 @@ import functools
 import json
 
 import chex
+import jax
 import numpy as np
 import pytest
 from conftest import LENGTHS, ONCE, build_once, slow_if, small_config
 
 import hns
 from hns import config as configs
+from hns import wire
 from hns.data import from_clients
 from hns.errors import InputError
 from hns.networks import models
@@ -254,13 +256,15 @@ def test_who_can_take_part(tmp_path):
     dict(cohort=4, extra_clients=1),
     dict(hostile_clients=1),
     dict(cohort=4, unseen_clients=1),
+    dict(upload='votes', sign_epsilon=1.0),
+    dict(server_rule='private_mean'),
   ],
 )
 def test_what_is_only_simulated_is_refused(fields, tmp_path):
   config = small_config(**FIELDS | fields)
-  with pytest.raises(InputError, match='can only be simulated: set it to 0'):
+  with pytest.raises(InputError, match='can only be simulated: leave it out'):
     remote_client.join(config, 0, tmp_path)
-  with pytest.raises(InputError, match='can only be simulated: set it to 0'):
+  with pytest.raises(InputError, match='can only be simulated: leave it out'):
     remote_server.programs(build_once(config))
 
 
@@ -363,7 +367,7 @@ def test_every_machine_may_have_its_own_data_alone(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-  'name,value', [('loss', np.nan), ('steps', -1.0), ('score', 1e30)]
+  'name,value', [('loss', np.nan), ('loss', 1e300), ('score', 1e30)]
 )
 def test_forged_numbers_are_refused(name, value, tmp_path, capsys):
   config = small_config(**FIELDS)
@@ -375,4 +379,67 @@ def test_forged_numbers_are_refused(name, value, tmp_path, capsys):
   assert f'client 0 is left out: it tells no {name}' in capsys.readouterr().err
   players = remote_server.players(exchange)
   found = players.evaluate(experiment, players.programs(experiment), progress)
-  assert len(found.score_personal) == 4 and np.all(found.score_personal <= 20)
+  # Who tells a false loss may still tell a score.
+  assert len(found.score_personal) == 4 + (name == 'loss')
+  assert np.all(found.score_personal <= 20)
+
+
+def test_a_huge_upload_is_said_and_left_out(tmp_path, capsys):
+  """Every number of it is finite; the others count."""
+  config = small_config(**FIELDS, algorithm='fedavg')
+  experiment = build_once(config)
+  run = remote_server.programs(experiment)
+  huge = jax.tree.map(lambda x: np.full_like(x, 3e38), run.upload.value)
+
+  def spoil(order, index, reply):
+    if index != 3:
+      return reply
+    header = remote_client.envelope(experiment, order.number, 'upload')
+    message = run.upload._replace(value=huge)
+    return reply._replace(payload=wire.encode(wire.FLOATS, message, header))
+
+  _, progress = played(
+    config, exchange_with(members(config, tmp_path), spoil), 1
+  )
+  said = capsys.readouterr().err
+  assert said.count('left out') == 1 and 'client 3 is left out: it is' in said
+  tally = loop.fetch_metrics(progress).tally
+  assert (tally.rejected, tally.dropped) == (1, 0)
+  expected = simulated(config, [[0, 1, 2, 4]])
+  chex.assert_trees_all_close(
+    progress.state.server_state, expected.state.server_state, rtol=1e-5
+  )
+
+
+def test_other_files_in_a_clients_folder_stay(tmp_path):
+  config = small_config(**FIELDS, hidenseek=dict(remember=True))
+  team = members(config, tmp_path)
+  (tmp_path / '1').mkdir()
+  for name in 'mine.npz', 'round-x.npz':
+    (tmp_path / '1' / name).write_bytes(b'mine')
+  played(config, exchange_with(team), 2)
+  remote_client.forget(team[1])
+  left = sorted(path.name for path in (tmp_path / '1').iterdir())
+  assert left == ['mine.npz', 'round-x.npz']
+
+
+@pytest.mark.parametrize('content', [b'', b'not an archive', None])
+def test_a_damaged_state_is_a_lost_one(content, tmp_path):
+  """Also one of other shapes."""
+  config = small_config(**FIELDS, hidenseek=dict(remember=True))
+  team = members(config, tmp_path)
+  bases = []
+
+  def damages(order, index, reply):
+    path = tmp_path / '0' / 'round-1.npz'
+    if index == 0:
+      bases.append(order.base)
+      if order.number == 1 and content is None:
+        with np.load(path) as arrays:
+          np.savez(path, **{name: arrays[name][:1] for name in arrays.files})
+      elif order.number == 1:
+        path.write_bytes(content)
+    return reply
+
+  played(config, exchange_with(team, damages), 3)
+  assert bases == [0, 1, 0]

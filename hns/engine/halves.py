@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from hns import tree
 from hns.engine import cohort, evaluation, rounds
 from hns.engine.client import client_round, read_upload
 from hns.engine.cohort import Answered, ClientMetrics
@@ -99,7 +100,7 @@ def merge(
   ids: jax.Array,
   uploads: Message,
   losses: jax.Array,
-) -> Closed:
+) -> tuple[Closed, jax.Array]:
   """The server's half: it makes its next state of the uploads.
 
   Args:
@@ -109,6 +110,10 @@ def merge(
     ids: int32 [cohort], `ABSENT` where no upload can be used.
     uploads: as decoded, leaves [cohort, ...].
     losses: float32 [cohort], the clients' mean objectives.
+
+  Returns:
+    What the server made of the round; and whose uploads could be used, bool
+    [cohort]: what is read in the others is not finite.
   """
   context = rounds.begin_round(round_config, key, initial, federation, state)
 
@@ -117,10 +122,11 @@ def merge(
     read = read_upload(round_config.method, context, index, upload)
     examples = client_rows(context.federation.train, index).size
     answered = Answered(read, loss, examples)
-    counts = index != ABSENT
-    return cohort.upload_terms(round_config, context, answered, counts)
+    counts = (index != ABSENT) & tree.is_finite((read.value, loss))
+    sums, upload = cohort.upload_terms(round_config, context, answered, counts)
+    return sums, (upload, counts)
 
-  sums, listed = each_client(
+  sums, (listed, counts) = each_client(
     client,
     context,
     ids,
@@ -128,5 +134,7 @@ def merge(
     round_config.width,
     round_config.mesh,
   )
-  answers = jnp.sum(ids != ABSENT)
-  return rounds.close_round(round_config, context, sums, listed, answers)
+  closed = rounds.close_round(
+    round_config, context, sums, listed, jnp.sum(counts)
+  )
+  return closed, counts

@@ -47,7 +47,7 @@ class ServerPrograms(NamedTuple):
   message: Callable[..., Message]
   sent: Callable[..., Message]
   learned_nothing: Callable[..., tuple[Message, ClientState]]
-  merge: Callable[..., Closed]
+  merge: Callable[..., tuple[Closed, jax.Array]]
   upload: Message
 
 

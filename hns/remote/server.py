@@ -26,6 +26,9 @@ from hns.runs.programs import Experiment
 from hns.runs.progress import PendingRound, Progress
 from hns.wire import Message
 
+_LONGEST = 300  # characters of a line
+_LARGEST = 1e30  # that a client may tell of itself
+
 
 def players(exchange: Exchange) -> Players:
   """How a server plays rounds with clients that are reached by `exchange`."""
@@ -103,12 +106,17 @@ def step(
       _say(f'round {number}: client {index} is left out: {error}')
       if reply.told.get('lost'):  # next time it starts as a new client
         progress.store.states.pop(index, None)
-  closed = _merged(experiment, run, state, ids, uploads, told)
+  closed, used = _merged(experiment, run, state, ids, uploads, told)
+  for index in sorted(uploads.keys() - used):
+    _say(f'round {number}: client {index} is left out: it is not finite')
   if bool(closed.skipped):
-    _say(f'round {number}: {len(uploads)} answers are too few: skipped')
-  elif bool(closed.sound):
-    _remember(experiment, run, progress, number, list(uploads))
-  report = _report(run, ids, orders, replies, uploads, told, closed)
+    _say(f'round {number}: {len(used)} answers are too few: skipped')
+  elif not bool(closed.sound):
+    _say(f'round {number}: the mean is not finite: nothing changed')
+    used = set()
+  else:
+    _remember(experiment, run, progress, number, sorted(used))
+  report = _report(run, ids, orders, replies, used, told, closed)
   done = PendingRound(ids, report, time.perf_counter() - start)
   return progress._replace(
     state=closed.state, pending=(*progress.pending, done)
@@ -139,10 +147,13 @@ def _upload(
 
 
 def _untold(reply: Reply) -> str:
-  """The first number that a client had to tell and did not; '' if none."""
+  """The first number that a client had to tell and did not; '' if none.
+
+  A client's word is all there is for them; they must fit in a float32.
+  """
   for name in (*TOLD, 'loss', 'score_global'):
-    value = reply.told.get(name, np.nan)
-    if not np.isfinite(value) or (name != 'loss' and not 0 <= value < 2**31):
+    value = reply.told.get(name)
+    if not isinstance(value, float) or not abs(value) < _LARGEST:
       return name
   return ''
 
@@ -181,20 +192,21 @@ def _merged(
   ids: np.ndarray,
   uploads: dict[int, Message],
   told: dict[int, dict[str, float]],
-) -> Closed:
-  """What the server makes of the uploads."""
+) -> tuple[Closed, set[int]]:
+  """What the server makes of the uploads, and whose it could use."""
   nothing = jax.tree.map(np.zeros_like, run.upload)
   weight = run.upload.weight
   each = [uploads.get(i, nothing)._replace(weight=weight) for i in ids.tolist()]
   losses = [told[i]['loss'] if i in told else 0.0 for i in ids.tolist()]
   answered = np.isin(ids, list(uploads))
-  return run.merge(
+  closed, counts = run.merge(
     *experiment.constants,
     state,
     np.where(answered, ids, parallel.ABSENT).astype(np.int32),
     jax.tree.map(lambda *leaves: np.stack(leaves), *each),
     np.array(losses, np.float32),
   )
+  return closed, set(ids[np.asarray(counts)].tolist())
 
 
 def _remember(
@@ -225,35 +237,34 @@ def _report(
   ids: np.ndarray,
   orders: dict[int, Order],
   replies: dict[int, Reply],
-  uploads: dict[int, Message],
+  used: set[int],
   told: dict[int, dict[str, float]],
   closed: Closed,
 ) -> RoundMetrics:
-  """The metrics of a round, on the host."""
-  listed = ids.tolist()
-  asked = np.array([replies.get(i, Reply()).asked for i in listed])
-  used = np.isin(ids, list(uploads))
-  rejected = np.array(
-    [bool(replies.get(i, Reply()).told.get('rejected')) for i in listed]
-  )
-  number = lambda name: np.array([told.get(i, {}).get(name, 0) for i in listed])
-  size = lambda payload: len(payload)
-  closed = jax.device_get(closed)
+  """The metrics of a round, on the host; `used`: whose uploads were."""
+  listed, closed = ids.tolist(), jax.device_get(closed)
+  answers = [replies.get(i, Reply()) for i in listed]
+  asked = np.array([reply.asked for reply in answers])
+  sent = np.array([i in told for i in listed])
+  counted = np.isin(ids, list(used))
+  said = np.array([bool(reply.told.get('rejected')) for reply in answers])
+  rejected = said | (sent & ~counted)
+  column = lambda name: np.array([told.get(i, {}).get(name, 0) for i in listed])
+  whole = lambda name: np.clip(column(name), 0, 2**31).astype(np.int64)
+  up = [len(reply.payload) for reply in answers]
   return RoundMetrics(
     train_loss=closed.train_loss,
     flip_rate=closed.flip_rate,
-    uplink=np.array(
-      [size(replies[i].payload) if i in uploads else 0 for i in listed]
-    ),
-    downlink=np.array([size(orders[i].payload) for i in listed]) * asked,
-    uploaded=used * int(wire.coordinates(run.upload)),
-    steps=number('steps').astype(np.int64),
-    scored=number('scored').astype(np.int64),
+    uplink=np.array(up) * counted,
+    downlink=np.array([len(orders[i].payload) for i in listed]) * asked,
+    uploaded=counted * int(wire.coordinates(run.upload)),
+    steps=whole('steps'),
+    scored=whole('scored'),
     took_part=np.ones(len(ids), bool),
-    dropped=~used & ~rejected,
+    dropped=~counted & ~rejected,
     rejected=rejected,
-    diverged=number('diverged').astype(bool) | rejected,
-    score=number('score').astype(np.float32),
+    diverged=column('diverged').astype(bool) | rejected,
+    score=column('score').astype(np.float32),
     votes=None,
     skipped=closed.skipped,
   )
@@ -272,11 +283,9 @@ def evaluate(
   chosen = np.asarray(experiment.eval_client_ids, np.int32)
   orders = _orders(experiment, run, progress, chosen, trains=False)
   replies = exchange(orders)
-  told = {
-    i: r.told for i, r in replies.items() if not r.error and not _untold(r)
-  }
+  told = {i: r.told for i, r in replies.items() if _evaluates(experiment, i, r)}
   for index in orders.keys() - told.keys():
-    _say(f'client {index} is not evaluated: it did not answer')
+    _say(f'client {index} is not evaluated: it told no score that can be')
   answered = [i for i in chosen.tolist() if i in told]
   column = lambda name: np.array(
     [told[i][name] for i in answered] or [np.nan], np.float32
@@ -290,5 +299,17 @@ def evaluate(
   )
 
 
+def _evaluates(experiment: Experiment, index: int, reply: Reply) -> bool:
+  """Whether a client tells scores that can be."""
+  most = np.inf
+  if experiment.round_config.learner.task.has_classes:
+    most = float(experiment.units[index])
+  scores = [reply.told.get(name) for name in ('score', 'score_global')]
+  return not reply.error and all(
+    isinstance(x, float) and abs(x) < min(_LARGEST, most + 1) for x in scores
+  )
+
+
 def _say(text: str) -> None:
-  tqdm.tqdm.write(f'hns: {text}', file=sys.stderr)
+  line = ' '.join(text.split())[:_LONGEST]  # it may be a client's word
+  tqdm.tqdm.write(f'hns: {line}', file=sys.stderr)

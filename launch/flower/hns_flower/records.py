@@ -25,8 +25,19 @@ def from_reply(reply: Reply) -> RecordDict:
 
 
 def to_reply(content: RecordDict) -> Reply:
-  """The inverse of `from_reply`."""
-  return Reply(told=dict(content[_TOLD]), **content[_PAYLOAD])
+  """The inverse of `from_reply`; raises `ValueError` for anything else."""
+  payload, error = (content[_PAYLOAD][name] for name in ('payload', 'error'))
+  if not isinstance(payload, bytes) or not isinstance(error, str):
+    raise ValueError('payload or error is of another type')
+  return Reply(payload, _floats(content), error)
+
+
+def _floats(content: RecordDict) -> dict[str, float]:
+  """The numbers that a client tells; raises `ValueError` for lists."""
+  told = dict(content[_TOLD])
+  if not all(isinstance(x, int | float) for x in told.values()):
+    raise ValueError('a number is of another type')
+  return {name: float(x) for name, x in told.items()}
 
 
 def from_about(about: dict[str, int]) -> RecordDict:
@@ -35,5 +46,5 @@ def from_about(about: dict[str, int]) -> RecordDict:
 
 
 def to_about(content: RecordDict) -> dict[str, int]:
-  """The inverse of `from_about`."""
-  return dict(content[_TOLD])
+  """The inverse of `from_about`; raises `ValueError` for anything else."""
+  return {name: int(x) for name, x in _floats(content).items()}

@@ -34,11 +34,13 @@ class Team(NamedTuple):
     refused: nodes that cannot take part, such as those with another config.
     late: by the id of an order that was not answered in time, the client. It is
       asked again, and not waited for until it answers anything.
+    silent: by the id of a query that was not answered in time, the node.
   """
 
   nodes: dict[int, int]
   refused: set[int]
   late: dict[str, int]
+  silent: dict[str, int]
 
 
 @app.main()
@@ -52,7 +54,7 @@ def main(grid: Grid, context: Context) -> None:
     config = _config(str(context.run_config['flags']))
     seconds = float(context.run_config['seconds'])
     here = experiment.build(config)
-    team = Team({}, set(), {})
+    team = Team({}, set(), {}, {})
     _wait_for_all(grid, here, team, config.num_clients, seconds)
     exchange = functools.partial(_exchange, grid, here, team, seconds)
     players = server.players(exchange)
@@ -133,17 +135,31 @@ def _exchange(
     if index in team.nodes
   }
   for message in _pull(grid, team.late):
-    team.late.pop(message.metadata.reply_to_message_id)
+    _arrived(team, team.late[message.metadata.reply_to_message_id])
   slow = set(team.late.values())
-  answered, late = _ask(grid, messages, slow, seconds)
+  answered, late = _ask(grid, messages, slow, seconds, least)
+  for index in answered:
+    _arrived(team, index)
   team.late.update(late)
   return replies | {i: _reply(message) for i, message in answered.items()}
 
 
+def _arrived(team: Team, index: int) -> None:
+  """A client has answered something: it is late no more."""
+  for late in [i for i, other in team.late.items() if other == index]:
+    del team.late[late]
+
+
 def _ask(
-  grid: Grid, messages: dict[int, Message], slow: set[int], seconds: float
+  grid: Grid,
+  messages: dict[int, Message],
+  slow: set[int],
+  seconds: float,
+  least: int = 0,
 ) -> tuple[dict[int, Message], dict[str, int]]:
   """Sends messages, by any number, and waits for all but the `slow` ones.
+
+  For these too while fewer than `least` have answered.
 
   Returns:
     The replies by that number, and the numbers of those still to come by the id
@@ -153,7 +169,8 @@ def _ask(
   ids = grid.push_messages(list(messages.values()))
   coming = {i: number for i, number in zip(ids, messages) if i is not None}
   found = {}
-  while set(coming.values()) - slow and time.monotonic() < last:
+  waits = lambda: set(coming.values()) - slow or len(found) < least
+  while coming and waits() and time.monotonic() < last:
     for message in _pull(grid, coming):
       found[coming.pop(message.metadata.reply_to_message_id)] = message
     time.sleep(_POLL)
@@ -171,7 +188,7 @@ def _reply(message: Message) -> Reply:
     return Reply(error=message.error.reason or 'its app failed')
   try:
     return records.to_reply(message.content)
-  except (KeyError, TypeError, ValueError) as error:
+  except (KeyError, TypeError, ValueError, OverflowError) as error:
     return Reply(error=f'sent no reply of hns ({error!r})')
 
 
@@ -186,23 +203,32 @@ def _meet(grid: Grid, here: Experiment, team: Team, seconds: float) -> None:
     if node not in there:
       _say(f'client {index} is gone')
       del team.nodes[index]
-  new = sorted(there - set(team.nodes.values()) - team.refused)
+  for message in _pull(grid, team.silent):
+    node = team.silent.pop(message.metadata.reply_to_message_id)
+    _welcome(here, team, node, message)
+  met = set(team.nodes.values()) | team.refused | set(team.silent.values())
+  new = sorted(there - met)
   for some in (new[:1], new[1:]) if not team.nodes else (new,):
     asked = {
       node: Message(RecordDict(), dst_node_id=node, message_type='query')
       for node in some
     }
-    for node, message in _ask(grid, asked, set(), seconds)[0].items():
+    answered, silent = _ask(grid, asked, set(), seconds)
+    team.silent.update(silent)
+    for node, message in answered.items():
       _welcome(here, team, node, message)
 
 
 def _welcome(here: Experiment, team: Team, node: int, message: Message) -> None:
   """Notes which client a node is, or why it is none."""
-  if message.has_error():
-    reason = message.error.reason
-  else:
-    about = {k: int(v) for k, v in records.to_about(message.content).items()}
+  if message.has_error():  # it may pass: the node is asked again
+    _say(f'node {node} cannot say who it is: {message.error.reason}')
+    return
+  try:
+    about = records.to_about(message.content)
     reason = server.known(here, about)
+  except (KeyError, TypeError, ValueError, OverflowError) as error:
+    reason = f'it does not say who it is ({error!r})'
   if reason:
     team.refused.add(node)
     _say(f'node {node} is refused: {reason}')
@@ -212,4 +238,5 @@ def _welcome(here: Experiment, team: Team, node: int, message: Message) -> None:
 
 
 def _say(text: str) -> None:
-  print(f'hns: {text}', file=sys.stderr, flush=True)
+  line = ' '.join(text.split())[:300]  # it may be a client's word
+  print(f'hns: {line}', file=sys.stderr, flush=True)

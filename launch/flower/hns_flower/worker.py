@@ -11,6 +11,7 @@ import os
 import pathlib
 import shlex
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -90,7 +91,21 @@ def _address(who: Who) -> str:
   """Of the socket; the name is short, since the system bounds it."""
   folder = str(pathlib.Path(who.folder).resolve())
   name = hashlib.sha256(repr((*who, folder, os.getuid())).encode()).hexdigest()
-  return str(pathlib.Path(tempfile.gettempdir()) / f'hns-{name[:16]}')
+  return str(_private_folder() / name[:16])
+
+
+def _private_folder() -> pathlib.Path:
+  """Of sockets, which nobody else may enter; raises `RuntimeError` if it can.
+
+  What comes out of a socket there is trusted.
+  """
+  folder = pathlib.Path(tempfile.gettempdir()) / f'hns-{os.getuid()}'
+  folder.mkdir(mode=0o700, exist_ok=True)
+  found = folder.lstat()
+  is_own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+  if not is_own or found.st_mode & 0o077:
+    raise RuntimeError(f'{folder} is not of this user alone: remove it')
+  return folder
 
 
 def main(words: list[str]) -> None:
@@ -113,7 +128,10 @@ def main(words: list[str]) -> None:
       _listen(listener, _address(who))
       while True:
         there, _ = listener.accept()
-        with Connection(there.detach()) as connection:
+        with (
+          contextlib.suppress(EOFError, ConnectionError),  # who asked is gone
+          Connection(there.detach()) as connection,
+        ):
           order = connection.recv()
           reply = client.respond(member, order) if order else about
           connection.send(reply)
