@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import pathlib
 import re
 import shlex
 import signal
@@ -176,8 +175,3 @@ def check_state(folder, gone):
   chex.assert_trees_all_equal(
     jax.tree.map(np.asarray, found.state), jax.device_get(progress.state)
   )
-
-
-def test_the_app_says_what_its_folder_is_for():
-  assert (FLOWER / 'pyproject.toml').exists()
-  assert pathlib.Path(FLOWER / 'README.md').exists()

@@ -29,6 +29,7 @@ import benchmark_conv  # noqa: E402
 PAGES = [
   ROOT / 'README.md',
   *sorted(ROOT.glob('hns/*/README.md')),
+  ROOT / 'launch' / 'flower' / 'README.md',
   *sorted(ROOT.glob('launch/results/*.md')),
 ]
 TEXTS = {str(page.relative_to(ROOT)): page.read_text() for page in PAGES}

@@ -17,6 +17,7 @@ from hns.errors import InputError
 from hns.networks import models
 from hns.remote import client as remote_client
 from hns.remote import server as remote_server
+from hns.remote import trust
 from hns.runs import experiment as experiments
 from hns.runs import loop
 
@@ -227,7 +228,7 @@ def test_a_stale_or_foreign_payload_is_refused(tmp_path, capsys):
   played(config, exchange_with(foreign), 1)
   assert 'left out: seed is 0, expected 1' in capsys.readouterr().err
   experiment = experiments.build(config)
-  assert 'checksum of the network' in remote_server.known(
+  assert 'checksum of the network' in trust.known(
     experiment, remote_client.about(foreign[0])
   )
 
@@ -236,11 +237,11 @@ def test_who_can_take_part(tmp_path):
   config = small_config(**FIELDS)
   experiment = experiments.build(config)
   about = remote_client.about(remote_client.join(config, 3, tmp_path))
-  assert remote_server.known(experiment, about) == ''
-  assert 'client 9 is not one of 5' in remote_server.known(
+  assert trust.known(experiment, about) == ''
+  assert 'client 9 is not one of 5' in trust.known(
     experiment, about | {'client': 9}
   )
-  assert 'number of training examples is 7' in remote_server.known(
+  assert 'number of training examples is 7' in trust.known(
     experiment, about | {'examples': 7}
   )
   with pytest.raises(InputError, match=r'client=5: must be in \[0, 5\)'):
@@ -287,13 +288,32 @@ def test_a_client_that_lost_what_it_kept_starts_over(tmp_path, capsys):
 
 
 def test_broken_updates_are_not_sent(tmp_path, capsys):
-  config = small_config(
-    **FIELDS, algorithm='fedavg', fedavg=dict(learning_rate=1e30)
+  """Pictures of one client are not numbers; the others go on."""
+  config = small_config(**FIELDS, algorithm='fedavg')
+  team, sent = members(config, tmp_path), {}
+  team[1] = team[1]._replace(experiment=_with_nan(team[1].experiment))
+
+  def spy(order, index, reply):
+    sent[index] = reply.payload
+    return reply
+
+  _, progress = played(config, exchange_with(team, spy), 1)
+  said = capsys.readouterr().err
+  assert 'client 1 is left out: its update was not finite' in said
+  assert said.count('left out') == 1
+  assert [bool(sent[i]) for i in range(5)] == [True, False, True, True, True]
+  tally = loop.fetch_metrics(progress).tally
+  assert (tally.rejected, tally.dropped, tally.diverged) == (1, 0, 0.2)
+
+
+def _with_nan(experiment):
+  """An experiment whose pictures are not numbers."""
+  federation = experiment.federation
+  blank = jax.tree.map(
+    lambda x: np.full(x.shape, np.nan, np.float32), federation.examples.inputs
   )
-  experiment, progress = played(
-    config, exchange_with(members(config, tmp_path)), 1
-  )
-  assert loop.fetch_metrics(progress).tally.diverged == 1
+  examples = federation.examples._replace(inputs=blank)
+  return experiment._replace(federation=federation._replace(examples=examples))
 
 
 def test_nobody_answers(tmp_path, capsys):

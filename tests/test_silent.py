@@ -64,6 +64,23 @@ def test_tokens_beyond_an_embedding(monkeypatch):
     experiment.build(config)
 
 
+class Twice(nn.Module):
+  """One embedding that is read twice: first too far."""
+
+  @nn.compact
+  def __call__(self, tokens):
+    table = nn.Embed(8, 4, name='table')
+    return nn.Dense(3)((table(tokens + 1) + table(tokens)).mean(1))
+
+
+def test_every_reading_of_an_embedding_counts(monkeypatch):
+  config = own(
+    monkeypatch, lambda classes: Twice(), [arrays(9, 8), arrays(9, 8, 1)]
+  )
+  with pytest.raises(InputError, match='table has 8 rows, but is asked'):
+    experiment.build(config)
+
+
 class AlwaysRunning(nn.Module):
   """A batch norm that is never told of training."""
 

@@ -31,14 +31,14 @@ def progress_of(built, number):
 def test_they_are_drawn_by_the_seed_alone():
   """Not by size, and none more often than another."""
   sizes = np.arange(10)
-  draws = [conditions.draw_apart(seed, 1, 3, sizes) for seed in range(1000)]
+  draws = [conditions._draw(sizes, [seed, 1], 3) for seed in range(1000)]
   assert all(len(set(ids)) == 3 for ids in draws)
   counts = np.bincount(np.concatenate(draws), minlength=10)
   assert np.all(abs(counts - 300) < 60)  # four standard deviations
   for seed in range(9):
-    ids = conditions.draw_apart(seed, 1, 3, sizes)
-    turned = conditions.draw_apart(seed, 1, 3, sizes[::-1])
-    more = conditions.draw_apart(seed, 1, 5, sizes)
+    ids = conditions._draw(sizes, [seed, 1], 3)
+    turned = conditions._draw(sizes[::-1], [seed, 1], 3)
+    more = conditions._draw(sizes, [seed, 1], 5)
     np.testing.assert_array_equal(ids, turned[::-1])  # ordered by size
     assert set(ids) < set(more)
 
@@ -46,7 +46,7 @@ def test_they_are_drawn_by_the_seed_alone():
 def test_the_stream_of_the_partition_does_not_draw_them():
   """Else who is unseen would tell of the classes of the clients."""
   seeds, sizes = range(400), np.zeros(40)
-  ids = np.array([conditions.draw_apart(s, 1, 1, sizes)[0] for s in seeds])
+  ids = np.array([conditions._draw(sizes, [s, 1], 1)[0] for s in seeds])
   orders = [np.random.RandomState(seed).permutation(40) for seed in seeds]
   for place in np.stack(orders, 1):
     assert np.mean(ids == place) < 0.08  # by chance 1 / 40

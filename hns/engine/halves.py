@@ -13,13 +13,18 @@ import jax.numpy as jnp
 from hns import tree
 from hns.engine import cohort, evaluation, rounds
 from hns.engine.client import client_round, read_upload
-from hns.engine.cohort import Answered, ClientMetrics
+from hns.engine.cohort import Answered
 from hns.engine.context import RoundConfig, RoundContext, State
 from hns.engine.parallel import ABSENT, each_client
 from hns.engine.rounds import Closed
 from hns.engine.training import FederatedData, client_rows
 from hns.methods.contract import ClientState, Initial
 from hns.wire import Message
+
+# What a client tells beside its upload: of `RoundMetrics`, its mean objective,
+# and the score of the global model on its examples.
+_LISTED = 'steps', 'scored', 'rejected', 'diverged'
+TOLD = (*_LISTED, 'score', 'loss', 'score_global')
 
 
 class Answer(NamedTuple):
@@ -28,16 +33,12 @@ class Answer(NamedTuple):
   Attributes:
     upload: what it sends.
     client_state: what it keeps once the server has used that.
-    loss: float32 [], its mean objective.
-    metrics: see `RoundMetrics`.
-    score_global: float32 [], as `score` in the metrics, of the global model.
+    told: by the names in `TOLD`, leaves [].
   """
 
   upload: Message
   client_state: ClientState
-  loss: jax.Array
-  metrics: ClientMetrics
-  score_global: jax.Array
+  told: dict[str, jax.Array]
 
 
 def answer(
@@ -82,13 +83,14 @@ def _answer(
   metrics = cohort.client_metrics(
     round_config, context, index, client_state, result
   )
-  return (), Answer(
-    result.upload,
-    result.client_state,
-    result.loss,
-    metrics | dict(score=right),
-    evaluation.score_of(round_config, context.federation, index, shared),
+  told = {name: metrics[name] for name in _LISTED} | dict(
+    score=right,
+    loss=result.loss,
+    score_global=evaluation.score_of(
+      round_config, context.federation, index, shared
+    ),
   )
+  return (), Answer(result.upload, result.client_state, told)
 
 
 def merge(

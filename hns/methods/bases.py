@@ -88,22 +88,6 @@ def dense(
   """
   download_codec = uniform(download_bits)
 
-  @jax.jit
-  def drawn(key, params):
-    # The key of `supermask`, so that equal seeds draw equal masks.
-    return jax.random.split(key)[0], to_masked(params)
-
-  def init(key, params):
-    frozen = ()
-    if prune is not None:
-      prune_key, variables = drawn(key, params)
-      mask = prune(prune_key, variables)
-      ones = jax.tree.map(lambda x: np.ones((), bool), variables['params'])
-      frozen = {'mask': tree.merge(mask, ones)}
-      params = jax.jit(masked_by)(params, frozen['mask'])
-    server = ServerState(params, upload.memory(params))
-    return Initial(frozen, server, upload.client_state(params))
-
   def broadcast(key, frozen, server_state):
     ones = lambda x: jnp.ones((), x.dtype)
     mask = frozen['mask'] if frozen else jax.tree.map(ones, server_state.values)
@@ -122,13 +106,35 @@ def dense(
   return Method(
     Client(client_init, to_variables, _update(upload), optimizer),
     Server(
-      init,
+      _first_weights(upload, prune),
       broadcast,
       _server_update(upload),
       center=None if upload.is_change else _as_downloaded,
     ),
     Wire(upload.codec, download_codec.codec),
   )
+
+
+def _first_weights(upload: Upload, prune: Prune | None) -> ServerInit:
+  """Dense weights' start: as drawn, without those that are pruned."""
+
+  @jax.jit
+  def drawn(key, params):
+    # The key of `supermask`, so that equal seeds draw equal masks.
+    return jax.random.split(key)[0], to_masked(params)
+
+  def init(key, params):
+    frozen = ()
+    if prune is not None:
+      prune_key, variables = drawn(key, params)
+      mask = prune(prune_key, variables)
+      ones = jax.tree.map(lambda x: np.ones((), bool), variables['params'])
+      frozen = {'mask': tree.merge(mask, ones)}
+      params = jax.jit(masked_by)(params, frozen['mask'])
+    server = ServerState(params, upload.memory(params))
+    return Initial(frozen, server, upload.client_state(params))
+
+  return init
 
 
 def _as_downloaded(frozen, message) -> Tree:

@@ -11,7 +11,14 @@ import optax
 from hns import wire
 from hns.errors import invalid
 from hns.methods.bases import HasSign
-from hns.methods.contract import Client, Initial, Method, Params, ServerState
+from hns.methods.contract import (
+  Center,
+  Client,
+  Initial,
+  Method,
+  Params,
+  ServerState,
+)
 from hns.methods.lift import Beside, beside, lift
 from hns.methods.uploads import keep_unvoted
 from hns.networks.supermask import has_sign, to_masked
@@ -139,12 +146,6 @@ def _float_server(
     read = inside.server.read_upload(key, frozen, message, upload)
     return _joined(read, upload, upload.value['floats'])
 
-  def center(frozen, message):
-    zeros = jax.tree.map(jnp.zeros_like, message.value['inner'])
-    whole = inside.server.center
-    inner = zeros if whole is None else whole(frozen, message)
-    return {'inner': inner, 'floats': message.value['floats']}
-
   def update(key, frozen, server_state, mean, total):
     after = inside.server.update(key, frozen, server_state, mean, total)
     values = {
@@ -159,9 +160,21 @@ def _float_server(
     init=init,
     broadcast=broadcast,
     read_upload=inside.server.read_upload and read_upload,
-    center=center,
+    center=_float_center(inside),
     update=update,
   )
+
+
+def _float_center(inside: Method) -> Center:
+  """Floats are sent as they are: what was downloaded is their center."""
+
+  def center(frozen, message):
+    inner = jax.tree.map(jnp.zeros_like, message.value['inner'])
+    if inside.server.center is not None:
+      inner = inside.server.center(frozen, message)
+    return {'inner': inner, 'floats': message.value['floats']}
+
+  return center
 
 
 def _float_wire(inside: Method) -> dict[str, Any]:

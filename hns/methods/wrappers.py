@@ -1,5 +1,6 @@
 """Wrappers of a method: local parts, a remembered download, a pull."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -178,14 +179,9 @@ def remember_download(base: Method) -> Method:
     return Message(value, message.weight)
 
   def received(frozen, message, client_state):
-    def leaf(moved, before, weight):
-      now = (moved + before.astype(jnp.int16)) % codec.symbols
-      return (2 * now - (codec.symbols - 1)) * (weight != 0)
-
-    moved = jax.tree.map(
-      lambda v: wire.symbols_of(codec, v, 1).astype(jnp.int16), message.value
-    )
-    value = jax.tree.map(leaf, moved, client_state.extra, message.weight)
+    moved, before = _symbols(codec, message), client_state.extra
+    now = functools.partial(_restored, codec.symbols)
+    value = jax.tree.map(now, moved, before, message.weight)
     return message._replace(value=value)
 
   def update(key, frozen, message, client_state, initial_params, params):
@@ -216,6 +212,12 @@ def _modular_difference(count: int, now, before) -> jax.Array:
   """Levels of the difference of two symbols, of which there are `count`."""
   moved = (now.astype(jnp.int16) - before.astype(jnp.int16)) % count
   return (2 * moved - (count - 1)).astype(jnp.int16)
+
+
+def _restored(count: int, moved, before, weight) -> jax.Array:
+  """The inverse of `_modular_difference`: levels, 0 where nothing is sent."""
+  now = (moved.astype(jnp.int16) + before.astype(jnp.int16)) % count
+  return (2 * now - (count - 1)) * (weight != 0)
 
 
 def distance(a: Params, b: Params) -> jax.Array:

@@ -78,38 +78,39 @@ def check_tokens(
   """
   if not jax.tree.leaves(most):
     return
-  shapes = modes.shapes_of(net, inputs)
-  filled = [
-    jax.tree.map(
-      lambda x, end: x if end is None else np.full_like(x, end), inputs, ends
-    )
-    for ends in (least, most)
-  ]
-  for given in filled:
-    for path, number, rows in _looked_up(net, shapes, given):
-      if not 0 <= number < rows:
-        remedy = f'{path} has {rows} rows, but is asked for number {number}'
-        raise invalid('model', name, remedy)
+  both = jax.tree.map(
+    lambda x, *ends: np.concatenate(
+      [x if end is None else np.full_like(x, end) for end in ends]
+    ),
+    *(inputs, least, most),
+    is_leaf=lambda x: x is None,
+  )
+  for path, number, rows in _looked_up(net, inputs, both):
+    if not 0 <= number < rows:
+      remedy = f'{path} has {rows} rows, but is asked for number {number}'
+      raise invalid('model', name, remedy)
 
 
 def _looked_up(
-  net: nn.Module, shapes: Tree, inputs: Tree
+  net: nn.Module, blank: Tree, inputs: Tree
 ) -> list[tuple[str, int, int]]:
-  """By embedding, its path, the number farthest from its rows, its rows."""
-  rows = {}
+  """By look-up, the embedding's path, a number asked for, and its rows.
+
+  The number is a negative one, or else the largest. `blank`: one example.
+  """
+  shapes, known = modes.shapes_of(net, blank), []
 
   def watched(call, args, kwargs, context):
     module = context.module
     if isinstance(module, nn.Embed) and context.method_name == '__call__':
-      asked = args[0] if args else kwargs['inputs']
-      if jnp.issubdtype(jnp.asarray(asked).dtype, jnp.integer):
-        path = '/'.join(module.path)
-        rows[path] = module.num_embeddings
+      asked = jnp.asarray(args[0] if args else kwargs['inputs'])
+      if jnp.issubdtype(asked.dtype, jnp.integer):
+        known.append(('/'.join(module.path), module.num_embeddings))
         low, high = jnp.min(asked), jnp.max(asked)
-        found[path] = jnp.where(low < 0, low, high)
+        found.append(jnp.where(low < 0, low, high))
     return call(*args, **kwargs)
 
-  found = {}
+  found = []
 
   @jax.jit
   def look(inputs):
@@ -117,9 +118,10 @@ def _looked_up(
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     with intercepted(watched):
       net.apply(zeros, inputs, **modes.options(net, False))
-    return dict(found)
+    return list(found)
 
-  return [(p, int(n), rows[p]) for p, n in jax.device_get(look(inputs)).items()]
+  numbers = map(int, jax.device_get(look(inputs)))
+  return [(path, n, rows) for (path, rows), n in zip(known, numbers)]
 
 
 def _check_outputs(name, net, shapes, inputs, classes, task, labels) -> None:

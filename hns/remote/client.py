@@ -23,9 +23,6 @@ from hns.runs.programs import Experiment
 from hns.values import ConfigDict
 from hns.wire import DIRECTIONS, Envelope, Message
 
-# The numbers that a client tells of a round, beside its upload.
-TOLD = 'steps', 'scored', 'rejected', 'diverged', 'score'
-
 
 class Member(NamedTuple):
   """A client of a federation.
@@ -120,19 +117,18 @@ def first_download(experiment: Experiment) -> Message:
 
 
 def about(member: Member) -> dict[str, int]:
-  """What a client tells of itself at first, for `hns.remote.server.known`.
+  """What a client tells of itself at first, for `hns.remote.trust.known`.
 
   Its program is compiled before: a round is not to wait for that.
   """
   experiment = member.experiment
-  initial = client_store.create(experiment.initial.client_state).initial
-  member.program.lower(*_given(member, 1, member.first, initial)).compile()
-  federation = member.experiment.federation
+  state = _kept(member, 0)
+  member.program.lower(*_given(member, 1, member.first, state)).compile()
   return {
     'client': member.index,
-    'frozen': tree.checksum(member.experiment.initial.frozen),
-    'examples': int(federation.train.size[member.index]),
-    'units': int(member.experiment.units[member.index]),
+    'frozen': tree.checksum(experiment.initial.frozen),
+    'examples': int(experiment.federation.train.size[member.index]),
+    'units': int(experiment.units[member.index]),
   }
 
 
@@ -169,11 +165,7 @@ def _respond(member: Member, order: Order) -> Reply:
   )
   message = payloads.received(method, frozen, sent, state)
   answer = _played(member, order.number, message, state)
-  told = {name: float(answer.metrics[name]) for name in TOLD}
-  told |= {
-    'loss': float(answer.loss),
-    'score_global': float(answer.score_global),
-  }
+  told = {name: float(value) for name, value in answer.told.items()}
   if not order.trains or told['rejected']:
     return Reply(told=told)
   _keep(member, order, answer.client_state)

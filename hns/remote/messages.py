@@ -30,8 +30,8 @@ class Reply(NamedTuple):
 
   Attributes:
     payload: the upload; empty without one.
-    told: numbers of its round, `hns.remote.client.TOLD` and others; 'lost'
-      if it has lost what it kept.
+    told: numbers of its round, `hns.engine.halves.TOLD`; 'lost' if it has
+      lost what it kept.
     error: why there is neither; '' if there is.
     asked: whether the order reached the client at all.
   """

@@ -37,8 +37,8 @@ class ServerPrograms(NamedTuple):
     cohort: `(key, federation, round) -> ids`.
     message: `(key, initial, federation, state) -> message`.
     sent: `(frozen, message, client_state) -> message`, what a client is sent.
-    learned_nothing: `(key, initial, federation, state, index, client_state) ->
-      (upload, client_state)`, of a client that does not train.
+    learned_nothing: `(key, initial, federation, state, message, index,
+      client_state) -> (upload, client_state)`, of a client that does not train.
     merge: `hns.engine.halves.merge`.
     upload: the first upload, for the shapes and places of all others.
   """
@@ -66,24 +66,22 @@ def programs(experiment: Experiment) -> ServerPrograms:
       round_config, key, initial, federation, state
     ).message
 
-  def learned_nothing(key, initial, federation, state, index, client_state):
-    context = rounds.begin_round(round_config, key, initial, federation, state)
+  def learned_nothing(*given):
+    *of_round, index, client_state = given
+    context = rounds.join_round(round_config, *of_round)
     given = context.initial.frozen, context.message, client_state
     start = method.client.init(context.keys.shared, *given)
     update_key = client_key(context, index, Stream.UPDATE)
     return method.client.update(update_key, *given, start, start)
 
-  learned_nothing = jit(learned_nothing)
-  state = rounds.begin(experiment.initial)
+  message, learned_nothing = jit(message), jit(learned_nothing)
+  first = *experiment.constants, rounds.begin(experiment.initial)
   upload, _ = learned_nothing(
-    *experiment.constants,
-    state,
-    jnp.int32(0),
-    experiment.initial.client_state,
+    *first, message(*first), jnp.int32(0), experiment.initial.client_state
   )
   return ServerPrograms(
     jit(functools.partial(rounds.cohort, round_config)),
-    jit(message),
+    message,
     jit(functools.partial(payloads.download_for, method)),
     learned_nothing,
     jit(functools.partial(halves.merge, round_config)),

@@ -17,7 +17,8 @@ from hns import tree, wire
 from hns.engine import client_store, parallel
 from hns.engine.evaluation import Evaluation
 from hns.engine.rounds import Closed, RoundMetrics
-from hns.remote.client import TOLD, envelope
+from hns.remote import trust
+from hns.remote.client import envelope
 from hns.remote.messages import Exchange, Order, Reply
 from hns.remote.programs import Known, ServerPrograms, programs
 from hns.runs import loop
@@ -27,7 +28,6 @@ from hns.runs.progress import PendingRound, Progress
 from hns.wire import Message
 
 _LONGEST = 300  # characters of a line
-_LARGEST = 1e30  # that a client may tell of itself
 
 
 def players(exchange: Exchange) -> Players:
@@ -48,36 +48,6 @@ def begin(experiment: Experiment) -> Progress:
   return progress._replace(store=client_store.create(known))
 
 
-def known(experiment: Experiment, about: dict[str, int]) -> str:
-  """Why a client with these facts cannot take part; '' if it can.
-
-  Args:
-    experiment: the server's.
-    about: as `hns.remote.client.about` tells.
-  """
-  index = about.get('client', -1)
-  sizes = np.asarray(experiment.federation.train.size)
-  if not 0 <= index < len(sizes):
-    return f'client {index} is not one of {len(sizes)}'
-  here = {
-    'frozen': tree.checksum(experiment.initial.frozen),
-    'examples': int(sizes[index]),
-    'units': int(experiment.units[index]),
-  }
-  names = dict(
-    frozen='checksum of the network',
-    examples='number of training examples',
-    units='number of examples to evaluate',
-  )
-  for name, expected in here.items():
-    if about.get(name) != expected:
-      return (
-        f'client {index}: its {names[name]} is {about.get(name)}, here '
-        f'{expected}: give it the same config, versions and data'
-      )
-  return ''
-
-
 def step(
   exchange: Exchange,
   experiment: Experiment,
@@ -94,15 +64,16 @@ def step(
   ids = np.asarray(
     run.cohort(experiment.key, experiment.federation, state.round)
   )
-  orders = _orders(experiment, run, progress, ids, trains=True)
+  message = run.message(*experiment.constants, state)
+  orders = _orders(experiment, run, progress, message, ids, trains=True)
   replies = exchange(orders)
   uploads, told = {}, {}
   for index in ids.tolist():
     reply = replies.get(index, Reply(error='did not answer'))
     try:
-      uploads[index] = _upload(experiment, run, number, reply)
+      uploads[index] = trust.upload(experiment, run.upload, number, reply)
       told[index] = reply.told
-    except (wire.WireError, _Left) as error:
+    except (wire.WireError, trust.Left) as error:
       _say(f'round {number}: client {index} is left out: {error}')
       if reply.told.get('lost'):  # next time it starts as a new client
         progress.store.states.pop(index, None)
@@ -115,7 +86,7 @@ def step(
     _say(f'round {number}: the mean is not finite: nothing changed')
     used = set()
   else:
-    _remember(experiment, run, progress, number, sorted(used))
+    _remember(experiment, run, progress, message, sorted(used))
   report = _report(run, ids, orders, replies, used, told, closed)
   done = PendingRound(ids, report, time.perf_counter() - start)
   return progress._replace(
@@ -123,51 +94,16 @@ def step(
   )
 
 
-class _Left(Exception):
-  """Why a client's answer cannot be used."""
-
-
-def _upload(
-  experiment: Experiment, run: ServerPrograms, number: int, reply: Reply
-) -> Message:
-  """What a client sent; raises `WireError` or `_Left`."""
-  if reply.error:
-    raise _Left(reply.error)
-  if reply.told.get('rejected'):
-    raise _Left('its update was not finite')
-  missing = _untold(reply)
-  if missing:
-    raise _Left(f'it tells no {missing} that can be')
-  return wire.decode(
-    experiment.round_config.method.wire.upload_codec,
-    reply.payload,
-    run.upload,
-    envelope(experiment, number, 'upload'),
-  )
-
-
-def _untold(reply: Reply) -> str:
-  """The first number that a client had to tell and did not; '' if none.
-
-  A client's word is all there is for them; they must fit in a float32.
-  """
-  for name in (*TOLD, 'loss', 'score_global'):
-    value = reply.told.get(name)
-    if not isinstance(value, float) or not abs(value) < _LARGEST:
-      return name
-  return ''
-
-
 def _orders(
   experiment: Experiment,
   run: ServerPrograms,
   progress: Progress,
+  message: Message,
   ids: np.ndarray,
   trains: bool,
 ) -> dict[int, Order]:
-  """What each of these clients is asked."""
+  """What each of these clients is asked in the round of this download."""
   number = int(progress.state.round) + 1
-  message = run.message(*experiment.constants, progress.state)
   frozen = experiment.initial.frozen
   codec = experiment.round_config.method.wire.download_codec
   header = envelope(experiment, number, 'download')
@@ -213,15 +149,17 @@ def _remember(
   experiment: Experiment,
   run: ServerPrograms,
   progress: Progress,
-  number: int,
+  message: Message,
   answered: list[int],
 ) -> None:
   """Notes, of the clients whose uploads were used, what they have now."""
+  number = int(progress.state.round) + 1
   for index in answered:
     known = _known(progress, index)
     _, kept = run.learned_nothing(
       *experiment.constants,
       progress.state,
+      message,
       jnp.int32(index),
       known.client_state,
     )
@@ -281,9 +219,14 @@ def evaluate(
   These downloads are not counted, as in a simulation.
   """
   chosen = np.asarray(experiment.eval_client_ids, np.int32)
-  orders = _orders(experiment, run, progress, chosen, trains=False)
+  message = run.message(*experiment.constants, progress.state)
+  orders = _orders(experiment, run, progress, message, chosen, trains=False)
   replies = exchange(orders)
-  told = {i: r.told for i, r in replies.items() if _evaluates(experiment, i, r)}
+  told = {
+    i: r.told
+    for i, r in replies.items()
+    if trust.tells_scores(experiment, i, r)
+  }
   for index in orders.keys() - told.keys():
     _say(f'client {index} is not evaluated: it told no score that can be')
   answered = [i for i in chosen.tolist() if i in told]
@@ -296,17 +239,6 @@ def evaluate(
   none = np.zeros(0, np.float32)
   return Evaluation(
     column('score'), column('score_global'), count, None, None, none, none
-  )
-
-
-def _evaluates(experiment: Experiment, index: int, reply: Reply) -> bool:
-  """Whether a client tells scores that can be."""
-  most = np.inf
-  if experiment.round_config.learner.task.has_classes:
-    most = float(experiment.units[index])
-  scores = [reply.told.get(name) for name in ('score', 'score_global')]
-  return not reply.error and all(
-    isinstance(x, float) and abs(x) < min(_LARGEST, most + 1) for x in scores
   )
 
 

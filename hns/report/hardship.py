@@ -103,19 +103,19 @@ def alone(hardship: Hardship, groups: list[Group]) -> list[tuple[str, Group]]:
 
 def tables(groups: list[Group]) -> list[str]:
   """Markdown tables of accuracy against each hardship that there is."""
+  chosen = [(kind, alone(kind, groups)) for kind in HARDSHIPS.values()]
   return [
-    (_private if kind.log else _pivot)(alone(kind, groups))
-    for kind in HARDSHIPS.values()
-    if alone(kind, groups)
+    _private(titled) if kind.log else _pivot(kind, titled)
+    for kind, titled in chosen
+    if titled
   ]
 
 
-def _pivot(titled: list[tuple[str, Group]]) -> str:
+def _pivot(kind: Hardship, titled: list[tuple[str, Group]]) -> str:
   """A line for each method and metric, a column for each share."""
   cells = collections.defaultdict(dict)
   for title, group in titled:
-    kind = HARDSHIPS['hostile' if _attack(group) else 'dropping']
-    place = (title, kind.x(group)) if title else ('', 0.0)
+    place = title, kind.x(group)
     last = [rows[-1] for rows in group.rows]
     for metric in METRICS:
       cells[group.label, metric][place] = over_seeds(last, metric)
@@ -134,7 +134,8 @@ def _private(titled: list[tuple[str, Group]]) -> str:
   """A line for each group."""
   number = lambda value: '' if value is None else f'{value:,.0f}'
   lines = []
-  for title, group in sorted(titled, key=lambda pair: _order(*pair)):
+  order = lambda pair: (pair[0], pair[1].label, _spent(pair[1]))
+  for title, group in sorted(titled, key=order):
     last = [rows[-1] for rows in group.rows]
     upload, spent = last[0].get('epsilon_upload'), last[0][_epsilon(group)]
     accuracies = [over_seeds(last, metric) for metric in METRICS]
@@ -149,7 +150,3 @@ def _private(titled: list[tuple[str, Group]]) -> str:
     ],
     lines,
   )
-
-
-def _order(title: str, group: Group) -> tuple[str, str, float]:
-  return title, group.label, _spent(group)

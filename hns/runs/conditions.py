@@ -1,12 +1,13 @@
 """Who a run's clients are, and under which conditions they train."""
 
+import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from hns import wire
-from hns.engine.attacks import ATTACKS, Attack
 from hns.engine.failures import Failures
 from hns.engine.privacy import Privacy, check_installed
 from hns.engine.rules import Rule, Settings, rule_of
@@ -29,14 +30,12 @@ def failures(config: ConfigDict) -> Failures:
 def privacy(config: ConfigDict, ready: Initialized) -> Privacy:
   """What epsilons depend on; raises `InputError` where none can be told."""
   is_central = config.server_rule == 'private_mean'
-  if ready.method.wire.kept_mask is not None:
-    remedy = 'needs a method whose clients do not choose what they send'
-    if is_central:
-      raise invalid('server_rule', config.server_rule, remedy)
-    if config.sign_epsilon:
-      raise invalid('sign_epsilon', config.sign_epsilon, remedy)
   if not (is_central or config.sign_epsilon):
     return Privacy()
+  if ready.method.wire.kept_mask is not None:
+    field = 'server_rule' if is_central else 'sign_epsilon'
+    remedy = 'needs a method whose clients do not choose what they send'
+    raise invalid(field, config[field], remedy)
   check_installed()
   return Privacy(
     config.sign_epsilon,
@@ -70,37 +69,38 @@ def rule(config: ConfigDict) -> Rule | None:
   return rule_of(config.server_rule, settings)
 
 
-def attack(config: ConfigDict, hostile: np.ndarray) -> Attack:
-  """What hostile clients do."""
-  return Attack(tuple(hostile.tolist()), ATTACKS[config.attack])
+class Roles(NamedTuple):
+  """Who is what; ids ordered by the clients' size.
+
+  Attributes:
+    unseen: never take part.
+    hostile: attack.
+    evaluated: of all others.
+  """
+
+  unseen: np.ndarray
+  hostile: np.ndarray
+  evaluated: np.ndarray
 
 
-def draw_apart(
-  seed: int,
-  stream: int,
-  count: int,
+def roles(config: ConfigDict, sizes: np.ndarray) -> Roles:
+  """Draws who is what; `sizes`: training examples of each client."""
+  draw = functools.partial(_draw, sizes)
+  # Not the stream of the partition, or who is drawn could tell of its classes.
+  unseen = draw([config.seed, 1], config.unseen_clients)
+  hostile = draw([config.seed, 2], config.hostile_clients, unseen)
+  apart = np.append(unseen, hostile)
+  count = config.eval_clients or len(sizes)
+  return Roles(unseen, hostile, draw(config.seed, count, apart))
+
+
+def _draw(
   sizes: np.ndarray,
+  seed: int | list[int],
+  count: int,
   others: Sequence[int] = (),
 ) -> np.ndarray:
-  """Random clients, such as those that never take part, ordered by size.
-
-  None of them is one of the `others`.
-  """
-  # Not the stream of the partition, or who is drawn could tell of its classes.
-  order = np.random.RandomState([seed, stream]).permutation(len(sizes))
-  return _by_size(order[~np.isin(order, others)][:count], sizes)
-
-
-def eval_client_ids(
-  seed: int, count: int, sizes: np.ndarray, others: np.ndarray
-) -> np.ndarray:
-  """Random clients to evaluate, ordered by size; 0 for all but `others`."""
+  """Random clients that are none of the `others`, ordered by size."""
   order = np.random.RandomState(seed).permutation(len(sizes))
-  order = order[~np.isin(order, others)]
-  return _by_size(order[: count or len(order)], sizes)
-
-
-def _by_size(ids: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-  """Clients in the order of a cohort."""
-  ids = np.sort(ids)
+  ids = np.sort(order[~np.isin(order, others)][:count])
   return ids[np.argsort(sizes[ids], kind='stable')]

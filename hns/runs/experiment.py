@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from hns import data, streams, tree
 from hns.data import names
 from hns.engine import client_store, parallel
-from hns.engine.attacks import FLIPPED_LABELS
+from hns.engine.attacks import ATTACKS, FLIPPED_LABELS, Attack
 from hns.engine.context import RoundConfig
 from hns.engine.metrics import trouble
 from hns.engine.training import (
@@ -84,12 +84,8 @@ def _assemble(
   checks.check_tokens(config.model, net, inputs, *_ends(federation.examples))
   ready = initialization.initialize(config, net, inputs, dataset.classes)
   sizes = np.asarray(federation.train.size)
-  plan = _plan(config, sizes)
+  plan, roles = _plan(config, sizes), conditions.roles(config, sizes)
   cohort = config.cohort + config.extra_clients
-  unseen = conditions.draw_apart(config.seed, 1, config.unseen_clients, sizes)
-  hostile = conditions.draw_apart(
-    config.seed, 2, config.hostile_clients, sizes, unseen
-  )
   round_config = RoundConfig(
     ready.method,
     _learner(ready.net, inputs, dataset),
@@ -99,13 +95,13 @@ def _assemble(
     or _width(ready.net, inputs, mesh, cohort, plan, federation),
     mesh,
     config.eval_split if config.eval_held else '',
-    tuple(unseen.tolist()),
+    tuple(roles.unseen.tolist()),
     conditions.failures(config),
-    conditions.attack(config, hostile),
+    Attack(tuple(roles.hostile.tolist()), ATTACKS[config.attack]),
     conditions.rule(config),
   )
-  if config.attack == FLIPPED_LABELS and len(hostile):
-    federation = flip_labels(federation, hostile, dataset)
+  if config.attack == FLIPPED_LABELS and len(roles.hostile):
+    federation = flip_labels(federation, roles.hostile, dataset)
   key, initial, federation = parallel.replicate(
     (ready.key, ready.initial, federation), mesh
   )
@@ -114,9 +110,7 @@ def _assemble(
     key,
     initial,
     federation,
-    conditions.eval_client_ids(
-      config.seed, config.eval_clients, sizes, np.append(unseen, hostile)
-    ),
+    roles.evaluated,
     config.eval_split,
     ready.layers,
     ready.head,

@@ -28,23 +28,32 @@ def validate(config: ConfigDict) -> None:
 
 def _check_clients(config: ConfigDict) -> None:
   """Raises `InputError` for more clients than can take part."""
-  left, most = config.num_clients, f'num_clients={config.num_clients}'
-  for apart, of in (
-    ('unseen_clients', ('cohort', 'cohort + extra_clients', 'eval_clients')),
-    ('hostile_clients', ('eval_clients',)),
-  ):
-    count = config[apart]
-    if count >= left:
-      remedy = f'must be below {most}: some have to take part'
-      raise invalid(apart, count, remedy)
-    left -= count
-    if count:
-      most = f'{left}, {most} without {apart}={count}'
-    for name in of:
-      asked = sum(config[field] for field in name.split(' + '))
-      if asked > left:
-        raise invalid(name, asked, f'cannot be above {most}: lower it too')
+  whole = config.num_clients, f'num_clients={config.num_clients}'
+  seen = _without('unseen_clients', config, *whole)
+  asked = config.cohort + config.extra_clients
+  _check_most('cohort', config.cohort, *seen)
+  _check_most('cohort + extra_clients', asked, *seen)
+  _check_most('eval_clients', config.eval_clients, *seen)
+  honest = _without('hostile_clients', config, *seen)
+  _check_most('eval_clients', config.eval_clients, *honest)
   _check_answers(config)
+
+
+def _without(
+  field: str, config: ConfigDict, left: int, most: str
+) -> tuple[int, str]:
+  """How many clients are left without those of a field, and that in words."""
+  count = config[field]
+  if count >= left:
+    raise invalid(field, count, f'must be below {most}: some have to take part')
+  left -= count
+  return left, f'{left}, {most} without {field}={count}' if count else most
+
+
+def _check_most(name: str, asked: int, left: int, most: str) -> None:
+  """Raises `InputError` for more clients than are left."""
+  if asked > left:
+    raise invalid(name, asked, f'cannot be above {most}: lower it too')
 
 
 def _check_answers(config: ConfigDict) -> None:

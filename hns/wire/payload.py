@@ -97,11 +97,7 @@ def coordinates(message: Message) -> jax.Array:
 
 
 def size(codec: Codec, message: Message) -> jax.Array:
-  """Bytes of `encode(codec, message, ...)`, int32 []; can be jitted.
-
-  A message without coordinates is not sent: 0 bytes. Raises `InputError` where
-  a message of these shapes could take 2^31 bytes or more.
-  """
+  """As `hns.wire.size`, of one payload."""
   values = jax.tree.leaves(message.value)
   if not values:
     return jnp.int32(0)
@@ -153,11 +149,7 @@ def _check_layers(value: Tree, bits: int) -> list[int]:
 
 
 def encode(codec: Codec, message: Message, envelope: Envelope) -> bytes:
-  """The bytes of one message; empty for a message without coordinates.
-
-  Raises `InputError` for a value that is not finite or not in the codec's
-  alphabet, and for a message that `size` refuses.
-  """
+  """As `hns.wire.encode`, of one payload."""
   value, weight = _host(message)
   if not jax.tree.leaves(value):
     return b''
@@ -177,23 +169,7 @@ def encode(codec: Codec, message: Message, envelope: Envelope) -> bytes:
 def decode(
   codec: Codec, payload: bytes, like: Message, envelope: Envelope
 ) -> Message:
-  """The message that was encoded, with 0 for coordinates that were not sent.
-
-  The payload may come from an untrusted source: any bytes that are not exactly
-  what `encode` returns for a message raise an error.
-
-  Args:
-    codec: the one it was encoded with.
-    payload: the bytes.
-    like: a message of the expected shapes, dtypes and weights; its values are
-      not read.
-    envelope: the round, direction and network that the receiver expects.
-
-  Raises:
-    WireError: the payload is damaged, truncated, of another format or length,
-      for another round, direction or network, or not what `encode` returns for
-      any message.
-  """
+  """As `hns.wire.decode`, of one payload."""
   value, weight = _host(like)
   if not jax.tree.leaves(value):
     if payload:

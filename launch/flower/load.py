@@ -1,22 +1,24 @@
 """How many clients a second one server process serves, and in what memory.
 
-  python launch/flower/load.py --rounds=500 --config=digits --config.cohort=200
-
-No client trains: all send the same upload, encoded once a round. A round is all
-that the server does: it encodes a download for each client, decodes and merges
-the uploads, and notes what each client has now.
+The page launch/flower/README.md has a command. No client trains: all send the
+same upload, encoded once a round. A round is all that the server does: it
+encodes a download for each client, decodes and merges the uploads, and notes
+what each client has now.
 """
 
 import resource
 import sys
 import time
 
+from absl import flags
+
 from hns import wire
+from hns.engine.halves import TOLD
 from hns.remote import server
-from hns.remote.client import TOLD, envelope
+from hns.remote.client import envelope
 from hns.remote.messages import Reply
 from hns.runs import commandline, devices, experiment
-from hns.runs.loop import fetch_metrics
+from hns.runs.progress import fetch_metrics
 from hns.values import ConfigDict
 
 
@@ -30,27 +32,26 @@ def serve(config: ConfigDict, rounds: int) -> None:
     number = next(iter(orders.values())).number
     header = envelope(built, number, 'upload')
     payload = wire.encode(codec, run.upload, header)
-    told = dict.fromkeys((*TOLD, 'loss', 'score_global'), 0.0)
+    told = dict.fromkeys(TOLD, 0.0)
     return {index: Reply(payload, told) for index in orders}
 
   players = server.players(exchange)
   progress = players.begin(built)
   print('round  clients/s  MB at most')
-  for _ in range(10):
-    start, done = time.perf_counter(), 0
-    for _ in range(max(1, rounds // 10)):
-      progress = fetch_metrics(players.step(built, run, progress))
-      done += built.round_config.cohort
-    speed = done / (time.perf_counter() - start)
+  each, start = max(1, rounds // 10), time.perf_counter()
+  for number in range(1, 10 * each + 1):
+    progress = fetch_metrics(players.step(built, run, progress))
+    if number % each:
+      continue
+    seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    speed = each * built.round_config.cohort / seconds
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    number = int(progress.state.round)
     print(f'{number:5d}  {speed:9.0f}  {memory:10.0f}', flush=True)
 
 
 def main(words: list[str]) -> None:
   """Reads --rounds and the flags of `hns.main`."""
-  from absl import flags
-
   values = flags.FlagValues()
   flags.DEFINE_integer('rounds', 500, 'to serve', flag_values=values)
   config = commandline.parse(words, values, __doc__).config

@@ -14,7 +14,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from hns import report
-from hns.remote import server
+from hns.remote import server, trust
 from hns.remote.messages import Order, Reply
 from hns.runs import commandline, devices, experiment
 from hns.runs.programs import Experiment
@@ -114,7 +114,7 @@ def _exchange(
 
   Waits, however long, until enough clients for a round are connected.
   """
-  least = here.round_config.failures.least
+  least = min(here.round_config.failures.least, len(orders))
   _meet(grid, here, team, seconds)
   if len(orders.keys() & team.nodes.keys()) < least:
     _say(f'waits for clients: {least} of {sorted(orders)} must be there')
@@ -226,7 +226,7 @@ def _welcome(here: Experiment, team: Team, node: int, message: Message) -> None:
     return
   try:
     about = records.to_about(message.content)
-    reason = server.known(here, about)
+    reason = trust.known(here, about)
   except (KeyError, TypeError, ValueError, OverflowError) as error:
     reason = f'it does not say who it is ({error!r})'
   if reason:
