@@ -76,6 +76,8 @@ class Run(NamedTuple):
     sign_epsilon: clients turn each uploaded sign at random, so that it alone is
       locally private with this epsilon; 0: none
     delta: of the epsilons that rows of metrics state
+    secure_aggregation: uploads travel under masks that cancel in their sum, the
+      only thing that the server learns of them; its bytes are counted
     local_epochs: passes over a client's examples a round
     local_steps: steps a round, instead; 0: as local_epochs says
     batch_size: examples a step
@@ -131,6 +133,7 @@ class Run(NamedTuple):
   noise_multiplier: Annotated[float, NoneOr(1e-3, 1e6)] = 1.0
   sign_epsilon: Annotated[float, NoneOr(1e-3, 50)] = 0.0
   delta: Annotated[float, Within(0, 1)] = 1e-5
+  secure_aggregation: bool = False
   local_epochs: Count = 5
   local_steps: CountOrNone = 0
   batch_size: Count = 10

@@ -11,7 +11,9 @@ from hns.engine.client import ClientResult, client_round
 from hns.engine.context import RoundConfig, RoundContext
 from hns.engine.parallel import ABSENT
 from hns.engine.scoring import score
+from hns.engine.secure import vector_bytes
 from hns.engine.training import client_rows, steps_of
+from hns.errors import InputError
 from hns.methods.contract import ClientState, Variables
 from hns.networks.supermask import model_signs
 from hns.tree import Tree
@@ -125,6 +127,11 @@ def upload_terms(
     examples=examples,
     signs=None,
   )
+  if round_config.secure and jax.tree.leaves(sums.weights):
+    raise InputError(
+      'secure_aggregation: clients of this method weigh coordinates each in '
+      'its own way, so the sum of uploads is not enough'
+    )
   nothing = jax.tree.map(jnp.zeros_like, sums)
   sums = tree.where(counts, sums, nothing)
   if round_config.rule is None:
@@ -141,12 +148,16 @@ def client_metrics(
 ) -> ClientMetrics:
   """What a client's result tells: its upload, its steps, how it fared."""
   sound = result.is_finite
-  uplink = payloads.upload_bytes(
-    round_config.method, result.upload, before, result.client_state
-  )
+  uploaded = wire.coordinates(result.upload)
+  if round_config.secure:
+    uplink = vector_bytes(round_config.secure, uploaded)
+  else:
+    uplink = payloads.upload_bytes(
+      round_config.method, result.upload, before, result.client_state
+    )
   return dict(
     uplink=uplink * sound,
-    uploaded=wire.coordinates(result.upload) * sound,
+    uploaded=uploaded * sound,
     steps=steps_of(round_config.plan, result.examples)[0],
     scored=client_rows(context.federation.validation, index).size,
     took_part=jnp.array(True),

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from hns.engine.attacks import Attack
 from hns.engine.failures import Failures
 from hns.engine.rules import Rule
+from hns.engine.secure import Secure
 from hns.engine.training import FederatedData, Learner, Plan
 from hns.methods.contract import Initial, Method, Params, ServerState
 from hns.wire import Message
@@ -34,6 +35,8 @@ class RoundConfig(NamedTuple):
     failures: whose answers do not arrive.
     attack: which clients are hostile, and what they do.
     rule: how the server makes one of the uploads; None: their mean.
+    secure: how uploads travel of which the server learns only the sum; None:
+      it reads each.
   """
 
   method: Method
@@ -47,6 +50,7 @@ class RoundConfig(NamedTuple):
   failures: Failures = Failures()
   attack: Attack = Attack()
   rule: Rule | None = None
+  secure: Secure | None = None
 
 
 class State(NamedTuple):

@@ -11,14 +11,15 @@ import jax
 import jax.numpy as jnp
 
 from hns import tree
-from hns.engine import cohort, evaluation, rounds
+from hns.engine import aggregate, cohort, evaluation, rounds
 from hns.engine.client import client_round, read_upload
-from hns.engine.cohort import Answered
+from hns.engine.cohort import Answered, ClientSums
 from hns.engine.context import RoundConfig, RoundContext, State
 from hns.engine.parallel import ABSENT, each_client
 from hns.engine.rounds import Closed
 from hns.engine.training import FederatedData, client_rows
 from hns.methods.contract import ClientState, Initial
+from hns.tree import Tree
 from hns.wire import Message
 
 # What a client tells beside its upload: of `RoundMetrics`, its mean objective,
@@ -91,6 +92,40 @@ def _answer(
     ),
   )
   return (), Answer(result.upload, result.client_state, told)
+
+
+def merge_sum(
+  round_config: RoundConfig,
+  key: jax.Array,
+  initial: Initial,
+  federation: FederatedData,
+  state: State,
+  ids: jax.Array,
+  total: Tree,
+  losses: jax.Array,
+) -> Closed:
+  """As `merge`, where the server knows only the sum of the uploads.
+
+  Args:
+    round_config, key, initial, federation, state: as for `merge`.
+    ids: int32 [cohort], `ABSENT` where an upload is not in the sum.
+    total: the uploads' values, each times its client's examples, summed.
+    losses: float32 [cohort], the clients' mean objectives.
+  """
+  context = rounds.begin_round(round_config, key, initial, federation, state)
+  counts = ids != ABSENT
+  sizes = client_rows(context.federation.train, ids).size * counts
+  shared, _ = tree.split(context.message.weight, tree.has(total))
+  upload = Message(total, shared)
+  # All clients' keys and indices read alike: the sum, as each upload.
+  read = read_upload(round_config.method, context, jnp.int32(0), upload)
+  sums = ClientSums(
+    *aggregate.weigh(read, context.message.weight, jnp.int32(1)),
+    loss=jnp.sum(losses * sizes),
+    examples=jnp.sum(sizes),
+    signs=None,
+  )
+  return rounds.close_round(round_config, context, sums, None, jnp.sum(counts))
 
 
 def merge(

@@ -25,6 +25,7 @@ from hns.engine.context import (
 )
 from hns.engine.failures import answers
 from hns.engine.parallel import each_client
+from hns.engine.secure import protocol_bytes
 from hns.engine.training import FederatedData, client_rows, steps_of
 from hns.methods.contract import ClientState, Initial, ServerState
 from hns.tree import Tree
@@ -165,6 +166,10 @@ def run_round(
     round_config.mesh,
   )
   answered = metrics['took_part'] & ~metrics['dropped'] & ~metrics['rejected']
+  if round_config.secure:
+    up, down = protocol_bytes(metrics['took_part'], answered)
+    metrics['uplink'] += up
+    metrics['downlink'] += down
   closed = close_round(round_config, context, sums, uploads, jnp.sum(answered))
   client_state = tree.where(closed.sound & ~closed.skipped, kept, client_state)
   lost = answered & ~closed.sound

@@ -46,8 +46,9 @@ def randomise_signs(base: Method, epsilon: float) -> Method:
 
   def init(key, params):
     initial = base.server.init(key, params)
-    if base.server.read_upload is not None:
-      _check_proportional(base, key, initial, epsilon)
+    if not reads_in_proportion(base, (key, key), initial):
+      remedy = 'the server reads more than signs in the uploads of this method'
+      raise invalid('sign_epsilon', epsilon, remedy)
     return initial
 
   def update(key, frozen, message, client_state, initial_params, params):
@@ -80,28 +81,31 @@ def _read(
   return base.server.read_upload(key, frozen, message, upload)
 
 
-def _check_proportional(
-  base: Method, key: jax.Array, initial: Initial, epsilon: float
-) -> None:
-  """Raises `InputError` unless twice a sign is read as twice its value."""
+def reads_in_proportion(
+  base: Method, keys: tuple[jax.Array, jax.Array], initial: Initial
+) -> bool:
+  """Whether twice an upload, read with another key, is read as twice it."""
+  if base.server.read_upload is None:
+    return True
   frozen, server_state, client_state = initial
 
   @jax.jit
-  def read_once_and_twice(key, frozen, server_state, client_state):
-    message = base.server.broadcast(key, frozen, server_state)
-    params = base.client.init(key, frozen, message, client_state)
+  def read_once_and_twice(keys, frozen, server_state, client_state):
+    message = base.server.broadcast(keys[0], frozen, server_state)
+    params = base.client.init(keys[0], frozen, message, client_state)
     upload, _ = base.client.update(
-      key, frozen, message, client_state, params, params
+      keys[0], frozen, message, client_state, params, params
     )
     return [
-      _scaled(base, key, frozen, message, upload, factor) for factor in (1, 2)
+      _scaled(base, key, frozen, message, upload, factor)
+      for key, factor in zip(keys, (1, 2))
     ]
 
-  once, twice = read_once_and_twice(key, frozen, server_state, client_state)
-  for a, b in zip(jax.tree.leaves(once), jax.tree.leaves(twice)):
-    if not np.allclose(2 * a, b, _TOLERANCE, _TOLERANCE):
-      remedy = 'the server reads more than signs in the uploads of this method'
-      raise invalid('sign_epsilon', epsilon, remedy)
+  once, twice = read_once_and_twice(keys, frozen, server_state, client_state)
+  return all(
+    np.allclose(2 * a, b, _TOLERANCE, _TOLERANCE)
+    for a, b in zip(jax.tree.leaves(once), jax.tree.leaves(twice))
+  )
 
 
 def _scaled(base, key, frozen, message, upload, factor) -> Tree:

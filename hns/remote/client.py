@@ -18,6 +18,7 @@ from hns.engine.context import State
 from hns.errors import InputError, invalid, shown
 from hns.methods.contract import ClientState
 from hns.remote.messages import Order, Reply
+from hns.remote.secure import addend
 from hns.runs import experiment as experiments
 from hns.runs.programs import Experiment
 from hns.values import ConfigDict
@@ -169,12 +170,18 @@ def _respond(member: Member, order: Order) -> Reply:
   if not order.trains or told['rejected']:
     return Reply(told=told)
   _keep(member, order, answer.client_state)
-  payload = wire.encode(
-    method.wire.upload_codec,
-    answer.upload,
-    envelope(experiment, order.number, 'upload'),
-  )
-  return Reply(payload, told)
+  return Reply(_payload(member, order.number, answer.upload), told)
+
+
+def _payload(member: Member, number: int, upload: Message) -> bytes:
+  """An upload's bytes; what is to be summed under masks as int64, in order."""
+  experiment = member.experiment
+  codec = experiment.round_config.method.wire.upload_codec
+  secure = experiment.round_config.secure
+  if secure is None:
+    return wire.encode(codec, upload, envelope(experiment, number, 'upload'))
+  examples = int(experiment.federation.train.size[member.index])
+  return addend(secure, codec, upload, examples).astype('<i8').tobytes()
 
 
 def _played(

@@ -39,7 +39,8 @@ class ServerPrograms(NamedTuple):
     sent: `(frozen, message, client_state) -> message`, what a client is sent.
     learned_nothing: `(key, initial, federation, state, message, index,
       client_state) -> (upload, client_state)`, of a client that does not train.
-    merge: `hns.engine.halves.merge`.
+    merge: `hns.engine.halves.merge`; `merge_sum` where uploads are summed under
+      masks.
     upload: the first upload, for the shapes and places of all others.
   """
 
@@ -47,7 +48,7 @@ class ServerPrograms(NamedTuple):
   message: Callable[..., Message]
   sent: Callable[..., Message]
   learned_nothing: Callable[..., tuple[Message, ClientState]]
-  merge: Callable[..., tuple[Closed, jax.Array]]
+  merge: Callable[..., tuple[Closed, jax.Array] | Closed]
   upload: Message
 
 
@@ -75,6 +76,7 @@ def programs(experiment: Experiment) -> ServerPrograms:
     return method.client.update(update_key, *given, start, start)
 
   message, learned_nothing = jit(message), jit(learned_nothing)
+  merge = halves.merge_sum if round_config.secure else halves.merge
   first = *experiment.constants, rounds.begin(experiment.initial)
   upload, _ = learned_nothing(
     *first, message(*first), jnp.int32(0), experiment.initial.client_state
@@ -84,6 +86,6 @@ def programs(experiment: Experiment) -> ServerPrograms:
     message,
     jit(functools.partial(payloads.download_for, method)),
     learned_nothing,
-    jit(functools.partial(halves.merge, round_config)),
+    jit(functools.partial(merge, round_config)),
     jax.device_get(upload),
   )

@@ -5,21 +5,22 @@ has the same folder, checkpoints and table.
 """
 
 import functools
-import sys
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 
 from hns import tree, wire
-from hns.engine import client_store, parallel
+from hns.engine import client_store
 from hns.engine.evaluation import Evaluation
-from hns.engine.rounds import Closed, RoundMetrics
-from hns.remote import trust
+from hns.engine.rounds import RoundMetrics
+from hns.engine.secure import protocol_bytes, vector_bytes
+from hns.errors import invalid
+from hns.remote import collect, trust
 from hns.remote.client import envelope
-from hns.remote.messages import Exchange, Order, Reply
+from hns.remote.collect import Round, say
+from hns.remote.messages import Exchange, Order, Reply, SecureExchange
 from hns.remote.programs import Known, ServerPrograms, programs
 from hns.runs import loop
 from hns.runs.loop import Players
@@ -27,15 +28,18 @@ from hns.runs.programs import Experiment
 from hns.runs.progress import PendingRound, Progress
 from hns.wire import Message
 
-_LONGEST = 300  # characters of a line
 
+def players(
+  exchange: Exchange, secure_exchange: SecureExchange | None = None
+) -> Players:
+  """How a server plays rounds with clients that are reached by `exchange`.
 
-def players(exchange: Exchange) -> Players:
-  """How a server plays rounds with clients that are reached by `exchange`."""
+  Runs with `secure_aggregation` need a `secure_exchange` too.
+  """
   return Players(
     programs,
     begin,
-    functools.partial(step, exchange),
+    functools.partial(step, exchange, secure_exchange),
     functools.partial(evaluate, exchange),
     saves_all=True,
   )
@@ -50,6 +54,7 @@ def begin(experiment: Experiment) -> Progress:
 
 def step(
   exchange: Exchange,
+  secure_exchange: SecureExchange | None,
   experiment: Experiment,
   run: ServerPrograms,
   progress: Progress,
@@ -66,28 +71,27 @@ def step(
   )
   message = run.message(*experiment.constants, state)
   orders = _orders(experiment, run, progress, message, ids, trains=True)
-  replies = exchange(orders)
-  uploads, told = {}, {}
-  for index in ids.tolist():
-    reply = replies.get(index, Reply(error='did not answer'))
-    try:
-      uploads[index] = trust.upload(experiment, run.upload, number, reply)
-      told[index] = reply.told
-    except (wire.WireError, trust.Left) as error:
-      _say(f'round {number}: client {index} is left out: {error}')
-      if reply.told.get('lost'):  # next time it starts as a new client
-        progress.store.states.pop(index, None)
-  closed, used = _merged(experiment, run, state, ids, uploads, told)
-  for index in sorted(uploads.keys() - used):
-    _say(f'round {number}: client {index} is left out: it is not finite')
+  if experiment.round_config.secure is None:
+    came = collect.each(exchange, experiment, run, progress, ids, orders)
+  elif secure_exchange is None:
+    remedy = 'this federation cannot sum under masks'
+    raise invalid('secure_aggregation', True, remedy)
+  else:
+    came = collect.sum_alone(
+      secure_exchange, experiment, run, progress, ids, orders
+    )
+  replies, told, used, closed = came
+  for index, reply in replies.items():
+    if reply.told.get('lost'):  # next time it starts as a new client
+      progress.store.states.pop(index, None)
   if bool(closed.skipped):
-    _say(f'round {number}: {len(used)} answers are too few: skipped')
+    say(f'round {number}: {len(used)} answers are too few: skipped')
   elif not bool(closed.sound):
-    _say(f'round {number}: the mean is not finite: nothing changed')
+    say(f'round {number}: the mean is not finite: nothing changed')
     used = set()
   else:
     _remember(experiment, run, progress, message, sorted(used))
-  report = _report(run, ids, orders, replies, used, told, closed)
+  report = _report(experiment, run, ids, orders, came._replace(used=used))
   done = PendingRound(ids, report, time.perf_counter() - start)
   return progress._replace(
     state=closed.state, pending=(*progress.pending, done)
@@ -121,30 +125,6 @@ def _known(progress: Progress, index: int) -> Known:
   return jax.tree.map(lambda x: tree.from_host(tree.to_host(x)[0], x), known)
 
 
-def _merged(
-  experiment: Experiment,
-  run: ServerPrograms,
-  state,
-  ids: np.ndarray,
-  uploads: dict[int, Message],
-  told: dict[int, dict[str, float]],
-) -> tuple[Closed, set[int]]:
-  """What the server makes of the uploads, and whose it could use."""
-  nothing = jax.tree.map(np.zeros_like, run.upload)
-  weight = run.upload.weight
-  each = [uploads.get(i, nothing)._replace(weight=weight) for i in ids.tolist()]
-  losses = [told[i]['loss'] if i in told else 0.0 for i in ids.tolist()]
-  answered = np.isin(ids, list(uploads))
-  closed, counts = run.merge(
-    *experiment.constants,
-    state,
-    np.where(answered, ids, parallel.ABSENT).astype(np.int32),
-    jax.tree.map(lambda *leaves: np.stack(leaves), *each),
-    np.array(losses, np.float32),
-  )
-  return closed, set(ids[np.asarray(counts)].tolist())
-
-
 def _remember(
   experiment: Experiment,
   run: ServerPrograms,
@@ -171,15 +151,14 @@ def _remember(
 
 
 def _report(
+  experiment: Experiment,
   run: ServerPrograms,
   ids: np.ndarray,
   orders: dict[int, Order],
-  replies: dict[int, Reply],
-  used: set[int],
-  told: dict[int, dict[str, float]],
-  closed: Closed,
+  came: Round,
 ) -> RoundMetrics:
-  """The metrics of a round, on the host; `used`: whose uploads were."""
+  """The metrics of a round, on the host."""
+  replies, told, used, closed = came
   listed, closed = ids.tolist(), jax.device_get(closed)
   answers = [replies.get(i, Reply()) for i in listed]
   asked = np.array([reply.asked for reply in answers])
@@ -189,13 +168,21 @@ def _report(
   rejected = said | (sent & ~counted)
   column = lambda name: np.array([told.get(i, {}).get(name, 0) for i in listed])
   whole = lambda name: np.clip(column(name), 0, 2**31).astype(np.int64)
-  up = [len(reply.payload) for reply in answers]
+  uploaded = int(wire.coordinates(run.upload))
+  up = np.array([len(reply.payload) for reply in answers])
+  down = np.array([len(orders[i].payload) for i in listed])
+  if experiment.round_config.secure:
+    up[:] = vector_bytes(experiment.round_config.secure, uploaded)
+  up, down = up * counted, down * asked
+  if experiment.round_config.secure:
+    keys_up, keys_down = map(np.asarray, protocol_bytes(asked, counted))
+    up, down = up + keys_up, down + keys_down
   return RoundMetrics(
     train_loss=closed.train_loss,
     flip_rate=closed.flip_rate,
-    uplink=np.array(up) * counted,
-    downlink=np.array([len(orders[i].payload) for i in listed]) * asked,
-    uploaded=counted * int(wire.coordinates(run.upload)),
+    uplink=up,
+    downlink=down,
+    uploaded=counted * uploaded,
     steps=whole('steps'),
     scored=whole('scored'),
     took_part=np.ones(len(ids), bool),
@@ -228,7 +215,7 @@ def evaluate(
     if trust.tells_scores(experiment, i, r)
   }
   for index in orders.keys() - told.keys():
-    _say(f'client {index} is not evaluated: it told no score that can be')
+    say(f'client {index} is not evaluated: it told no score that can be')
   answered = [i for i in chosen.tolist() if i in told]
   column = lambda name: np.array(
     [told[i][name] for i in answered] or [np.nan], np.float32
@@ -240,8 +227,3 @@ def evaluate(
   return Evaluation(
     column('score'), column('score_global'), count, None, None, none, none
   )
-
-
-def _say(text: str) -> None:
-  line = ' '.join(text.split())[:_LONGEST]  # it may be a client's word
-  tqdm.tqdm.write(f'hns: {line}', file=sys.stderr)

@@ -5,7 +5,7 @@ import numpy as np
 from hns import tree, wire
 from hns.engine.halves import TOLD
 from hns.remote.client import envelope
-from hns.remote.messages import Reply
+from hns.remote.messages import Left, Reply
 from hns.runs.programs import Experiment
 from hns.wire import Message
 
@@ -42,10 +42,6 @@ def known(experiment: Experiment, about: dict[str, int]) -> str:
   return ''
 
 
-class Left(Exception):
-  """Why a client's answer cannot be used."""
-
-
 def upload(
   experiment: Experiment, like: Message, number: int, reply: Reply
 ) -> Message:
@@ -63,6 +59,11 @@ def upload(
     like,
     envelope(experiment, number, 'upload'),
   )
+
+
+def told(reply: Reply) -> dict[str, float]:
+  """What a client tells, if all of it can be; else nothing."""
+  return {} if _untold(reply) else reply.told
 
 
 def _untold(reply: Reply) -> str:

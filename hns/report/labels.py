@@ -117,6 +117,8 @@ def _clients(config: dict[str, Any]) -> str:
     'sign_epsilon': 'epsilon {:g} a sign',
   }
   words = [text.format(config[f]) for f, text in told.items() if config.get(f)]
+  if config.get('secure_aggregation'):
+    words.append('summed under masks')
   if config.get('server_rule') == 'private_mean':
     words.append(f'noise {config["noise_multiplier"]:g}')
   return f'{config["num_clients"]} clients' + (

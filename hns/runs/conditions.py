@@ -11,10 +11,13 @@ from hns import wire
 from hns.engine.failures import Failures
 from hns.engine.privacy import Privacy, check_installed
 from hns.engine.rules import Rule, Settings, rule_of
+from hns.engine.secure import Secure, secure_sums
 from hns.errors import invalid
 from hns.methods.contract import Initial, Method
+from hns.methods.privacy import reads_in_proportion
 from hns.runs.initialization import Initialized
 from hns.values import ConfigDict
+from hns.wire import Codec
 
 
 def failures(config: ConfigDict) -> Failures:
@@ -67,6 +70,50 @@ def rule(config: ConfigDict) -> Rule | None:
     config.cohort,
   )
   return rule_of(config.server_rule, settings)
+
+
+def secure(
+  config: ConfigDict, ready: Initialized, sizes: np.ndarray
+) -> Secure | None:
+  """How uploads are summed under masks; None where the server reads each.
+
+  Raises:
+    InputError: what the config asks for needs more than a sum.
+  """
+  if not config.secure_aggregation:
+    return None
+  asked = config.cohort + config.extra_clients
+  codec = ready.method.wire.upload_codec
+  needs = {
+    'a cohort of 2 clients or more': asked >= 2,
+    f'min_answers above {asked // 2}, half of those that are asked: their '
+    'shares remove the masks': config.min_answers > asked / 2,
+    'server_rule=mean: others look at single uploads': config.server_rule
+    == 'mean',
+    'hostile_clients=0: under masks they are not bound to the alphabet, so '
+    'what they can do would be understated': not config.hostile_clients,
+    'sign_epsilon=0': not config.sign_epsilon,
+    'uploads that are whole numbers, of coordinates that all clients share: '
+    'hidenseek with upload=signs or votes, fedpm, majority_vote or pfed1bs': (
+      _can_be_summed(ready)
+    ),
+  }
+  for need, is_met in needs.items():
+    if not is_met:
+      raise invalid('secure_aggregation', True, f'needs {need}')
+  return secure_sums(codec.symbols, sizes, asked, config.min_answers)
+
+
+def _can_be_summed(ready: Initialized) -> bool:
+  """Whether the server can make a mean of the sum of the uploads alone."""
+  codec = ready.method.wire.upload_codec
+  is_whole = isinstance(codec, Codec) and codec.symbols and not codec.stepped
+  keys = tuple(jax.random.split(ready.key))
+  return bool(
+    is_whole
+    and ready.method.wire.kept_mask is None
+    and reads_in_proportion(ready.method, keys, ready.initial)
+  )
 
 
 class Roles(NamedTuple):

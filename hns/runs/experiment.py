@@ -99,6 +99,7 @@ def _assemble(
     conditions.failures(config),
     Attack(tuple(roles.hostile.tolist()), ATTACKS[config.attack]),
     conditions.rule(config),
+    conditions.secure(config, ready, sizes),
   )
   if config.attack == FLIPPED_LABELS and len(roles.hostile):
     federation = flip_labels(federation, roles.hostile, dataset)

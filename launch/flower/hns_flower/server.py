@@ -14,12 +14,13 @@ from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from hns import report
+from hns.engine.secure import Secure
 from hns.remote import server, trust
-from hns.remote.messages import Order, Reply
+from hns.remote.messages import Order, Reply, Sum
 from hns.runs import commandline, devices, experiment
 from hns.runs.programs import Experiment
 from hns.values import ConfigDict
-from hns_flower import records
+from hns_flower import masked, records
 
 app = ServerApp()
 
@@ -57,7 +58,10 @@ def main(grid: Grid, context: Context) -> None:
     team = Team({}, set(), {}, {})
     _wait_for_all(grid, here, team, config.num_clients, seconds)
     exchange = functools.partial(_exchange, grid, here, team, seconds)
-    players = server.players(exchange)
+    summed = functools.partial(
+      _secure_exchange, grid, context, here, team, seconds
+    )
+    players = server.players(exchange, summed)
     rows = experiment.run(config, folder, players=players)
     print(experiment.title(config))
     print(report.table(rows))
@@ -110,17 +114,8 @@ def _exchange(
   seconds: float,
   orders: dict[int, Order],
 ) -> dict[int, Reply]:
-  """The `hns.remote.messages.Exchange` of clients that are SuperNodes.
-
-  Waits, however long, until enough clients for a round are connected.
-  """
-  least = min(here.round_config.failures.least, len(orders))
-  _meet(grid, here, team, seconds)
-  if len(orders.keys() & team.nodes.keys()) < least:
-    _say(f'waits for clients: {least} of {sorted(orders)} must be there')
-  while len(orders.keys() & team.nodes.keys()) < least:
-    time.sleep(_POLL)
-    _meet(grid, here, team, seconds)
+  """The `hns.remote.messages.Exchange` of clients that are SuperNodes."""
+  least = _wait_for_enough(grid, here, team, seconds, orders)
   replies = {
     index: Reply(error='is not connected', asked=False)
     for index in orders.keys() - team.nodes.keys()
@@ -142,6 +137,38 @@ def _exchange(
     _arrived(team, index)
   team.late.update(late)
   return replies | {i: _reply(message) for i, message in answered.items()}
+
+
+def _wait_for_enough(
+  grid: Grid,
+  here: Experiment,
+  team: Team,
+  seconds: float,
+  orders: dict[int, Order],
+) -> int:
+  """Returns when so many clients are there, however late, as a round needs."""
+  least = min(here.round_config.failures.least, len(orders))
+  _meet(grid, here, team, seconds)
+  if len(orders.keys() & team.nodes.keys()) < least:
+    _say(f'waits for clients: {least} of {sorted(orders)} must be there')
+  while len(orders.keys() & team.nodes.keys()) < least:
+    time.sleep(_POLL)
+    _meet(grid, here, team, seconds)
+  return least
+
+
+def _secure_exchange(
+  grid: Grid,
+  context: Context,
+  here: Experiment,
+  team: Team,
+  seconds: float,
+  secure: Secure,
+  orders: dict[int, Order],
+) -> Sum:
+  """The `hns.remote.messages.SecureExchange` of clients that are SuperNodes."""
+  _wait_for_enough(grid, here, team, seconds, orders)
+  return masked.exchange(grid, context, team.nodes, seconds, secure, orders)
 
 
 def _arrived(team: Team, index: int) -> None:
