@@ -3,8 +3,8 @@
 With Flower's own protocol, played in this process.
 """
 
+import functools
 import sys
-import types
 
 import chex
 import numpy as np
@@ -25,6 +25,7 @@ from hns.wire import Codec, Message
 
 app = pytest.importorskip('flwr.app')
 SECURE = dict(secure_aggregation=True, min_answers=3)
+TRAIN = 'collect_masked_vectors'  # the stage in which clients train
 
 
 @pytest.fixture
@@ -42,19 +43,23 @@ def masked(monkeypatch):
     del sys.modules[name]
 
 
-def node(masked, member, sent, fails=lambda order: False):
-  """A client of Flower in this process; what it sends is noted in `sent`."""
+def node(masked, member, sent, fails):
+  """A client of Flower in this process; what it sends is noted in `sent`.
+
+  `fails(number, stage)`: whether it vanishes in this round and stage.
+  """
   context = app.Context(1, member.index + 1, {}, app.RecordDict(), {})
 
   def train(message, context):
     order, middle = masked.to_order(message.content)
-    if fails(order):
-      raise RuntimeError('vanished')
     reply = remote_client.respond(member, order)
     return app.Message(masked.from_reply(reply, middle), reply_to=message)
 
   def answer(message):
     try:
+      stage = message.content[masked.RECORD_KEY_CONFIGS]['stage']
+      if fails(int(message.metadata.group_id), stage):
+        raise RuntimeError('vanished')
       reply = masked.only_masked(message, context, train)
     except Exception as error:
       reply = app.Message(app.Error(0, repr(error)), reply_to=message)
@@ -65,36 +70,31 @@ def node(masked, member, sent, fails=lambda order: False):
   return answer
 
 
-def grid_of(nodes):
-  """What the workflow asks of Flower's Grid; every message is serialised."""
+def asking(nodes):
+  """How nodes, by client id, are reached; every message is serialised."""
   from flwr.common import serde
 
   def through(message):
     return serde.message_from_proto(serde.message_to_proto(message))
 
-  def send_and_receive(messages, timeout):
-    return [
-      through(nodes[m.metadata.dst_node_id](through(m))) for m in messages
-    ]
-
-  return types.SimpleNamespace(send_and_receive=send_and_receive)
+  return lambda messages: [
+    through(nodes[index](through(m))) for index, m in messages.items()
+  ]
 
 
-def federation(
-  masked, config, folder, rounds, fails=lambda index, order: False
-):
-  """The progress after some rounds, and what the clients sent."""
+def federation(masked, config, folder, rounds, fails=lambda *place: False):
+  """The progress after some rounds, and what the clients sent.
+
+  `fails(client, round, stage)`: whether a client vanishes.
+  """
   experiment, sent = experiments.build(config), []
   nodes = {
-    m.index + 1: node(masked, m, sent, lambda o, i=m.index: fails(i, o))
+    m.index: node(masked, m, sent, functools.partial(fails, m.index))
     for m in members(config, folder)
   }
   context = app.Context(1, 0, {}, app.RecordDict(), {})
-
-  def exchange(how, orders):
-    ids = {index: index + 1 for index in range(len(nodes))}
-    return masked.exchange(grid_of(nodes), context, ids, 60.0, how, orders)
-
+  ids = {index: index + 1 for index in nodes}
+  exchange = functools.partial(masked.exchange, asking(nodes), context, ids)
   players = remote_server.players(None, exchange)
   run, progress = players.programs(experiment), players.begin(experiment)
   for _ in range(rounds):
@@ -118,7 +118,7 @@ def test_the_server_ends_as_a_simulation_from_the_sum_alone(
 ):
   """Client 2 vanishes in round 2, after it has shared its keys."""
   config = small_config(**FIELDS | SECURE | fields)
-  vanishes = lambda index, order: (index, order.number) == (2, 2)
+  vanishes = lambda *place: place == (2, 2, TRAIN)
   experiment, found, _ = federation(masked, config, tmp_path, 3, vanishes)
   everyone = [0, 1, 2, 3, 4]
   expected = simulated(config, [everyone, [0, 1, 3, 4], everyone])
@@ -138,16 +138,16 @@ def test_no_message_tells_what_a_client_adds(masked, tmp_path):
   from flwr.common import bytes_to_ndarray
 
   config = small_config(**FIELDS | SECURE, upload='votes')
-  experiment, _, sent = federation(masked, config, tmp_path, 1)
-  how = experiment.round_config.secure
+  _, _, sent = federation(masked, config, tmp_path, 1)
   records = [content[masked.RECORD_KEY_CONFIGS] for content in sent]
   vectors = [r['masked_params'] for r in records if 'masked_params' in r]
   assert len(vectors) == 5
   for _, numbers in (map(bytes_to_ndarray, both) for both in vectors):
-    counts = np.bincount(numbers, minlength=2**how.bits)
-    assert len(counts) == 2**how.bits and how.most == 1
-    expected = len(numbers) / 2**how.bits
-    assert np.all(abs(counts - expected) < 6 * np.sqrt(expected))
+    for places in numbers % 16, numbers >> 28:
+      counts = np.bincount(places, minlength=16)
+      expected = len(numbers) / 16
+      assert len(counts) == 16
+      assert np.all(abs(counts - expected) < 6 * np.sqrt(expected))
   for content in sent:
     arrays = [a for r in content.array_records.values() for a in r.values()]
     assert not arrays
@@ -156,8 +156,8 @@ def test_no_message_tells_what_a_client_adds(masked, tmp_path):
 def test_keys_and_shares_have_the_bytes_that_are_counted(masked, tmp_path):
   """As Flower sends them: 5 clients, of whom one vanishes in training."""
   config = small_config(**FIELDS | SECURE, upload='votes')
-  fails = lambda index, order: index == 2
-  _, _, sent = federation(masked, config, tmp_path, 1, fails)
+  fails = lambda index, number, stage: (index, stage) == (2, TRAIN)
+  experiment, found, sent = federation(masked, config, tmp_path, 1, fails)
   records = [content[masked.RECORD_KEY_CONFIGS] for content in sent]
   keys = [r['pk1'] + r['pk2'] for r in records if 'pk1' in r]
   assert {len(k) for k in keys} == {secure.PUBLIC_KEYS} and len(keys) == 5
@@ -169,11 +169,15 @@ def test_keys_and_shares_have_the_bytes_that_are_counted(masked, tmp_path):
   assert [sorted(map(len, shares)) for shares in held] == [
     [alive] * 4 + [lost]
   ] * 4
+  how = experiment.round_config.secure
   took_part = np.ones(5, bool)
-  up, down = secure.protocol_bytes(took_part, np.arange(5) != 2)
+  up, down = secure.protocol_bytes(how, took_part, np.arange(5) != 2)
   before = secure.PUBLIC_KEYS + 4 * secure.ENCRYPTED_SHARES
   after = 4 * alive + lost + 5 * secure.NODE_ID
   assert up.tolist() == [before + after * (i != 2) for i in range(5)]
+  tally = loop.fetch_metrics(found).tally
+  vector = secure.vector_bytes(how, tally.uploaded_since // 4)
+  assert tally.uplink == int(sum(up)) + 4 * vector
   got = 5 * secure.PUBLIC_KEYS + 4 * secure.ENCRYPTED_SHARES
   assert down.tolist() == [
     got + 5 * secure.NODE_ID * (i != 2) for i in range(5)
@@ -185,11 +189,13 @@ def test_a_sum_that_cannot_be_unmasked_changes_nothing(
 ):
   """In round 1 three of five vanish; in round 2 nobody does."""
   config = small_config(**FIELDS | SECURE, upload='votes')
-  fails = lambda index, order: index < 3 and order.number == 1
+  fails = lambda index, number, stage: (
+    index < 3 and (number, stage) == (1, TRAIN)
+  )
   _, found, _ = federation(masked, config, tmp_path, 2, fails)
   told = capsys.readouterr().err
   assert 'round 1: nothing could be unmasked' in told
-  assert 'round 1: 0 answers are too few: skipped' in told
+  assert 'round 1: 2 answers are too few: skipped' in told
   expected = simulated(config, [[0, 1], list(range(5))])
   chex.assert_trees_all_equal(
     found.state.server_state, expected.state.server_state
@@ -251,7 +257,7 @@ def test_only_the_bytes_of_a_simulated_run_change():
   count = few.uploaded_since // 10
   how = experiments.build(masked).round_config.secure
   everyone = np.ones(5, bool)
-  up, down = secure.protocol_bytes(everyone, everyone)
+  up, down = secure.protocol_bytes(how, everyone, everyone)
   vector = secure.vector_bytes(how, count)
   assert vector == wire.HEADER_BYTES + -(-count * how.bits // 8)
   assert many.uplink == 2 * int(sum(up) + 5 * vector)
@@ -266,7 +272,8 @@ def test_only_the_bytes_of_a_simulated_run_change():
     (dict(algorithm='fedmask'), 'whole numbers'),
     (dict(algorithm='fedmrn'), 'whole numbers'),
     (dict(algorithm='fedbif'), 'whole numbers'),
-    (dict(min_answers=2), 'min_answers above 2'),
+    (dict(min_answers=2), 'min_answers above 2, not 2'),
+    (dict(extra_clients=5, num_clients=10), 'extra_clients below cohort'),
     (dict(server_rule='median'), 'server_rule=mean'),
     (dict(hostile_clients=1), 'hostile_clients=0'),
     (dict(sign_epsilon=1.0), 'sign_epsilon=0'),
@@ -276,3 +283,47 @@ def test_what_needs_more_than_a_sum_is_refused(fields, need):
   fields = dict(cohort=5, upload='votes') | SECURE | fields
   with pytest.raises(InputError, match=f'secure_aggregation=True: .*{need}'):
     experiments.build(small_config(**fields))
+
+
+@pytest.mark.parametrize(
+  'stage,lost', [('setup', 1), ('share_keys', 1), (TRAIN, 1), ('unmask', 0)]
+)
+def test_a_client_may_vanish_in_any_stage(stage, lost, masked, tmp_path):
+  """In the last one its vote is in the sum already."""
+  config = small_config(**FIELDS | SECURE, upload='votes')
+  fails = lambda *place: place == (2, 1, stage)
+  _, found, _ = federation(masked, config, tmp_path, 1, fails)
+  expected = simulated(config, [[0, 1, 3, 4] if lost else None])
+  chex.assert_trees_all_equal(
+    found.state.server_state, expected.state.server_state
+  )
+  assert loop.fetch_metrics(found).tally.dropped == lost
+
+
+def test_a_client_without_a_loss_is_not_in_the_mean_of_losses(
+  masked, tmp_path, capsys, monkeypatch
+):
+  config = small_config(**FIELDS | SECURE, upload='votes')
+  _, honest, _ = federation(masked, config, tmp_path / 'a', 1)
+  whole, seen = masked.from_reply, []
+
+  def from_reply(reply, middle):
+    seen.append(reply.told['loss'])
+    told = reply.told | {'loss': float('nan')} if len(seen) < 3 else reply.told
+    return whole(reply._replace(told=told), middle)
+
+  monkeypatch.setattr(masked, 'from_reply', from_reply)
+  _, found, _ = federation(masked, config, tmp_path / 'b', 1)
+  loss = found.pending[0].metrics.train_loss
+  np.testing.assert_allclose(loss, np.mean(seen[2:]), rtol=1e-5)
+  wanted = honest.pending[0].metrics.train_loss
+  np.testing.assert_allclose(wanted, np.mean(seen), rtol=1e-5)
+  assert 'is in the sum, but tells no numbers' in capsys.readouterr().err
+
+
+def test_a_federation_without_masks_refuses_at_once():
+  experiment = experiments.build(
+    small_config(**FIELDS | SECURE, upload='votes')
+  )
+  with pytest.raises(InputError, match='secure_exchange'):
+    remote_server.players(None).programs(experiment)

@@ -130,7 +130,7 @@ def upload_terms(
   if round_config.secure and jax.tree.leaves(sums.weights):
     raise InputError(
       'secure_aggregation: clients of this method weigh coordinates each in '
-      'its own way, so the sum of uploads is not enough'
+      'its own way, so the sum of uploads is not enough: leave it out'
     )
   nothing = jax.tree.map(jnp.zeros_like, sums)
   sums = tree.where(counts, sums, nothing)

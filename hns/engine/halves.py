@@ -110,10 +110,10 @@ def merge_sum(
     round_config, key, initial, federation, state: as for `merge`.
     ids: int32 [cohort], `ABSENT` where an upload is not in the sum.
     total: the uploads' values, each times its client's examples, summed.
-    losses: float32 [cohort], the clients' mean objectives.
+    losses: float32 [cohort], the clients' mean objectives, NaN if not told.
   """
   context = rounds.begin_round(round_config, key, initial, federation, state)
-  counts = ids != ABSENT
+  counts, told = ids != ABSENT, jnp.isfinite(losses)
   sizes = client_rows(context.federation.train, ids).size * counts
   shared, _ = tree.split(context.message.weight, tree.has(total))
   upload = Message(total, shared)
@@ -121,11 +121,17 @@ def merge_sum(
   read = read_upload(round_config.method, context, jnp.int32(0), upload)
   sums = ClientSums(
     *aggregate.weigh(read, context.message.weight, jnp.int32(1)),
-    loss=jnp.sum(losses * sizes),
+    loss=_mean(losses, sizes * told) * jnp.sum(sizes),
     examples=jnp.sum(sizes),
     signs=None,
   )
   return rounds.close_round(round_config, context, sums, None, jnp.sum(counts))
+
+
+def _mean(values: jax.Array, weights: jax.Array) -> jax.Array:
+  """The weighted mean of the values that weigh something; NaN of none."""
+  known = jnp.where(weights > 0, values * weights, 0)
+  return jnp.sum(known) / jnp.sum(weights)
 
 
 def merge(

@@ -167,7 +167,9 @@ def run_round(
   )
   answered = metrics['took_part'] & ~metrics['dropped'] & ~metrics['rejected']
   if round_config.secure:
-    up, down = protocol_bytes(metrics['took_part'], answered)
+    up, down = protocol_bytes(
+      round_config.secure, metrics['took_part'], answered
+    )
     metrics['uplink'] += up
     metrics['downlink'] += down
   closed = close_round(round_config, context, sums, uploads, jnp.sum(answered))

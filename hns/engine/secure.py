@@ -74,14 +74,15 @@ def vector_bytes(secure: Secure, coordinates: Count) -> Count:
 
 
 def protocol_bytes(
-  took_part: jax.Array, answered: jax.Array
+  secure: Secure, took_part: jax.Array, answered: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """What a round's clients send and get beside downloads and masked uploads.
 
   All that take part exchange keys and shares before they train; those that
-  answer are then asked for the shares that they hold.
+  answer are then asked for the shares that they hold, if they are enough.
 
   Args:
+    secure: of the round.
     took_part, answered: bool [cohort].
 
   Returns:
@@ -90,6 +91,7 @@ def protocol_bytes(
   count, alive = jnp.sum(took_part), jnp.sum(answered)
   shares = (count - 1) * ENCRYPTED_SHARES
   held = alive * SEED_SHARE + (count - alive) * KEY_SHARE
-  up = took_part * (PUBLIC_KEYS + shares) + answered * (held + count * NODE_ID)
-  down = took_part * (count * PUBLIC_KEYS + shares) + answered * count * NODE_ID
+  unmask = answered * (alive >= secure.threshold)
+  up = took_part * (PUBLIC_KEYS + shares) + unmask * (held + count * NODE_ID)
+  down = took_part * (count * PUBLIC_KEYS + shares) + unmask * count * NODE_ID
   return up.astype(jnp.int32), down.astype(jnp.int32)

@@ -88,20 +88,25 @@ def sum_alone(
       used.add(index)
   values = jax.tree.map(np.zeros_like, run.upload.value)
   examples = int(np.asarray(experiment.federation.train.size)[[*used]].sum())
+  is_known = False
   try:
     if total is None:
       raise Left('nothing could be unmasked')
     values = summed(secure, run.upload, total, examples)
+    is_known = True
   except Left as error:
     say(f'round {number}: {error}')
-    used = set()
-  # A client that tells no number that can be is in the sum all the same.
+    used = used if total is None else set()
   told = {i: trust.told(replies[i]) for i in used}
-  losses = [told.get(i, {}).get('loss', 0.0) for i in ids.tolist()]
+  for index in sorted(i for i in used if not told[i]):
+    say(f'round {number}: client {index} is in the sum, but tells no numbers')
+  losses = [told.get(i, {}).get('loss', np.nan) for i in ids.tolist()]
   closed = run.merge(
     *experiment.constants,
     progress.state,
-    np.where(np.isin(ids, [*used]), ids, parallel.ABSENT).astype(np.int32),
+    np.where(np.isin(ids, [*used]) & is_known, ids, parallel.ABSENT).astype(
+      np.int32
+    ),
     values,
     np.array(losses, np.float32),
   )

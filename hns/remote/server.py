@@ -36,8 +36,15 @@ def players(
 
   Runs with `secure_aggregation` need a `secure_exchange` too.
   """
+
+  def checked_programs(experiment):
+    if experiment.round_config.secure and secure_exchange is None:
+      remedy = 'give hns.remote.server.players a secure_exchange, or set False'
+      raise invalid('secure_aggregation', True, remedy)
+    return programs(experiment)
+
   return Players(
-    programs,
+    checked_programs,
     begin,
     functools.partial(step, exchange, secure_exchange),
     functools.partial(evaluate, exchange),
@@ -73,9 +80,6 @@ def step(
   orders = _orders(experiment, run, progress, message, ids, trains=True)
   if experiment.round_config.secure is None:
     came = collect.each(exchange, experiment, run, progress, ids, orders)
-  elif secure_exchange is None:
-    remedy = 'this federation cannot sum under masks'
-    raise invalid('secure_aggregation', True, remedy)
   else:
     came = collect.sum_alone(
       secure_exchange, experiment, run, progress, ids, orders
@@ -169,14 +173,15 @@ def _report(
   column = lambda name: np.array([told.get(i, {}).get(name, 0) for i in listed])
   whole = lambda name: np.clip(column(name), 0, 2**31).astype(np.int64)
   uploaded = int(wire.coordinates(run.upload))
-  up = np.array([len(reply.payload) for reply in answers])
-  down = np.array([len(orders[i].payload) for i in listed])
-  if experiment.round_config.secure:
-    up[:] = vector_bytes(experiment.round_config.secure, uploaded)
-  up, down = up * counted, down * asked
-  if experiment.round_config.secure:
-    keys_up, keys_down = map(np.asarray, protocol_bytes(asked, counted))
-    up, down = up + keys_up, down + keys_down
+  up = np.array([len(reply.payload) for reply in answers]) * counted
+  down = np.array([len(orders[i].payload) for i in listed]) * asked
+  secure = experiment.round_config.secure
+  if secure:
+    keys_up, keys_down = map(np.asarray, protocol_bytes(secure, asked, counted))
+    up, down = (
+      vector_bytes(secure, uploaded) * counted + keys_up,
+      down + keys_down,
+    )
   return RoundMetrics(
     train_loss=closed.train_loss,
     flip_rate=closed.flip_rate,

@@ -86,8 +86,10 @@ def secure(
   codec = ready.method.wire.upload_codec
   needs = {
     'a cohort of 2 clients or more': asked >= 2,
-    f'min_answers above {asked // 2}, half of those that are asked: their '
-    'shares remove the masks': config.min_answers > asked / 2,
+    'extra_clients below cohort: more than half of those that are asked must '
+    'answer': config.extra_clients < config.cohort,
+    f'min_answers above {asked // 2}, not {config.min_answers}: the shares of '
+    'more than half remove the masks': config.min_answers > asked / 2,
     'server_rule=mean: others look at single uploads': config.server_rule
     == 'mean',
     'hostile_clients=0: under masks they are not bound to the alphabet, so '

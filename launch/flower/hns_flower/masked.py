@@ -6,6 +6,7 @@ the client. Here is only how orders and replies fit in.
 """
 
 import types
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -25,20 +26,25 @@ from flwr.common.secure_aggregation.secaggplus_constants import (
 )
 from flwr.compat.common import recorddict_compat as compat
 from flwr.server import LegacyContext
-from flwr.server.workflow import SecAggPlusWorkflow
 from flwr.server.workflow.constant import (
   MAIN_CONFIGS_RECORD,
   MAIN_PARAMS_RECORD,
   Key,
 )
-from flwr.serverapp import Grid
+from flwr.server.workflow.secure_aggregation.secaggplus_workflow import (
+  SecAggPlusWorkflow,
+  WorkflowState,
+)
 
 from hns.engine.secure import Secure
 from hns.remote.messages import Order, Reply, Sum
 
 _NOTHING = Parameters([], '')
 _MIDDLE = 'middle'
-_LOST = 'lost: '  # in an error: what the client kept
+_LOST = 'hns: lost: '  # in an error: what the client kept
+_BITS = 32  # of Flower's modulus, its largest
+
+Ask = Callable[[dict[int, Message]], list[Message]]
 
 
 class _Node(NamedTuple):
@@ -84,19 +90,21 @@ def from_reply(reply: Reply, middle: float) -> RecordDict:
 
 
 def exchange(
-  grid: Grid,
+  ask: Ask,
   context: Context,
   nodes: dict[int, int],
-  seconds: float,
   secure: Secure,
   orders: dict[int, Order],
 ) -> Sum:
-  """The `hns.remote.messages.SecureExchange` of these nodes, by client id."""
+  """The `hns.remote.messages.SecureExchange` of these nodes, by client id.
+
+  `ask` sends messages, by client id, and gives the replies that came in time.
+  """
   ids = {nodes[index]: index for index in orders if index in nodes}
-  errors, found = {}, []
+  errors, found, state = {}, [], WorkflowState()
 
   def send_and_receive(messages, timeout):
-    replies = list(grid.send_and_receive(messages, timeout=timeout))
+    replies = ask({ids[m.metadata.dst_node_id]: m for m in messages})
     for message in replies:
       if message.has_error():
         errors[message.metadata.src_node_id] = str(message.error.reason)
@@ -123,26 +131,48 @@ def exchange(
   round_record = ConfigRecord({Key.CURRENT_ROUND: number})
   legacy.state.config_records[MAIN_CONFIGS_RECORD] = round_record
   legacy.state.array_records[MAIN_PARAMS_RECORD] = ArrayRecord()
-  workflow = _workflow(secure, seconds)
+  grid = types.SimpleNamespace(send_and_receive=send_and_receive)
   try:
-    workflow(types.SimpleNamespace(send_and_receive=send_and_receive), legacy)
-    return _read(secure, orders, ids, errors, found)
+    _play(_workflow(secure), grid, legacy, state)
+    return _read(secure, orders, ids, errors, found, state)
   except Exception as error:  # whatever a client sent, the run goes on
     reason = f'the sum failed ({error!r})'
     return Sum({index: Reply(error=reason) for index in orders}, None)
 
 
-def _workflow(secure: Secure, seconds: float) -> SecAggPlusWorkflow:
-  """All clients are neighbours; numbers from 0 to `most` stay as they are."""
+def _workflow(secure: Secure) -> SecAggPlusWorkflow:
+  """All clients are neighbours; numbers from 0 to `most` stay as they are.
+
+  Flower draws masks from all numbers below the modulus but the last one, so a
+  small modulus would let votes through.
+  """
   return SecAggPlusWorkflow(
     num_shares=1.0,
     reconstruction_threshold=secure.threshold,
     max_weight=1.0,
     clipping_range=secure.most / 2,
     quantization_range=secure.most,
-    modulus_range=2**secure.bits,
-    timeout=seconds,
+    modulus_range=2**_BITS,
   )
+
+
+def _play(
+  workflow: SecAggPlusWorkflow,
+  grid: types.SimpleNamespace,
+  legacy: LegacyContext,
+  state: WorkflowState,
+) -> None:
+  """The four stages, as long as enough clients are left.
+
+  Flower's own loop takes clients that never shared their keys for lost ones,
+  and then asks for shares that nobody has.
+  """
+  for stage in (workflow.setup_stage, workflow.share_keys_stage):
+    if not stage(grid, legacy, state):
+      return
+    state.sampled_node_ids = set(state.active_node_ids)
+  if workflow.collect_masked_vectors_stage(grid, legacy, state):
+    workflow.unmask_stage(grid, legacy, state)
 
 
 def _read(
@@ -151,6 +181,7 @@ def _read(
   ids: dict[int, int],
   errors: dict[int, str],
   found: list[tuple[_Node, FitRes]],
+  state: WorkflowState,
 ) -> Sum:
   """What came of the protocol; `found` is empty if nothing was unmasked."""
   replies = {
@@ -159,8 +190,11 @@ def _read(
   }
   for node, index in ids.items():
     reason = errors.get(node, 'did not answer')
-    replies[index] = Reply(error=reason, told=dict.fromkeys(_lost(reason), 1.0))
-  for node, result in found:
+    told = dict.fromkeys(['lost'] * (_LOST in reason), 1.0)
+    # Whoever sent no keys was not sent the order either.
+    has_keys = node in state.nid_to_publickeys
+    replies[index] = Reply(error=reason, told=told, asked=has_keys)
+  for node, result in state.legacy_results:
     replies[ids[node.node_id]] = Reply(told=dict(result.metrics))
   if not found:
     return Sum(replies, None)
@@ -168,7 +202,3 @@ def _read(
   (mean,) = parameters_to_ndarrays(found[0][1].parameters)
   total = np.rint(len(found) * (mean + secure.most / 2)).astype(np.int64)
   return Sum(replies, total)
-
-
-def _lost(reason: str) -> list[str]:
-  return ['lost'] if _LOST in reason else []

@@ -129,13 +129,7 @@ def _exchange(
     for index, order in orders.items()
     if index in team.nodes
   }
-  for message in _pull(grid, team.late):
-    _arrived(team, team.late[message.metadata.reply_to_message_id])
-  slow = set(team.late.values())
-  answered, late = _ask(grid, messages, slow, seconds, least)
-  for index in answered:
-    _arrived(team, index)
-  team.late.update(late)
+  answered = _ask_team(grid, team, seconds, least, messages)
   return replies | {i: _reply(message) for i, message in answered.items()}
 
 
@@ -168,7 +162,33 @@ def _secure_exchange(
 ) -> Sum:
   """The `hns.remote.messages.SecureExchange` of clients that are SuperNodes."""
   _wait_for_enough(grid, here, team, seconds, orders)
-  return masked.exchange(grid, context, team.nodes, seconds, secure, orders)
+  ask = functools.partial(_ask_team, grid, team, seconds, secure.threshold)
+  nodes = dict(team.nodes)
+  return masked.exchange(
+    lambda messages: list(ask(messages).values()),
+    context,
+    nodes,
+    secure,
+    orders,
+  )
+
+
+def _ask_team(
+  grid: Grid,
+  team: Team,
+  seconds: float,
+  least: int,
+  messages: dict[int, Message],
+) -> dict[int, Message]:
+  """Replies by client; those that were late once are not waited for."""
+  for message in _pull(grid, team.late):
+    _arrived(team, team.late[message.metadata.reply_to_message_id])
+  slow = set(team.late.values())
+  answered, late = _ask(grid, messages, slow, seconds, least)
+  for index in answered:
+    _arrived(team, index)
+  team.late.update(late)
+  return answered
 
 
 def _arrived(team: Team, index: int) -> None:
