@@ -14,8 +14,8 @@ What is here; each imports only from itself and from what stands above it:
   networks/   models, supermasks, pruning, fast convolutions
   methods/    the contract of a method, and the methods
   engine/     a round, a client's training, many clients side by side
-  report/     runs compared: tables and pictures
   config.py   every field of a run
+  report/     runs compared: tables and pictures
   runs/       a config to a run: loop, folder, checkpoints, sweeps, devices
   remote/     server and clients as machines of their own
   export.py   a trained model as a file

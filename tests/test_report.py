@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import sharing, small_config
+from conftest import ROOT, sharing, small_config
 
 from hns import report
 from hns.engine import metrics
@@ -18,6 +18,8 @@ from hns.report.files import read
 from hns.report.groups import group, load, pack
 from hns.report.labels import label
 from hns.runs import experiment
+
+RESULTS = ROOT / 'launch' / 'results'
 
 
 @pytest.fixture(scope='module')
@@ -68,6 +70,19 @@ def test_groups_of_one_label_say_how_they_differ(runs):
   assert [g.label.split(', hidenseek.')[1] for g in pair] == [
     *('learning_rate=0.03)', 'learning_rate=0.5)'),
   ]
+
+
+def test_a_run_from_before_a_field_is_one_with_its_default(runs):
+  """A seed made later, and the stored results, stand in one line."""
+  old, new, _ = load([str(runs / name) for name in ('s0', 's1', 'fedavg')])[0]
+  config = dict(old.run_info['config'])
+  for field in 'drop_share', 'secure_aggregation', 'unseen_clients':
+    del config[field]
+  old = old._replace(run_info=old.run_info | {'config': config})
+  (one,) = group([old, new])
+  assert one.seeds == (0, 1) and 'drop_share' not in one.label
+  own = group(load([str(RESULTS / 'own.jsonl.gz')])[0])
+  assert all(g.seeds == (0, 1, 2) for g in own) and len(own) == 16
 
 
 def test_words_and_numbers():

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from hns import durable
+from hns.config import Run
 from hns.errors import InputError, invalid
 from hns.report import files
 from hns.report.files import Row, RunInfo
@@ -129,8 +130,12 @@ def once(runs: list[Saved]) -> tuple[list[Saved], list[str]]:
 
 
 def identity(run: Saved) -> dict[str, Any]:
-  """The fields of a run's config that affect its numbers."""
-  return {k: v for k, v in run.run_info['config'].items() if k not in _FREE}
+  """The fields of a run's config that affect its numbers.
+
+  What an older run does not tell was not there yet: it is as by default.
+  """
+  config = Run()._asdict() | run.run_info['config']
+  return {k: v for k, v in config.items() if k not in _FREE}
 
 
 def _deviation(left_out: list[Row], chosen: list[Row]) -> str:
