@@ -38,6 +38,7 @@ For a notebook or a script, each imported when it is first used:
 """
 
 import importlib
+import importlib.util
 from typing import Any
 
 __version__ = '0.8.0'
@@ -64,10 +65,13 @@ _FRONT = {
 
 
 def __getattr__(name: str) -> Any:
-  if name not in _FRONT:
+  if name in _FRONT:
+    module, attribute = _FRONT[name]
+    return getattr(importlib.import_module(f'{__name__}.{module}'), attribute)
+  whole = f'{__name__}.{name}'
+  if name.startswith('_') or importlib.util.find_spec(whole) is None:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-  module, attribute = _FRONT[name]
-  return getattr(importlib.import_module(f'{__name__}.{module}'), attribute)
+  return importlib.import_module(whole)  # such as hns.data
 
 
 def __dir__() -> list[str]:

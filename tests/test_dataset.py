@@ -293,6 +293,8 @@ def test_classes_without_an_example_are_said(monkeypatch, capsys):
   assert capsys.readouterr().err == (
     "hns: dataset 'own' has no training example of 5 of its 10 classes: 0, 6, "
     '7, 8, 9 (labels count from 0)\n'
+    "hns: dataset 'own' has no test example of 5 of its 10 classes: 0, 6, "
+    '7, 8, 9 (labels count from 0)\n'
   )
   data.load('digits')
   assert capsys.readouterr().err == ''

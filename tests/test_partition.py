@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hns.data import partition
-from hns.data.partition import Labelled, Scheme
+from hns.data.partition import Labelled, Scheme, Shares
 from hns.errors import InputError
 
 RNG = np.random.RandomState(0)
@@ -221,6 +221,21 @@ def test_own_lists_that_cannot_be_are_named(lists, said):
   with pytest.raises(InputError, match=said) as error:
     client_state(lists)
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('split', Shares._fields)
+def test_own_shares_without_examples_are_named(split, monkeypatch):
+  """By the partition: no other field could mend it."""
+  whole = [np.array([0]), np.array([1])]
+  given = Shares(whole, [np.array([2]), np.array([3])], whole)
+  gap = given._replace(**{split: [getattr(given, split)[0], []]})
+  monkeypatch.setitem(partition.PARTITIONS, 'own', lambda *given: gap)
+  scheme = SCHEME._replace(clients=2, needed_by='eval_split=validation')
+  said = f"partition='own': client 1 has no {split} examples"
+  with pytest.raises(InputError, match=said):
+    partition.divide(0, 'own', TRAIN, TRAIN, scheme)
+  if split == 'validation':
+    partition.divide(0, 'own', TRAIN, TRAIN, scheme._replace(needed_by=''))
 
 
 def test_a_client_whose_classes_are_never_tested_is_named():

@@ -116,17 +116,19 @@ def _prepared(name: str, wanted: Features) -> Dataset:
 
 
 def _report_absent(name: str, dataset: Dataset) -> Dataset:
-  """The dataset; reports classes without training examples on stderr."""
+  """The dataset; reports classes that a split has no example of on stderr."""
   if not dataset.task.has_classes:
     return dataset
-  absent = np.setdiff1d(np.arange(dataset.classes), dataset.train_labels)
-  if len(absent):
-    some = ', '.join(map(str, absent[:10])) + ', ...' * (len(absent) > 10)
-    print(
-      f'hns: dataset {name!r} has no training example of {len(absent)} of its '
-      f'{dataset.classes} classes: {some} (labels count from 0)',
-      file=sys.stderr,
-    )
+  splits = {'training': dataset.train_labels, 'test': dataset.test_labels}
+  for split, labels in splits.items():
+    absent = np.setdiff1d(np.arange(dataset.classes), labels)
+    if len(absent):
+      some = ', '.join(map(str, absent[:10])) + ', ...' * (len(absent) > 10)
+      print(
+        f'hns: dataset {name!r} has no {split} example of {len(absent)} of its '
+        f'{dataset.classes} classes: {some} (labels count from 0)',
+        file=sys.stderr,
+      )
   return dataset
 
 

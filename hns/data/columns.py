@@ -169,7 +169,8 @@ def whole(places: Sequence[str], labels: Sequence[Any]) -> np.ndarray:
   for place, label in zip(places, labels):
     if not isinstance(label, int | np.integer | np.bool_):
       problem = f'has the label {label!r}, which is not of an integer type'
-      raise InputError(f'{place}: {problem}')
+      remedy = 'choose another column with labels, or number the classes'
+      raise InputError(f'{place}: {problem}: {remedy}')
   return np.array(labels, np.int64)
 
 
@@ -186,7 +187,9 @@ def numbered(places: Sequence[str], groups: Sequence[Any]) -> np.ndarray:
   """Numbers of groups in their order, int32 [n]; [0] for no groups."""
   for place, group in zip(places, groups):
     if group is None or group != group:
-      raise InputError(f'{place}: has no group, but {group}')
+      problem = f'has no group, but {group}'
+      remedy = 'choose another column with group, or leave the example out'
+      raise InputError(f'{place}: {problem}: {remedy}')
   numbers = {group: i for i, group in enumerate(sorted(set(groups)))}
   return np.array([numbers[group] for group in groups], np.int32)
 

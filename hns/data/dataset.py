@@ -216,7 +216,10 @@ def _pictures(field: str, value: Any) -> np.ndarray:
     raise InputError(f'{field}: {remedy}')
   images = numbers(field, value)
   if 0 in images.shape or images.ndim not in (3, 4):
-    remedy = 'must be [n, h, w] or [n, h, w, c], each at least 1'
+    remedy = (
+      'must be [n, h, w] or [n, h, w, c], each at least 1; for anything else '
+      'give standardise=False'
+    )
     raise invalid(f'{field}.shape', list(images.shape), remedy)
   return images if images.ndim == 4 else images[..., None]
 

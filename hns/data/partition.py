@@ -101,7 +101,7 @@ def divide(
   if isinstance(pools, Shares):
     counts = len(train.labels), len(train.labels), len(test.labels)
     shares = Shares(*checked_splits(name, pools, scheme.clients, counts))
-    check(shares, scheme)
+    _check_own(name, shares, scheme)
     return shares
   pools = checked_shares(name, pools, scheme.clients, len(train.labels))
   halves = [hold_out(rng, pool, each, scheme) for pool in pools]
@@ -255,6 +255,17 @@ def check(shares: Shares, scheme: Scheme) -> None:
         f'{without} validation examples, which {scheme.needed_by} needs: give '
         f'every client two, or change {scheme.needed_by.split("=")[0]}',
       )
+
+
+def _check_own(name: str, shares: Shares, scheme: Scheme) -> None:
+  """As `check`, of a user's `Shares`, which no other field changes."""
+  for client, lists in enumerate(zip(*shares)):
+    for split, part in zip(Shares._fields, lists):
+      if len(part) or (split == 'validation' and not scheme.needed_by):
+        continue
+      need = f', which {scheme.needed_by} needs' * (split == 'validation')
+      problem = f'client {client} has no {split} examples{need}'
+      raise invalid('partition', name, f'{problem}: give it some')
 
 
 # (rng, train, examples per client with validation, scheme, test) -> for each

@@ -32,7 +32,7 @@ def pixels(
     raise
   except Exception as error:  # each format has its own errors
     cause = ' '.join(f'{type(error).__name__} {error}'.split())[:200]
-    problem = f'is no picture that can be read ({cause})'
+    problem = f'is no picture that can be read ({cause}): remove it'
     raise InputError(f'{place}: {problem}') from error
   if kind not in ('L', 'RGB'):
     remedy = f'is of mode {kind}: convert it to L (grey) or RGB'

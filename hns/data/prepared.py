@@ -1,5 +1,6 @@
 """TFDS datasets prepared as array_record, read without TensorFlow."""
 
+import difflib
 import json
 import pathlib
 import re
@@ -155,8 +156,14 @@ def _instructions(root: pathlib.Path, name: str) -> str:
       f'.download_and_prepare()"'
     )
   except tfds.core.DatasetNotFoundError:
+    near = difflib.get_close_matches(
+      name, tfds.list_builders(with_community_datasets=False), 1
+    )
     return (
-      'TFDS does not know it, so write a tfds.core.GeneratorBasedBuilder with '
+      'TFDS does not know it'
+      + ''.join(f' (did you mean {other}?)' for other in near)
+      + '. Put a function into hns.DATASETS, name folder:PATH or hf:PATH, or '
+      'write a tfds.core.GeneratorBasedBuilder with '
       'features image and label, and prepare it with '
       "file_format='array_record'"
     )

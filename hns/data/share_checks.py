@@ -27,8 +27,8 @@ def checked_shares(
     raise invalid('partition', name, remedy)
   shares = list(shares)
   if len(shares) != clients:
-    remedy = f'partition {name!r} returned lists for {len(shares)} clients'
-    raise invalid('num_clients', clients, remedy)
+    problem = f'partition {name!r} returned lists for {len(shares)} clients'
+    raise invalid('num_clients', clients, f'{problem}: set it to that')
   for client, share in enumerate(shares):
     try:
       shares[client] = _indices(share, count)

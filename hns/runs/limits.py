@@ -19,7 +19,11 @@ def validate(config: ConfigDict) -> None:
   _check_examples(config)
   needs_group = config.partition == 'natural' and has_features(config.dataset)
   if needs_group and not config.group:
-    raise invalid('group', '', 'partition=natural needs a feature: writer')
+    remedy = (
+      'partition=natural needs the feature, or the column, that says who made '
+      'an example, such as writer'
+    )
+    raise invalid('group', '', remedy)
   _check_chosen_table(config)
   needed_by = needs_validation(config)
   if needed_by and not config.validation_fraction:
