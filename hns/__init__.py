@@ -31,6 +31,8 @@ For a notebook or a script, each imported when it is first used:
   step(experiment, programs, progress)      the progress after one more round
   global_model, personal_models             variables, at a progress
   evaluate(experiment, programs, progress)  personal and global models
+  together(experiments)            several seeds as one program:
+  step_together(many, progresses)  the progress of each after one more round
   export_model(folder, client)     a trained model as bytes
   predictor(folder, client)        any trained model, to predict with
   load_model(content)              the network and its variables again
@@ -53,6 +55,8 @@ _FRONT = {
   'global_model': ('runs.run_models', 'global_model'),
   'personal_models': ('runs.run_models', 'personal_models'),
   'evaluate': ('runs.loop', 'evaluate'),
+  'together': ('runs.together', 'together'),
+  'step_together': ('runs.together', 'step_together'),
   'export_model': ('export', 'from_run'),
   'predictor': ('runs.finished', 'predictor'),
   'load_model': ('runs.model_file', 'load'),

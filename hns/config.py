@@ -57,6 +57,8 @@ class Run(NamedTuple):
     density: share of the weights that survives pruning, (0, 1]
     pruning: the score of a weight
     pruning_steps: steps of pruning; 1 is single-shot
+    compact: leave out units that pruning has disconnected: the same network in
+      less time; without it those of all seeds have one shape
     rounds: rounds that a run lasts
     cohort: clients that train in a round
     extra_clients: so many more are asked in a round, to make up for those that
@@ -118,6 +120,7 @@ class Run(NamedTuple):
   pruning: Annotated[str, OneOf(SCORES)] = 'synflow'
   # A schedule of pruning is a list of its steps.
   pruning_steps: Annotated[int, AtLeast(1, 10**6)] = 100
+  compact: bool = True
 
   rounds: Count = 30
   cohort: Count = 10

@@ -87,9 +87,12 @@ def trained(folder: Folder, client: int | None) -> tuple[Spec, dict[str, Any]]:
       'write the model as arrays, with --file=NAME.npz, or load it from its '
       'run with hns.predictor'
     )
-  one = _one_array(run)
+  one, classes = _one_array(run), _num_logits(run, variables)
+  if not run.config.compact:  # a file is always read as a compact network
+    net = models.create(run.config.model, classes)
+    variables = compact.compact(net, variables)[1]
   spec = Spec(
-    classes=_num_logits(run, variables),
+    classes=classes,
     shape=one.shape[1:],
     dtype=str(one.dtype),
     scale=scale_of(run.experiment.federation.examples),

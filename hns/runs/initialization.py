@@ -74,7 +74,8 @@ def initialize(
   )
   pruning.check_layers(masks, config.density, config.pruning, is_connected)
   layers = {name: [int(m.sum()), m.size] for name, m in masks.items()}
-  net, initial = compact.compact(net, initial)
+  if config.compact:
+    net, initial = compact.compact(net, initial)
   return Initialized(
     net, method, initial, key, layers, _head_or_none(head, config.head)
   )
