@@ -54,6 +54,8 @@ class Run(NamedTuple):
     model: the network
     head: the layer that personal methods keep local; '' is the
       only layer with an output a class
+    statistics: of batch norms: local, each client measures its own, or
+      averaged, they are sent as floats and the server keeps their mean
     density: share of the weights that survives pruning, (0, 1]
     pruning: the score of a weight
     pruning_steps: steps of pruning; 1 is single-shot
@@ -116,6 +118,7 @@ class Run(NamedTuple):
 
   model: Annotated[str, OneOf(MODELS)] = 'cnn'
   head: str = ''
+  statistics: Annotated[str, OneOf(('local', 'averaged'))] = 'local'
   density: Annotated[float, Within(0, 1, '(]')] = 0.2
   pruning: Annotated[str, OneOf(SCORES)] = 'synflow'
   # A schedule of pruning is a list of its steps.

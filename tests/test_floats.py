@@ -51,7 +51,10 @@ def params_of(built, progress, client):
   return jax.tree.map(lambda x: np.asarray(x[0]), models['params'])
 
 
-@pytest.mark.parametrize('algorithm', ['hidenseek', 'hidenseek_personal'])
+SUPERMASKS = 'hidenseek', 'hidenseek_personal', 'fedmask', 'fedpm'
+
+
+@pytest.mark.parametrize('algorithm', SUPERMASKS)
 def test_local_floats_are_trained_and_never_travel(config_of, algorithm):
   frozen, local = (
     played(config_of(algorithm, dict(floats=floats)))
@@ -90,10 +93,18 @@ def test_a_client_goes_on_from_its_own_floats(config_of):
     np.testing.assert_allclose(a, b, atol=1e-7)
 
 
-@pytest.mark.parametrize('remember', [True, False])
-def test_sent_floats_are_the_mean_of_the_clients(config_of, remember):
-  table = dict(floats='sent', remember=remember)
-  built, progress = played(config_of(table=table))
+@pytest.mark.parametrize(
+  'algorithm,table',
+  [
+    ('hidenseek', dict(remember=True)),
+    ('hidenseek', dict(remember=False)),
+    ('fedmask', {}),
+    ('fedpm', {}),
+  ],
+)
+def test_sent_floats_are_the_mean_of_the_clients(config_of, algorithm, table):
+  table = table | dict(floats='sent')
+  built, progress = played(config_of(algorithm, table))
   server = progress.state.server_state.values
   drawn = built.initial.server_state.values['floats']
   sizes = np.asarray(built.federation.train.size)[:3]
@@ -108,6 +119,14 @@ def test_sent_floats_are_the_mean_of_the_clients(config_of, remember):
   shared = hns.global_model(built, progress)['params']
   for a, b in zip(jax.tree.leaves(shared), jax.tree.leaves(server['floats'])):
     np.testing.assert_array_equal(a, b)
+
+
+def test_gains_of_fedpm_stay_as_drawn(config_of):
+  """Its constants are of weights with a sign alone."""
+  built, progress = played(config_of('fedpm'))
+  for params in params_of(built, progress, 0), built.initial.frozen['params']:
+    np.testing.assert_array_equal(params['RMSNorm_0']['scale'], 1)
+    np.testing.assert_array_equal(params['body']['bias'], 0)
 
 
 def trained_by(built, client):

@@ -22,6 +22,7 @@ from hns.methods.contract import (
   Params,
   Variables,
 )
+from hns.networks.modes import STATISTICS
 
 
 class Trained(NamedTuple):
@@ -203,7 +204,23 @@ def train_client(
     initial.frozen,
     initial_params,
   )
+  if method.client.after_training is not None:
+    params = method.client.after_training(
+      client_key(context, index, Stream.UPDATE),
+      initial.frozen,
+      client_state,
+      params,
+      _observe(round_config, federation, index),
+    )
   return Trained(client_state, initial_params, params, loss, rows.size)
+
+
+def _observe(round_config, federation, index):
+  """`variables -> statistics` of batch norms on a client's examples."""
+  rows = client_rows(federation.train, index)
+  return lambda variables: with_statistics(
+    round_config.learner, variables, federation.examples, rows
+  )[STATISTICS]
 
 
 def _score(round_config, federation, index):

@@ -45,10 +45,10 @@ def with_statistics(
 ) -> Variables:
   """Variables with the statistics of batch norms on a client's examples.
 
-  They are the mean over batches of at most 100 examples. Without batch norm the
-  variables are those given.
+  They are the mean over batches of at most 100 examples. Without batch norm, or
+  with statistics already, the variables are those given.
   """
-  if not learner.statistics:
+  if not learner.statistics or STATISTICS in variables:
     return variables
 
   def observe(carry, chosen, valid):

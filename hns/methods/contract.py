@@ -148,6 +148,24 @@ class Objective(Protocol):
   ) -> jax.Array: ...
 
 
+class AfterTraining(Protocol):
+  """What does a client measure of the model that it trained?
+
+  `observe(variables)` gives the statistics of the network's batch norms on its
+  training examples. Exists for methods that send them. The key is that of
+  `ClientUpdate`.
+  """
+
+  def __call__(
+    self,
+    key: jax.Array,
+    frozen: Frozen,
+    client_state: ClientState,
+    params: Params,
+    observe: Callable[[Variables], Tree],
+  ) -> Params: ...
+
+
 class Finalize(Protocol):
   """Which params does a client end the round with?
 
@@ -181,6 +199,7 @@ class Client(NamedTuple):
   optimizer: optax.GradientTransformation
   before_training: BeforeTraining | None = None
   objective: Objective = plain_loss
+  after_training: AfterTraining | None = None
   finalize: Finalize = as_trained
 
 

@@ -1,40 +1,23 @@
 """Parameters without a sign, such as biases and gains, trained as floats."""
 
 import re
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
-from hns import wire
 from hns.errors import invalid
 from hns.methods.bases import HasSign
 from hns.methods.contract import (
-  Center,
   Client,
   Initial,
   Method,
   Params,
-  ServerState,
 )
-from hns.methods.lift import Beside, beside, lift
-from hns.methods.uploads import keep_unvoted
+from hns.methods.lift import Beside, beside
+from hns.methods.with_floats import WithFloats, both_trained, sent_beside
+from hns.networks.modes import STATISTICS
 from hns.networks.supermask import has_sign, to_masked
-from hns.wire import Message
-
-
-class WithFloats(NamedTuple):
-  """What a client trains.
-
-  Attributes:
-    inner: of the method inside, such as scores.
-    floats: parameters without a sign.
-  """
-
-  inner: Params
-  floats: Params
 
 
 def signed_but(pattern: str) -> HasSign:
@@ -95,122 +78,38 @@ def send_floats(base: Method, rate: float, has_sign: HasSign) -> Method:
 
   Args as in `keep_floats`; raises `InputError` as that does.
   """
-  inside = lift(
+  return sent_beside(
     base,
-    server_state=lambda given: _inner_state(given['server_state']),
-    message=lambda given: _inner(given['message']),
-    upload=lambda given: _inner(given['upload']),
-    mean=lambda given: given['mean']['inner'],
-    total=lambda given: given['total']['inner'],
-  )
-
-  def client_init(key, frozen, message, client_state):
-    start = inside.client.init(key, frozen, message, client_state)
-    return WithFloats(start, message.value['floats'])
-
-  def update(key, frozen, message, client_state, initial_params, params):
-    upload, kept = inside.client.update(
-      key, frozen, message, client_state, initial_params.inner, params.inner
-    )
-    return _joined(upload, message, params.floats), kept
-
-  client = dict(init=client_init, update=update)
-  return inside.revise(
-    client=client | _trained(base.client, rate),
-    server=_float_server(base, inside, has_sign),
-    wire=_float_wire(inside),
+    lambda params: _drawn(params, has_sign, 'sent'),
+    _trained(base.client, rate),
   )
 
 
-def _float_server(
-  base: Method, inside: Method, has_sign: HasSign
-) -> dict[str, Callable | None]:
-  """The server of `send_floats`."""
+def send_statistics(base: Method, first: Params) -> Method:
+  """`base` whose clients also send the statistics of their batch norms.
 
-  def init(key, params):
-    floats = _drawn(params, has_sign, 'sent')
-    frozen, (values, memory), client_state = base.server.init(key, params)
-    both = {'inner': values, 'floats': floats}
-    return Initial(frozen, ServerState(both, memory), client_state)
+  Each measures them on its training examples, under the model that it trained;
+  the server keeps the mean, which the model has that all start from. Without
+  this wrapper every client measures its own (`hns.networks.modes`), and they
+  never travel. Both directions are two payloads.
 
-  def broadcast(key, frozen, server_state):
-    message = inside.server.broadcast(key, frozen, server_state)
-    floats = server_state.values['floats']
-    ones = jax.tree.map(lambda x: jnp.ones((), bool), floats)
-    return Message(
-      {'inner': message.value, 'floats': floats},
-      {'inner': message.weight, 'floats': ones},
-    )
+  Args:
+    base: any method.
+    first: the statistics before round 1.
+  """
+  client = base.client
 
-  def read_upload(key, frozen, message, upload):
-    read = inside.server.read_upload(key, frozen, message, upload)
-    return _joined(read, upload, upload.value['floats'])
+  def after_training(key, frozen, client_state, params, observe):
+    inner = params.inner
+    if client.after_training is not None:
+      inner = client.after_training(key, frozen, client_state, inner, observe)
+    ended = client.finalize(client_state, inner)
+    variables = client.to_variables(key, frozen, ended)
+    return WithFloats(inner, observe(variables))
 
-  def update(key, frozen, server_state, mean, total):
-    after = inside.server.update(key, frozen, server_state, mean, total)
-    values = {
-      'inner': after.values,
-      'floats': keep_unvoted(
-        server_state.values['floats'], mean['floats'], total['floats']
-      ),
-    }
-    return ServerState(values, after.memory)
-
-  return dict(
-    init=init,
-    broadcast=broadcast,
-    read_upload=inside.server.read_upload and read_upload,
-    center=_float_center(inside),
-    update=update,
-  )
-
-
-def _float_center(inside: Method) -> Center:
-  """Floats are sent as they are: what was downloaded is their center."""
-
-  def center(frozen, message):
-    inner = jax.tree.map(jnp.zeros_like, message.value['inner'])
-    if inside.server.center is not None:
-      inner = inside.server.center(frozen, message)
-    return {'inner': inner, 'floats': message.value['floats']}
-
-  return center
-
-
-def _float_wire(inside: Method) -> dict[str, Any]:
-  """The wire of `send_floats`: what is inside, and floats."""
-  upload_codec, download_codec, download_for, received, _ = inside.wire
-  floats = 'floats', wire.FLOATS
-
-  def both(part):
-    def whole(frozen, message, client_state):
-      inner = part(frozen, message, client_state)
-      return _joined(inner, message, message.value['floats'])
-
-    return part and whole
-
-  return dict(
-    upload_codec=(('inner', upload_codec), floats),
-    download_codec=(('inner', download_codec), floats),
-    download_for=both(download_for),
-    received=both(received),
-  )
-
-
-def _inner(message: Message) -> Message:
-  return Message(message.value['inner'], message.weight['inner'])
-
-
-def _inner_state(server_state: ServerState) -> ServerState:
-  return server_state._replace(values=server_state.values['inner'])
-
-
-def _joined(inner: Message, like: Message, floats: Params) -> Message:
-  """A message of both, whose floats weigh as those of `like`."""
-  return Message(
-    {'inner': inner.value, 'floats': floats},
-    {'inner': inner.weight, 'floats': like.weight['floats']},
-  )
+  trained = both_trained(client, STATISTICS, optax.set_to_zero())
+  answers = trained | dict(after_training=after_training)
+  return sent_beside(base, lambda params: first, answers)
 
 
 def _drawn(params: Params, has_sign: HasSign, choice: str) -> Params:
@@ -223,26 +122,5 @@ def _drawn(params: Params, has_sign: HasSign, choice: str) -> Params:
 
 
 def _trained(base: Client, rate: float) -> dict[str, Any]:
-  """How a client trains both: the answers that know `WithFloats`."""
-
-  def to_variables(key, frozen, params):
-    variables = base.to_variables(key, frozen, params.inner)
-    return {**variables, 'params': params.floats}
-
-  def objective(key, progress, forward, to_variables, initial_params, params):
-    of_inner = lambda inner: to_variables(params._replace(inner=inner))
-    return base.objective(
-      key, progress, forward, of_inner, initial_params.inner, params.inner
-    )
-
-  def finalize(client_state, params):
-    ended = base.finalize(client_state, params.inner)
-    return params._replace(inner=ended)
-
-  optimizers = {'inner': base.optimizer, 'floats': optax.adam(rate)}
-  return dict(
-    to_variables=to_variables,
-    objective=objective,
-    finalize=finalize,
-    optimizer=optax.multi_transform(optimizers, WithFloats(*optimizers)),
-  )
+  """How a client trains what is inside and floats, by Adam."""
+  return both_trained(base, 'params', optax.adam(rate))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from hns import tree
 from hns.errors import invalid
 from hns.fields import OF_RUN, fields_of, same_fields
 from hns.methods import client_pruning, uploads, wrappers
@@ -56,6 +57,7 @@ from hns.methods.pfed1bs import pfed1bs
 from hns.methods.ssfl import ssfl
 from hns.methods.votes import doublesqueeze, majority_vote
 from hns.methods.wrappers import keep_local, proximal, remember_download
+from hns.networks.supermask import has_sign
 from hns.tree import Tree
 
 
@@ -78,14 +80,14 @@ def hidenseek(
     remember: clients keep the last download and are sent what changed
     floats_rate: of Adam for floats=local and floats=sent
   """
-  has_sign = signed_but(unsigned)
+  signed = signed_but(unsigned)
   sent, spread = UPLOADS[upload](server_rate, momentum)
   optimizer = optax.adam(learning_rate)
   method = supermask(
-    optimizer, sent, download_bits, network.prune, spread, GATES[gate], has_sign
+    optimizer, sent, download_bits, network.prune, spread, GATES[gate], signed
   )
   method = remember_download(method) if remember else method
-  return FLOATS[floats](method, floats_rate, has_sign)
+  return FLOATS[floats](method, floats_rate, signed)
 
 
 @same_fields(hidenseek)
@@ -94,13 +96,13 @@ def hidenseek_personal(network: NetworkInfo, **table: Any) -> Method:
   given = {
     k: field.default for k, field in fields_of(hidenseek).items()
   } | table
-  has_sign = signed_but(given['unsigned'])
-  if not has_sign(f'{network.head}/kernel', np.zeros((1, 1))):
+  signed = signed_but(given['unsigned'])
+  if not signed(f'{network.head}/kernel', np.zeros((1, 1))):
     remedy = 'the output layer has no sign that could stay at home'
     raise invalid('unsigned', given['unsigned'], remedy)
   base = hidenseek(network, **table | {'floats': 'frozen'})
   method = keep_local(base, _is_head(network))
-  return FLOATS[given['floats']](method, given['floats_rate'], has_sign)
+  return FLOATS[given['floats']](method, given['floats_rate'], signed)
 
 
 def fedavg(
@@ -217,24 +219,39 @@ def fedmask(
   target: Kept = 0.5,
   server_rate: ServerRate = 2.0,
   momentum: Momentum = 0.5,
+  floats: Floats = 'frozen',
+  floats_rate: Rate = 0.003,
 ) -> Method:
   """FedMask: Li et al. 2021 (SenSys); {0, 1} masks, the head's local.
 
   Ours: scores start as HideNseek's do, spread around the server's mean; all
   layers are masked.
+
+  Args:
+    floats_rate: of Adam for floats=local and floats=sent
   """
   sent, spread = UPLOADS[upload](server_rate, momentum)
   optimizer = optax.adam(learning_rate)
   base = supermask(optimizer, sent, download_bits, _everything, spread, masked)
   pruned = client_pruning.prune_once(base, target)
-  return keep_local(pruned, _is_head(network))
+  method = keep_local(pruned, _is_head(network))
+  return FLOATS[floats](method, floats_rate, has_sign)
 
 
-def fedpm(network: NetworkInfo, learning_rate: Rate = 0.1) -> Method:
+def fedpm(
+  network: NetworkInfo,
+  learning_rate: Rate = 0.1,
+  floats: Floats = 'frozen',
+  floats_rate: Rate = 0.003,
+) -> Method:
   """FedPM: Isik et al. 2023 (arXiv 2209.15328); Bernoulli masks.
 
   Weights are -s or s, s the standard deviation of the layer's own draw; the
-  prior starts anew every round; probabilities travel as floats.
+  prior starts anew every round; probabilities travel as floats. Biases and
+  gains stay as drawn unless they are trained.
+
+  Args:
+    floats_rate: of Adam for floats=local and floats=sent
   """
   del network
   adam = optax.adam(learning_rate)
@@ -242,17 +259,20 @@ def fedpm(network: NetworkInfo, learning_rate: Rate = 0.1) -> Method:
     adam, uploads.bernoulli_samples(), 32, _everything, spread_odds, sampled
   )
 
-  def constant(w):
+  def constant(path, w):
+    if not has_sign(tree.path_name(path), w):
+      return w
     return jnp.sign(w) * jnp.sqrt(2 / np.prod(w.shape[:-1]))
 
   @jax.jit
   def constants(params):
-    return jax.tree.map(constant, params)
+    return jax.tree_util.tree_map_with_path(constant, params)
 
   def init(key, params):
     return base.server.init(key, constants(params))
 
-  return base.revise(server=dict(init=init))
+  method = base.revise(server=dict(init=init))
+  return FLOATS[floats](method, floats_rate, has_sign)
 
 
 def _everything(key: jax.Array, variables: Variables) -> Tree:

@@ -8,7 +8,8 @@ Batch norm keeps no running mean. In training it uses the batch's own
 statistics; a model that is evaluated gets those of the client's own training
 examples, measured with the very weights that are evaluated (precise batch norm:
 Wu and Johnson 2021, arXiv 2105.07576). So they never travel and nobody keeps
-them, as in SiloBN (Andreux et al. 2020), and no round depends on them.
+them, as in SiloBN (Andreux et al. 2020), and no round depends on them; but with
+`statistics=averaged` of a config (`hns.methods.floats.send_statistics`).
 """
 
 import functools

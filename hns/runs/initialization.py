@@ -11,6 +11,7 @@ import numpy as np
 from hns.engine import contract_check
 from hns.errors import InputError, invalid
 from hns.methods.contract import Initial, Method
+from hns.methods.floats import send_statistics
 from hns.methods.privacy import randomise_signs
 from hns.methods.recipes import RECIPES, NetworkInfo
 from hns.networks import checks, compact, modes, pruning, saliency
@@ -64,7 +65,13 @@ def initialize(
     method = randomise_signs(method, config.sign_epsilon)
 
   draw = jax.jit(functools.partial(modes.init, net))
-  params = draw(weights, inputs)['params']
+  drawn = draw(weights, inputs)
+  params = drawn['params']
+  if config.statistics == 'averaged':
+    if modes.STATISTICS not in drawn:
+      remedy = f'{config.model} has no batch norm: leave it out'
+      raise invalid('statistics', config.statistics, remedy)
+    method = send_statistics(method, drawn[modes.STATISTICS])
   initial = method.server.init(initial, params)
   contract_check.check(config.algorithm, method, initial)
   masks = compact.masks_of(initial)

@@ -57,15 +57,15 @@ __all__ = [
 ]
 
 # A codec, or one for each part, by its name, of a message that is a dict.
-Codecs = Codec | tuple[tuple[str, Codec], ...]
+Codecs = Codec | tuple[tuple[str, 'Codecs'], ...]
 
 _LENGTH = struct.Struct('<I')
 LENGTH_BYTES = _LENGTH.size
 
 
 def parts_of(
-  codecs: tuple[tuple[str, Codec], ...], message: Message
-) -> list[tuple[Codec, Message]]:
+  codecs: tuple[tuple[str, Codecs], ...], message: Message
+) -> list[tuple[Codecs, Message]]:
   """The parts of a message that have a codec each, in the codecs' order."""
   return [
     (codec, Message(message.value[name], message.weight[name]))
@@ -81,7 +81,7 @@ def size(codec: Codecs, message: Message) -> jax.Array:
   """
   if isinstance(codec, Codec):
     return single.size(codec, message)
-  sizes = [single.size(*part) for part in parts_of(codec, message)]
+  sizes = [size(*part) for part in parts_of(codec, message)]
   return sum(sizes, jnp.int32(LENGTH_BYTES * len(sizes)))
 
 
@@ -93,7 +93,7 @@ def encode(codec: Codecs, message: Message, envelope: Envelope) -> bytes:
   """
   if isinstance(codec, Codec):
     return single.encode(codec, message, envelope)
-  parts = [single.encode(*part, envelope) for part in parts_of(codec, message)]
+  parts = [encode(*part, envelope) for part in parts_of(codec, message)]
   return b''.join(_LENGTH.pack(len(part)) + part for part in parts)
 
 
@@ -128,7 +128,7 @@ def decode(
     body, payload = payload[LENGTH_BYTES:end], payload[end:]
     if len(body) < length:
       raise WireError(f'{name}: {len(body)} bytes, expected {length}')
-    values[name] = single.decode(own, body, part, envelope).value
+    values[name] = decode(own, body, part, envelope).value
   if payload:
     raise WireError(f'{len(payload)} bytes follow the last payload')
   return like._replace(value=values)
