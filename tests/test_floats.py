@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from conftest import compiled, small_config
+from conftest import compiled, slow_if, small_config
 
 import hns
 from hns import export, wire
@@ -51,10 +51,13 @@ def params_of(built, progress, client):
   return jax.tree.map(lambda x: np.asarray(x[0]), models['params'])
 
 
-SUPERMASKS = 'hidenseek', 'hidenseek_personal', 'fedmask', 'fedpm'
-
-
-@pytest.mark.parametrize('algorithm', SUPERMASKS)
+@pytest.mark.parametrize(
+  'algorithm',
+  [
+    'hidenseek_personal',
+    *(slow_if(True, name) for name in ('hidenseek', 'fedmask', 'fedpm')),
+  ],
+)
 def test_local_floats_are_trained_and_never_travel(config_of, algorithm):
   frozen, local = (
     played(config_of(algorithm, dict(floats=floats)))
@@ -97,9 +100,9 @@ def test_a_client_goes_on_from_its_own_floats(config_of):
   'algorithm,table',
   [
     ('hidenseek', dict(remember=True)),
-    ('hidenseek', dict(remember=False)),
-    ('fedmask', {}),
-    ('fedpm', {}),
+    slow_if(True, 'hidenseek', dict(remember=False)),
+    slow_if(True, 'fedmask', {}),
+    slow_if(True, 'fedpm', {}),
   ],
 )
 def test_sent_floats_are_the_mean_of_the_clients(config_of, algorithm, table):

@@ -111,7 +111,7 @@ def test_a_federation_that_loses_clients_and_its_server(tmp_path):
   flower = demo()
   flags = [f'--config.{name}={value}' for name, value in FIELDS.items()]
   place = flower.Place(
-    tmp_path, free_port(), ['--config=digits', *flags], tmp_path / 'run', 15
+    tmp_path, free_port(), ['--config=digits', *flags], tmp_path / 'run', 40
   )
   log = tmp_path / 'run.log'
   text = lambda: log.read_text() if log.exists() else ''
