@@ -31,7 +31,7 @@ For a notebook or a script, each imported when it is first used:
   step(experiment, programs, progress)      the progress after one more round
   global_model, personal_models             variables, at a progress
   evaluate(experiment, programs, progress)  personal and global models
-  together(experiments)            several seeds as one program:
+  together(config, seeds)          several seeds as one program:
   step_together(many, progresses)  the progress of each after one more round
   export_model(folder, client)     a trained model as bytes
   predictor(folder, client)        any trained model, to predict with

@@ -172,7 +172,7 @@ def test_saliency_prunes_it_to_the_density(name):
 METHODS = 'hidenseek', 'fedavg', 'fedmask', 'fedper'
 # What training does to a network shows in these kinds with any method; the
 # last has no layer that could stay at home, which is said at once.
-ALL_METHODS = ('batch_norm',)
+ALL_METHODS = 'batch_norm', 'tied'
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_every_seed_has_its_own_numbers(fields):
   """State, what clients keep, accuracies and bytes."""
   fields = dict(compact=False) | fields
   runs = [build_once(small_config(seed=seed, **fields)) for seed in SEEDS]
-  many = hns.together(runs)
+  many = hns.together(small_config(**fields), SEEDS)
   progress = [hns.begin(run) for run in many.experiments]
   for _ in range(2):
     progress = hns.step_together(many, progress)
@@ -63,21 +63,14 @@ def test_every_seed_has_its_own_numbers(fields):
 
 
 def test_what_cannot_be_one_program_is_refused():
-  run = build_once(small_config(compact=False))
-  cohort = build_once(small_config(compact=False, seed=1, cohort=2))
-  wide = build_once(small_config(compact=False, seed=1, model='mlp'))
-  unseen = [
-    build_once(small_config(compact=False, seed=s, unseen_clients=1))
-    for s in SEEDS
-  ]
-  for others, said in (
-    ([], 'at least one'),
-    ([run, cohort], 'experiment 1: cohort is 2, and'),
-    ([run, wide], 'experiment 1: .*compact=False'),
-    (unseen, 'unseen'),
+  """Who is unseen follows from the seed, and is static in a program."""
+  config, unseen = small_config(), small_config(unseen_clients=1)
+  for given, seeds, said in (
+    (config, [], 'at least one'),
+    (unseen, SEEDS, 'seed 1 of the list: unseen is'),
   ):
     with pytest.raises(InputError, match=f'together: .*{said}'):
-      hns.together(others)
+      hns.together(given, seeds)
 
 
 def test_a_network_that_is_not_compact_is_the_same(tmp_path):

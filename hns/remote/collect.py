@@ -88,15 +88,15 @@ def sum_alone(
       used.add(index)
   values = jax.tree.map(np.zeros_like, run.upload.value)
   examples = int(np.asarray(experiment.federation.train.size)[[*used]].sum())
-  is_known = False
+  in_sum = used
   try:
     if total is None:
       raise Left('nothing could be unmasked')
     values = summed(secure, run.upload, total, examples)
-    is_known = True
   except Left as error:
     say(f'round {number}: {error}')
-    used = used if total is None else set()
+    in_sum = set()
+    used = used if total is None else in_sum
   told = {i: trust.told(replies[i]) for i in used}
   for index in sorted(i for i in used if not told[i]):
     say(f'round {number}: client {index} is in the sum, but tells no numbers')
@@ -104,9 +104,7 @@ def sum_alone(
   closed = run.merge(
     *experiment.constants,
     progress.state,
-    np.where(np.isin(ids, [*used]) & is_known, ids, parallel.ABSENT).astype(
-      np.int32
-    ),
+    np.where(np.isin(ids, [*in_sum]), ids, parallel.ABSENT).astype(np.int32),
     values,
     np.array(losses, np.float32),
   )

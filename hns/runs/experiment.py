@@ -78,10 +78,7 @@ def _assemble(
   federation = federate(config, dataset)
   net = models.create(config.model, dataset.classes)
   inputs = blank(federation.examples)
-  labels, task = federation.examples.labels, dataset.task
-  one = jax.ShapeDtypeStruct((1, *labels.shape[1:]), labels.dtype)
-  checks.check(config.model, net, inputs, dataset.classes, task, one)
-  checks.check_tokens(config.model, net, inputs, *_ends(federation.examples))
+  _check_network(config.model, net, inputs, federation.examples, dataset)
   ready = initialization.initialize(config, net, inputs, dataset.classes)
   sizes = np.asarray(federation.train.size)
   plan, roles = _plan(config, sizes), conditions.roles(config, sizes)
@@ -118,6 +115,20 @@ def _assemble(
     conditions.privacy(config, ready),
     Envelope(0, 0, config.seed, config.density),
   )
+
+
+def _check_network(
+  name: str,
+  net: nn.Module,
+  inputs: Tree,
+  examples: Examples,
+  dataset: data.Dataset,
+) -> None:
+  """Raises `InputError` for a network that does not fit the data."""
+  labels = examples.labels
+  one = jax.ShapeDtypeStruct((1, *labels.shape[1:]), labels.dtype)
+  checks.check(name, net, inputs, dataset.classes, dataset.task, one)
+  checks.check_tokens(name, net, inputs, *_ends(examples))
 
 
 def _ends(examples: Examples) -> tuple[Tree, Tree]:

@@ -17,8 +17,10 @@ import numpy as np
 from hns import tree
 from hns.engine import client_store, parallel, rounds
 from hns.errors import InputError
+from hns.runs import experiment
 from hns.runs.programs import Experiment, Programs, programs
 from hns.runs.progress import PendingRound, Progress
+from hns.values import ConfigDict
 
 
 class Together(NamedTuple):
@@ -37,16 +39,15 @@ class Together(NamedTuple):
   round: Any
 
 
-def together(experiments: Sequence[Experiment]) -> Together:
-  """Compiles experiments that differ in their seed alone as one program.
+def together(config: ConfigDict, seeds: Sequence[int]) -> Together:
+  """Compiles the runs of a config with several seeds as one program.
 
-  Args:
-    experiments: from `hns.build`, with `compact=False`, so that networks of all
-      seeds have one shape.
+  Without `compact`, so that networks of all seeds have one shape.
 
   Raises:
-    InputError: they cannot be one program, and why.
+    InputError: the config cannot run, or not as one program, and why.
   """
+  experiments = [_build(config, seed) for seed in seeds]
   _check_alike(experiments)
   padded = _padded(experiments)
   first = padded[0]
@@ -91,21 +92,28 @@ def step_together(
   return after
 
 
+def _build(config: ConfigDict, seed: int) -> Experiment:
+  """The experiment of a config with another seed, and without `compact`."""
+  with config.copy_and_resolve_references().unlocked() as one:
+    one.seed, one.compact = seed, False
+  return experiment.build(one)
+
+
 def _check_alike(experiments: Sequence[Experiment]) -> None:
-  """Raises `InputError` for experiments that cannot be one program."""
+  """Raises `InputError` for seeds that cannot be one program."""
   if not experiments:
-    raise InputError('together: give at least one experiment')
+    raise InputError('together: seeds: give at least one')
   first = experiments[0].round_config
   for number, one in enumerate(experiments):
-    where = f'together: experiment {number}'
+    where = f'together: seed {number} of the list'
     for field in first._fields:
       ours, theirs = getattr(first, field), getattr(one.round_config, field)
       if field in ('method', 'learner', 'rule'):
         continue  # functions, which cannot be compared: their shapes are
       if ours != theirs:
         raise InputError(
-          f'{where}: {field} is {theirs}, and {ours} in experiment 0: only the '
-          'seed may differ, and unseen or hostile clients follow from it'
+          f'{where}: {field} is {theirs}, and {ours} for seed 0 of it: unseen '
+          'or hostile clients follow from the seed: leave them out'
         )
     shapes = [
       jax.tree.map(lambda x: (x.shape, str(x.dtype)), e.initial)
@@ -113,8 +121,8 @@ def _check_alike(experiments: Sequence[Experiment]) -> None:
     ]
     if shapes[0] != shapes[1]:
       raise InputError(
-        f'{where}: its network has another shape than that of experiment 0: '
-        'build both with compact=False, or play them apart'
+        f'{where}: its network has another shape than that of seed 0 of it: '
+        'play them apart'
       )
 
 

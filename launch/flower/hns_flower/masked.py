@@ -55,7 +55,7 @@ class _Node(NamedTuple):
 
 def only_masked(message: Message, context: Context, call_next) -> Message:
   """Flower's `secaggplus_mod`, for the messages of its protocol."""
-  if RECORD_KEY_CONFIGS in message.content.config_records:
+  if is_masked(message.content):
     return secaggplus_mod(message, context, call_next)
   return call_next(message, context)
 
