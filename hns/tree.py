@@ -75,6 +75,13 @@ def uniform(key: jax.Array, like: Tree, least: float = 0.0) -> Tree:
   return unflatten(draw, like)
 
 
+def coins(key: jax.Array, like: Tree) -> Tree:
+  """Fair coins in the shapes of `like`, bool, of one random bit each."""
+  size = sum(leaf.size for leaf in jax.tree.leaves(like))
+  drawn = jax.random.bits(key, (-(-size // 8),), jnp.uint8)
+  return unflatten(jnp.unpackbits(drawn, count=size) > 0, like)
+
+
 def normal(key: jax.Array, like: Tree) -> Tree:
   """Normal draws of mean 0 and variance 1 in the shapes of `like`, float32."""
   size = sum(leaf.size for leaf in jax.tree.leaves(like))

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from hns import config as configs
+from hns import tree
 from hns.data import SOURCES
 from hns.data.partition import PARTITIONS
 from hns.engine import client_store, context, flops, parallel, rounds
@@ -181,6 +182,15 @@ def shared():
   """As `sharing`, for one test."""
   with sharing():
     yield
+
+
+def survivors(initial) -> np.ndarray:
+  """Which of the server's values, in tree order, survived, bool [values]."""
+  wide = lambda mask, value: np.broadcast_to(mask, value.shape)
+  mask = initial.frozen['mask']
+  return np.asarray(
+    tree.flatten(jax.tree.map(wide, mask, initial.server_state.values))
+  )
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from conftest import (
   slow_if,
   small,
   small_config,
+  survivors,
 )
 
 from hns import tree
@@ -141,7 +142,7 @@ def test_fresh_dispersion_is_shared_by_clients_and_new_each_round():
   ]
   np.testing.assert_array_equal(starts[0], starts[1])
   assert np.mean(starts[0] == starts[2]) < 0.9
-  kept = np.asarray(tree.flatten(initial.frozen['mask']))
+  kept = survivors(initial)
   assert not np.any(starts[0][~kept]) and np.all(starts[0][kept] != 0)
   votes = tree.flatten(message.value)
   np.testing.assert_array_equal(starts[0][kept] < 0, votes[kept] < 0)

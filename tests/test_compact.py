@@ -51,10 +51,10 @@ def test_a_compact_network_predicts_the_same(name, density):
 def test_every_unit_left_lives_or_fills_up():
   net, frozen = pruned('mlp', 0.1)
   small, cut = compact.compact(net, {'fixed': frozen})
-  assert small.dense[0] % 16 == 0 and small.dense[0] < 200
+  assert small.dense[0] % 8 == 0 and small.dense[0] < 200
   assert small.full == (200, 200)
   reached = np.asarray(cut['fixed']['mask']['Dense_0']['kernel']).any(0)
-  assert 0 <= np.sum(~reached) < 16
+  assert 0 <= np.sum(~reached) < 8
 
 
 def test_nothing_dead_and_nothing_masked_stay():
@@ -90,5 +90,5 @@ def test_a_layer_of_few_units_is_not_stretched():
   alive = np.zeros(20, bool)
   alive[[3, 7]] = True
   left = compact._round_up(alive)
-  assert len(left) == 16 and {3, 7} <= set(left.tolist())
+  assert len(left) == 8 and {3, 7} <= set(left.tolist())
   assert len(compact._round_up(np.ones(20, bool))) == 20

@@ -121,10 +121,10 @@ def test_a_seed_repeats_every_number(tmp_path):
 def test_a_finished_run_is_left_alone_and_that_is_said(
   shared, tmp_path, capsys
 ):
-  first = experiment.run(small_config(), tmp_path)
+  first = experiment.run(small_config(seed=1), tmp_path)
   written = (tmp_path / 'metrics.jsonl').stat().st_mtime_ns
   assert capsys.readouterr().err == ''
-  again = small_config(checkpoint_seconds=5.0)
+  again = small_config(seed=1, checkpoint_seconds=5.0)
   assert experiment.run(again, tmp_path) == first
   assert (tmp_path / 'metrics.jsonl').stat().st_mtime_ns == written
   said = f'hns: {tmp_path} was complete: nothing was run\n'

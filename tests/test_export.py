@@ -22,7 +22,7 @@ from hns.runs import devices, experiment
 def run(tmp_path_factory):
   folder = tmp_path_factory.mktemp('export') / 'run'
   with sharing():
-    experiment.run(small_config(model='mlp'), folder)
+    experiment.run(small_config(model='mlp', seed=1), folder)
   return folder
 
 

@@ -126,7 +126,7 @@ def test_a_noisy_mean_is_clipped_and_has_its_noise():
 
 
 def test_no_noise_is_given_where_nothing_is_sent():
-  experiment = small(algorithm='hidenseek')
+  experiment = small(algorithm='hidenseek', compact=False)
   rule = rules.rule_of('private_mean', rules.Settings(wanted=3))
   played = play(experiment, rule=rule)
   for value, mask in zip(

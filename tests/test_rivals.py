@@ -358,7 +358,7 @@ def test_a_pruned_rival_has_the_mask_of_hidenseek(name):
 
 @functools.cache
 def mask_of_hidenseek():
-  initial = small(algorithm='hidenseek', density=0.3).initial
+  initial = small(algorithm='hidenseek', density=0.3, compact=False).initial
   return flat(initial.frozen['mask']).astype(bool)
 
 

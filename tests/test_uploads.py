@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import compiled, context_of, play, small
+from conftest import compiled, context_of, play, small, survivors
 
 from hns import tree, wire
 from hns.engine import explore, payloads
@@ -130,7 +130,7 @@ def test_a_client_that_missed_rounds_decodes_the_download():
   initial = experiment.initial
   context = context_of(experiment, played.state)[0]
   levels = tree.flatten(context.message.value)
-  kept, known = np.asarray(tree.flatten(context.message.weight)), set()
+  kept, known = survivors(initial), set()
   for client in range(6):
     client_state = jax.tree.map(lambda x, c=client: x[c], played.client_state)
     known.add(np.asarray(tree.flatten(client_state[1])).tobytes())
@@ -158,7 +158,7 @@ def test_32_bits_are_fedavg():
 def test_a_pruned_rival_sends_and_moves_survivors_alone():
   experiment = small(algorithm='signsgd', signsgd={'pruned': True})
   played = play(experiment, 2)
-  kept = np.asarray(tree.flatten(experiment.initial.frozen['mask']))
+  kept = survivors(experiment.initial)
   assert int(played.report.uploaded[0]) == kept.sum() < kept.size
   moved = np.asarray(tree.flatten(played.state.server_state.values))
   assert not np.any(moved[~kept]) and np.any(moved[kept])

@@ -66,4 +66,10 @@ def _scaled(examples, value, weight) -> jax.Array:
 
 def mean(sums: Tree, weights: Tree) -> Tree:
   """The weighted mean of each coordinate; 0 where the weight is 0."""
-  return jax.tree.map(lambda s, w: s / jnp.where(w == 0, 1, w), sums, weights)
+
+  def one(total, weight):
+    # By a scalar XLA multiplies with its reciprocal, which rounds twice.
+    each = jnp.broadcast_to(jnp.where(weight == 0, 1, weight), total.shape)
+    return total / jax.lax.optimization_barrier(each)
+
+  return jax.tree.map(one, sums, weights)

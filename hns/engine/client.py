@@ -23,6 +23,7 @@ from hns.methods.contract import (
   Variables,
 )
 from hns.networks.modes import STATISTICS
+from hns.tree import Tree
 
 
 class Trained(NamedTuple):
@@ -188,11 +189,11 @@ def train_client(
       client_state,
       _score(round_config, federation, index),
     )
-  initial_params = context.initial_params
-  if jax.tree.leaves(client_state):  # else all share the context's
-    initial_params = method.client.init(
-      context.keys.shared, initial.frozen, message, client_state
-    )
+  start = lambda client_state: method.client.init(
+    context.keys.shared, initial.frozen, message, client_state
+  )
+  own = reads(start, client_state)
+  initial_params = start(client_state) if own else context.initial_params
   rows = client_rows(federation.train, index)
   params, loss = fit(
     client_key(context, index, Stream.TRAINING),
@@ -213,6 +214,14 @@ def train_client(
       _observe(round_config, federation, index),
     )
   return Trained(client_state, initial_params, params, loss, rows.size)
+
+
+def reads(function: Callable[[Tree], Tree], argument: Tree) -> bool:
+  """Whether what a function gives may depend on its argument."""
+  traced = jax.make_jaxpr(function)(argument).jaxpr
+  used = {id(x) for step in traced.eqns for x in step.invars}
+  used |= {id(x) for x in traced.outvars}
+  return any(id(x) in used for x in traced.invars)
 
 
 def _observe(round_config, federation, index):

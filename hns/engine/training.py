@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from hns.data.tasks import CLASSIFICATION, Task
-from hns.methods.contract import Frozen, Method, Params
+from hns.methods.contract import Frozen, Method, Params, Variables
 from hns.networks.modes import Apply, Observe
 from hns.tree import Tree
 
@@ -80,6 +80,8 @@ class Learner(NamedTuple):
     statistics: of its batch norms, zeros; () without any.
     observe: how they take a batch into account; not needed without any.
     guess: the loss of a model that tells nothing apart.
+    unpack: `variables -> variables` with kernels in the shapes of the network;
+      `apply` and `observe` take either.
   """
 
   apply: Apply
@@ -87,6 +89,7 @@ class Learner(NamedTuple):
   statistics: Tree = ()
   observe: Observe | None = None
   guess: float = math.inf
+  unpack: Callable[[Variables], Variables] = lambda variables: variables
 
 
 def steps_of(plan: Plan, size: jax.Array) -> tuple[jax.Array, jax.Array]:

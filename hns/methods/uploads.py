@@ -165,13 +165,13 @@ def one_bit(scaled: bool = True) -> Compress:
   `scaled`, the sign alone.
   """
 
-  def leaf(draw, x, mask):
-    positive = jnp.where(x == 0, draw < 0.5, x > 0)
+  def leaf(coin, x, mask):
+    positive = jnp.where(x == 0, coin, x > 0)
     size = round_to_bf16(mean_of_kept(abs(x), mask)) if scaled else 1.0
     return jnp.where(positive, 1.0, -1.0) * size
 
   def function(key, values, mask):
-    return jax.tree.map(leaf, tree.uniform(key, values), values, mask)
+    return jax.tree.map(leaf, tree.coins(key, values), values, mask)
 
   return Compress(wire.levels(1, stepped=scaled, coded=True), function)
 

@@ -122,8 +122,8 @@ def _step(feedback: bool, bits: int) -> ServerUpdate:
   """One step of every weight, up or down."""
   most = 2**bits - 1
 
-  def moved(level, gap, draw):
-    return jnp.clip(level + 2 * _turn(gap, draw), -most, most)
+  def moved(level, gap, coin):
+    return jnp.clip(level + 2 * _turn(gap, coin), -most, most)
 
   def within_reach(wanted, mean, first, step):
     """A weight that can go no further is not to be wanted further either."""
@@ -137,16 +137,16 @@ def _step(feedback: bool, bits: int) -> ServerUpdate:
       grid = frozen.first, frozen.step
       wanted = jax.tree.map(within_reach, wanted, mean, *grid)
       gap = jax.tree.map(jnp.subtract, wanted, _place(frozen, levels))
-    new = jax.tree.map(moved, levels, gap, tree.uniform(key, gap))
+    new = jax.tree.map(moved, levels, gap, tree.coins(key, gap))
     # Where nobody voted the mean is 0, and `wanted` stays as it was.
     return ServerState(uploads.keep_unvoted(levels, new, total), wanted)
 
   return update
 
 
-def _turn(gap: jax.Array, draw: jax.Array) -> jax.Array:
-  """1 or -1, the sign of a gap; of a tie, drawn."""
-  return jnp.where(gap == 0, jnp.where(draw < 0.5, -1, 1), sign(gap))
+def _turn(gap: jax.Array, coin: jax.Array) -> jax.Array:
+  """1 or -1, the sign of a gap; of a tie, that of a coin, bool."""
+  return jnp.where(gap == 0, jnp.where(coin, 1, -1), sign(gap))
 
 
 def _place(frozen: Grid, levels: Tree) -> Params:

@@ -14,7 +14,7 @@ from hns import tree
 from hns.networks.models import Network
 from hns.tree import Tree
 
-_LANES = 16  # widths are multiples of it, for vector units
+_LANES = 8  # widths are multiples of it, for vector units
 
 # By layer, the indices of the inputs and of the outputs that remain.
 Remaining = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -73,11 +73,17 @@ def masks_of(initial: Tree) -> dict[str, np.ndarray]:
   A layer is named by its path, `Block_0/Dense_1`; the mask of another array,
   such as an embedding, by the path of that array.
   """
+  masks = masks_by_path(initial)
+  return {name.removesuffix('/kernel'): mask for name, mask in masks.items()}
+
+
+def masks_by_path(initial: Tree) -> dict[str, np.ndarray]:
+  """By path, such as `Dense_0/kernel`, the masks in a method's initial state."""
   masks = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(initial):
     _, inside, name = f'/{tree.path_name(path)}'.partition('/mask/')
     if inside and leaf.ndim > 1:
-      masks[name.removesuffix('/kernel')] = np.asarray(leaf)
+      masks[name] = np.asarray(leaf)
   return masks
 
 

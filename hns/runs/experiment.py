@@ -1,5 +1,6 @@
 """Builds an `Experiment` from a config, and runs it in a folder."""
 
+import functools
 import json
 import pathlib
 import sys
@@ -25,7 +26,7 @@ from hns.engine.training import (
   steps_of,
 )
 from hns.errors import InputError, invalid, shown
-from hns.networks import checks, models, modes
+from hns.networks import checks, models, modes, packed
 from hns.report import files
 from hns.report.files import Row, RunInfo
 from hns.runs import (
@@ -80,12 +81,16 @@ def _assemble(
   inputs = blank(federation.examples)
   _check_network(config.model, net, inputs, federation.examples, dataset)
   ready = initialization.initialize(config, net, inputs, dataset.classes)
+  packing = {}
+  if config.compact:
+    packing, initial = packed.pack(ready.initial)
+    ready = ready._replace(initial=initial)
   sizes = np.asarray(federation.train.size)
   plan, roles = _plan(config, sizes), conditions.roles(config, sizes)
   cohort = config.cohort + config.extra_clients
   round_config = RoundConfig(
     ready.method,
-    _learner(ready.net, inputs, dataset),
+    _learner(ready.net, packing, inputs, dataset),
     plan,
     cohort,
     config.clients_per_step
@@ -146,14 +151,18 @@ def _ends(examples: Examples) -> tuple[Tree, Tree]:
 
 
 def _learner(
-  net: nn.Module, inputs: jax.Array, dataset: data.Dataset
+  net: nn.Module,
+  packing: packed.Packing,
+  inputs: jax.Array,
+  dataset: data.Dataset,
 ) -> Learner:
   return Learner(
-    modes.apply_of(net),
+    packed.unpacking(packing, modes.apply_of(net)),
     dataset.task,
     modes.blank_statistics(net, inputs),
-    modes.observe_of(net),
+    packed.unpacking(packing, modes.observe_of(net)),
     dataset.task.guess(dataset.classes),
+    functools.partial(packed.unpack, packing),
   )
 
 

@@ -89,7 +89,8 @@ def variables_of(run: Run, client: int | None) -> dict[str, Any]:
   )
   fetched = client_store.fetch(progress.store, [client])
   client_state = jax.tree.map(lambda x: x[0], fetched)
-  return evaluation.personal_model(round_config, context, client, client_state)
+  model = evaluation.personal_model(round_config, context, client, client_state)
+  return round_config.learner.unpack(model)
 
 
 def _with_statistics(run: Run, variables: dict[str, Any]) -> dict[str, Any]:

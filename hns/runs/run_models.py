@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
 from hns.engine import client_store, evaluation, rounds
@@ -13,22 +14,23 @@ from hns.runs.progress import Progress
 
 def global_model(experiment: Experiment, progress: Progress) -> Variables:
   """The variables of the server's model, for `round_config.learner.apply`."""
-  return evaluation.global_model(
-    experiment.round_config, _context(experiment, progress)
-  )
+  round_config = experiment.round_config
+  shared = evaluation.global_model(round_config, _context(experiment, progress))
+  return round_config.learner.unpack(shared)
 
 
 def personal_models(
   experiment: Experiment, progress: Progress, ids: Sequence[int]
 ) -> Variables:
   """Variables that clients have after local training, leaves [ids, ...]."""
-  ids = np.asarray(ids, np.int32)
-  return evaluation.personal_models(
-    experiment.round_config,
+  ids, round_config = np.asarray(ids, np.int32), experiment.round_config
+  models = evaluation.personal_models(
+    round_config,
     _context(experiment, progress),
     ids,
     client_store.fetch(progress.store, ids),
   )
+  return jax.vmap(round_config.learner.unpack)(models)
 
 
 def _context(experiment: Experiment, progress: Progress) -> RoundContext:

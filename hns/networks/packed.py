@@ -1,0 +1,105 @@
+"""Kernels as vectors of the weights that pruning left.
+
+The mask is the same for all clients and all rounds, so what a method keeps of a
+pruned kernel, its scores, its optimiser's moments, messages and states, needs
+an entry for each survivor alone. Only the network sees whole kernels.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hns import tree
+from hns.networks import compact
+from hns.networks.modes import Variables
+from hns.networks.supermask import COLLECTIONS, to_params
+from hns.tree import Tree
+
+# With a larger share of survivors, a kernel and its vector take as long.
+_MOST = 0.5
+
+
+class Kernel(NamedTuple):
+  """A kernel that is packed.
+
+  Attributes:
+    shape: of the whole kernel.
+    places: int32 [survivors], their flat indices in it, rising.
+  """
+
+  shape: tuple[int, ...]
+  places: np.ndarray
+
+
+# By path, such as `Dense_0/kernel`.
+Packing = dict[str, Kernel]
+
+
+def pack(initial: Tree) -> tuple[Packing, Tree]:
+  """The kernels that are worth packing, and a tree with their survivors.
+
+  Args:
+    initial: `hns.methods.contract.Initial`, or any tree with masks. Arrays of a
+      kernel's shape, under its path, become vectors of the survivors; a mask of
+      nothing but survivors becomes True, bool [].
+  """
+  masks = compact.masks_by_path(initial)
+  packing = {
+    name: Kernel(mask.shape, np.flatnonzero(mask).astype(np.int32))
+    for name, mask in masks.items()
+    if np.mean(mask) <= _MOST
+  }
+
+  def part(path, leaf):
+    kernel = _kernel_of(packing, path)
+    if kernel is not None and leaf.shape == kernel.shape:
+      leaf = np.asarray(leaf).reshape(-1)[kernel.places]
+    _, is_mask, name = f'/{tree.path_name(path)}'.partition('/mask/')
+    return np.True_ if is_mask and np.all(leaf) else leaf
+
+  return packing, jax.tree_util.tree_map_with_path(part, initial)
+
+
+def unpack(packing: Packing, variables: Variables) -> Variables:
+  """The variables with whole kernels, 0 where pruned; whole ones stay."""
+
+  def whole(path, leaf):
+    kernel = _kernel_of(packing, path)
+    if kernel is None or leaf.shape not in ((), kernel.places.shape):
+      return leaf
+    kept = jnp.zeros(np.prod(kernel.shape), leaf.dtype).at[kernel.places]
+    known = dict(indices_are_sorted=True, unique_indices=True)
+    values = kept.set(leaf, mode='promise_in_bounds', **known)
+    return values.reshape(kernel.shape)
+
+  variables = jax.tree_util.tree_map_with_path(whole, variables)
+  if 'mask' not in variables:
+    return variables
+  full = lambda mask, weights: jnp.broadcast_to(mask, weights.shape)
+  masks = jax.tree.map(full, variables['mask'], variables['weights'])
+  return variables | {'mask': masks}
+
+
+def unpacking(packing: Packing, function: Callable) -> Callable:
+  """`function(variables, ...)`, given variables whose kernels are packed."""
+  if not packing:
+    return function
+  return functools.partial(_unpacked, packing, function)
+
+
+def _unpacked(packing, function, variables, *arguments):
+  # One product of vectors, so that one vector is spread instead of three.
+  rest = {k: v for k, v in variables.items() if k not in COLLECTIONS}
+  params = to_params(variables) | rest
+  return function(unpack(packing, params), *arguments)
+
+
+def _kernel_of(packing: Packing, path: tuple) -> Kernel | None:
+  """The kernel to which a leaf of any tree belongs, by the end of its path."""
+  name = f'/{tree.path_name(path)}'
+  found = [kernel for kernel in packing if name.endswith(f'/{kernel}')]
+  return packing[max(found, key=len)] if found else None

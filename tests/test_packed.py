@@ -1,0 +1,138 @@
+"""Kernels as vectors of survivors: the same network, the same round."""
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import hns
+from hns import tree
+from hns.engine.client import reads
+from hns.networks import compact, modes, models, packed
+from hns.networks.supermask import signs_of, to_masked, to_params
+from conftest import small_config
+
+
+class Plain(nn.Module):
+  """A network that `compact` leaves as it is, with a gain and a bias."""
+
+  classes: int
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.relu(nn.LayerNorm()(nn.Dense(40)(x.reshape(x.shape[0], -1))))
+    return nn.Dense(self.classes)(x)
+
+
+@pytest.fixture
+def plain(monkeypatch):
+  monkeypatch.setitem(models.MODELS, 'plain', Plain)
+
+
+def masked(net, inputs, share):
+  """A network's variables, with scores and a random mask."""
+  keys = jax.random.split(jax.random.key(0), 3)
+  variables = to_masked(modes.init(net, keys[0], inputs)['params'])
+  draws = tree.uniform(keys[1], variables['weights'])
+  mask = jax.tree.map(lambda d: np.asarray(d < share), draws)
+  scores = tree.uniform(keys[2], variables['weights'], -1.0)
+  return variables | {'mask': mask}, scores
+
+
+@pytest.mark.parametrize('name', ['mlp', 'resnet8'])
+def test_a_packed_network_computes_the_same(name):
+  net, inputs = models.create(name, 10), jnp.ones((2, 16, 16, 3))
+  variables, scores = masked(net, inputs, 0.2)
+  packing, parts = packed.pack({'of': variables, 'scores': scores})
+  apply = modes.apply_of(net)
+
+  def loss(apply, variables, scores):
+    signed = variables | {'signs': signs_of(scores)}
+    return jnp.sum(jnp.square(apply(signed, inputs)))
+
+  whole = jax.value_and_grad(loss, 2)(apply, variables, scores)
+  unpacking = packed.unpacking(packing, apply)
+  small = jax.value_and_grad(loss, 2)(unpacking, parts['of'], parts['scores'])
+  assert whole[0] == small[0]
+  places = compact.masks_by_path({'of': variables})
+  for path, gradient in jax.tree_util.tree_leaves_with_path(whole[1]):
+    mask = places[tree.path_name(path)]
+    own = dict(jax.tree_util.tree_leaves_with_path(small[1]))[path]
+    np.testing.assert_array_equal(own, np.asarray(gradient)[mask])
+    assert not np.any(np.asarray(gradient)[~mask])
+
+
+def test_only_kernels_with_few_survivors_are_vectors():
+  net, inputs = models.create('mlp', 10), jnp.ones((1, 8, 8, 1))
+  variables, _ = masked(net, inputs, 0.1)
+  for name, share in (('Dense_1', 1.0), ('Dense_2', 0.9)):
+    mask = variables['mask'][name]['kernel']
+    keep = np.random.default_rng(0).random(mask.shape) < share
+    variables['mask'][name]['kernel'] = keep
+  packing, parts = packed.pack({'of': variables})
+  assert list(packing) == ['Dense_0/kernel']
+  few = int(variables['mask']['Dense_0']['kernel'].sum())
+  for kind in ('weights', 'signs'):
+    kernels = {k: v['kernel'].shape for k, v in parts['of'][kind].items()}
+    assert kernels['Dense_0'] == (few,)
+    assert kernels['Dense_1'] == (200, 200) and kernels['Dense_2'] == (200, 10)
+  masks = {k: v['kernel'] for k, v in parts['of']['mask'].items()}
+  assert masks['Dense_0'].shape == masks['Dense_1'].shape == ()
+  assert masks['Dense_0'] and masks['Dense_1']
+  assert masks['Dense_2'].shape == (200, 10)
+
+
+def test_unpacking_gives_the_products_back():
+  net, inputs = models.create('mlp', 10), jnp.ones((1, 8, 8, 1))
+  variables, _ = masked(net, inputs, 0.2)
+  packing, parts = packed.pack({'of': variables})
+  again = packed.unpack(packing, parts['of'])
+  chex.assert_trees_all_equal(to_params(again), to_params(variables))
+  # What is whole stays, so that it may be unpacked twice.
+  chex.assert_trees_all_equal(packed.unpack(packing, again), again)
+
+
+def played(rounds=2, **fields):
+  config = small_config(model='plain', density=0.2, rounds=rounds, **fields)
+  run = hns.build(config)
+  programs, progress = hns.programs(run), hns.begin(run)
+  for _ in range(rounds):
+    progress = hns.step(run, programs, progress)
+  metrics = jax.tree.map(np.asarray, [p.metrics for p in progress.pending])
+  return hns.global_model(run, progress), metrics
+
+
+def test_rounds_with_packed_kernels_are_those_with_whole_ones(plain):
+  """Of a method that draws nothing; the same bytes travel."""
+  table = dict(pruned=True, upload_bits=32, download_bits=32)
+  fields = dict(algorithm='fedavg_quantized', fedavg_quantized=table)
+  whole, packed_ = (played(**fields, compact=given) for given in (False, True))
+  chex.assert_trees_all_close(whole[0], packed_[0], atol=1e-6)
+  for before, after in zip(whole[1], packed_[1]):
+    np.testing.assert_array_equal(before.uplink, after.uplink)
+    np.testing.assert_array_equal(before.downlink, after.downlink)
+    np.testing.assert_array_equal(before.uploaded, after.uploaded)
+    np.testing.assert_allclose(before.train_loss, after.train_loss, rtol=1e-5)
+
+
+def test_models_have_whole_kernels(plain):
+  model, _ = played(rounds=1)
+  whole, _ = played(rounds=1, compact=False)
+  chex.assert_trees_all_equal(
+    *(to_params(m | {'signs': {}})['params'] for m in (model, whole))
+  )
+  signs, mask = model['signs']['Dense_0']['kernel'], whole['mask']
+  assert signs.shape == (64, 40)
+  chex.assert_trees_all_equal(model['mask'], whole['mask'])
+  places = np.asarray(mask['Dense_0']['kernel'])
+  np.testing.assert_array_equal(np.asarray(signs) != 0, places)
+
+
+def test_whether_a_start_reads_what_a_client_keeps():
+  state = {'a': jnp.ones(3), 'b': jnp.ones(2)}
+  assert not reads(lambda state: jnp.zeros(3), state)
+  assert not reads(lambda state: {**state, 'c': 1}['c'], state)
+  assert reads(lambda state: state['a'], state)
+  assert reads(lambda state: jax.jit(jnp.sum)(state['b']), state)
