@@ -59,8 +59,8 @@ class Run(NamedTuple):
     density: share of the weights that survives pruning, (0, 1]
     pruning: the score of a weight
     pruning_steps: steps of pruning; 1 is single-shot
-    compact: leave out units that pruning has disconnected: the same network in
-      less time; without it those of all seeds have one shape
+    compact: leave out what pruning removed, weights and disconnected units: the
+      same network in less time; without it those of all seeds have one shape
     rounds: rounds that a run lasts
     cohort: clients that train in a round
     extra_clients: so many more are asked in a round, to make up for those that

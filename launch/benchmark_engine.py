@@ -15,7 +15,11 @@ ours_core is ours on one CPU core; ours_spare gives XLA one thread more than
 there are cores (NPROC), which is slower but queues less work and so needs less
 memory. Other tasks: lenet_1000:fedavg has ten times the clients,
 lenet_long:fedavg ten times the pictures of each, lenet_split:fedavg ten times
-the clients for the same pictures.
+the clients for the same pictures; lenet_pruned:hidenseek has density 0.03, which
+no peer has.
+
+--against=DIR also times ours of another checkout of hns, whose answer is not
+compared, since it may draw other numbers.
 
 The share of the matmul peak counts convolutions as direct ones, so it may
 exceed 1 with fewer products (`hns.networks.winograd`). On a GPU products are
@@ -27,6 +31,7 @@ import ctypes
 import functools
 import gc
 import json
+import math
 import os
 import pathlib
 import re
@@ -94,6 +99,7 @@ def _flags():
   flags.DEFINE_integer('repeats', 5, 'rounds a side', flag_values=values)
   most = 'after so many seconds a side stops after 2 rounds'
   flags.DEFINE_float('seconds', 40, most, flag_values=values)
+  text('against', '', 'another checkout of hns')
   text('json', '', 'where the ratios go')
   text('picture', '', 'where the picture goes')
   text('worker', '', 'internal: the side to be')
@@ -171,8 +177,7 @@ def prepare_ours(side, workload, method, folder):
   if side == 'ours':
     np.savez(folder / 'problem.npz', **problem)
     np.save(folder / 'few.npy', play(some=True))
-    net, params = workloads.plain(workload), workloads.tree_of(problem, 'start')
-    each = workloads.step_flops(net, params, workload.image, workload.batch)
+    each = workloads.step_flops(workload)
     info |= {'steps': problem['batches'].shape[1], 'step_flops': each}
   return play, info
 
@@ -185,6 +190,10 @@ def compare(task: str, values: flags.FlagValues) -> dict:
     try:
       for side in (*sides, *values.sides):
         running[side], infos[side] = launch(side, task, folder)
+      if values.against:
+        running['against'], infos['against'] = launch(
+          'ours_against', task, folder, values.against
+        )
       check(task, pathlib.Path(folder), infos)
       for _ in range(values.repeats):
         for side, info in infos.items():
@@ -201,8 +210,11 @@ def compare(task: str, values: flags.FlagValues) -> dict:
   return infos
 
 
-def launch(side: str, task: str, folder: str):
-  """Starts a side and waits until it has run its first round."""
+def launch(side: str, task: str, folder: str, hns: str = ''):
+  """Starts a side and waits until it has run its first round.
+
+  With the package `hns` of another checkout, if one is given.
+  """
   log_path = pathlib.Path(folder) / f'{side}.log'
   with open(log_path, 'w') as log:
     process = subprocess.Popen(
@@ -215,7 +227,11 @@ def launch(side: str, task: str, folder: str):
       stderr=log,
       text=True,
       # On a GPU all sides hold memory at the same time.
-      env={**os.environ, 'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'},
+      env={
+        **os.environ,
+        'XLA_PYTHON_CLIENT_PREALLOCATE': 'false',
+        **({'PYTHONPATH': hns} if hns else {}),
+      },
     )
   line = process.stdout.readline()
   if not line:
@@ -235,7 +251,8 @@ def check(task: str, folder: pathlib.Path, infos: dict) -> None:
   if method == 'hidenseek':
     start = np.where(start < 0, -1.0, 1.0)
   for side, info in infos.items():
-    if 'skipped' in info or side == 'peak':
+    info['off'] = math.nan
+    if 'skipped' in info or side in ('peak', 'against'):
       continue
     name = 'few' if 'vmap' in side else 'ours'
     truth = np.load(folder / f'{name}.npy')

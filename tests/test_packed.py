@@ -45,7 +45,9 @@ def masked(net, inputs, share):
 def test_a_packed_network_computes_the_same(name):
   net, inputs = models.create(name, 10), jnp.ones((2, 16, 16, 3))
   variables, scores = masked(net, inputs, 0.2)
-  packing, parts = packed.pack({'of': variables, 'scores': scores})
+  packing, parts = packed.pack(
+    {'of': variables, 'scores': scores}, modes.shapes_of(net, inputs)['params']
+  )
   apply = modes.apply_of(net)
 
   def loss(apply, variables, scores):
@@ -71,7 +73,9 @@ def test_only_kernels_with_few_survivors_are_vectors():
     mask = variables['mask'][name]['kernel']
     keep = np.random.default_rng(0).random(mask.shape) < share
     variables['mask'][name]['kernel'] = keep
-  packing, parts = packed.pack({'of': variables})
+  packing, parts = packed.pack(
+    {'of': variables}, modes.shapes_of(net, inputs)['params']
+  )
   assert list(packing) == ['Dense_0/kernel']
   few = int(variables['mask']['Dense_0']['kernel'].sum())
   for kind in ('weights', 'signs'):
@@ -84,10 +88,32 @@ def test_only_kernels_with_few_survivors_are_vectors():
   assert masks['Dense_2'].shape == (200, 10)
 
 
+def test_a_kernel_is_told_from_one_of_the_same_name_and_shape():
+  """Deeper in the network, of which nothing is pruned or that has no sign."""
+  kernel = lambda: {'kernel': np.arange(6, dtype=np.float32).reshape(2, 3)}
+  params = {'Dense_0': kernel(), 'Block_0': {'Dense_0': kernel()}}
+  mask = {'Dense_0': {'kernel': np.eye(2, 3) > 0}}
+  variables = {'weights': {'Dense_0': kernel()}, 'mask': mask}
+  variables['params'] = {'Block_0': {'Dense_0': kernel()}}
+  packing, parts = packed.pack({'of': variables, 'all': params}, params)
+  assert parts['of']['weights']['Dense_0']['kernel'].tolist() == [0, 4]
+  assert parts['all']['Dense_0']['kernel'].tolist() == [0, 4]
+  assert parts['of']['params']['Block_0']['Dense_0']['kernel'].shape == (2, 3)
+  assert parts['all']['Block_0']['Dense_0']['kernel'].shape == (2, 3)
+  again = packed.unpack(packing, parts['of'])
+  assert again['weights']['Dense_0']['kernel'].tolist() == [
+    [0, 0, 0],
+    [0, 4, 0],
+  ]
+  chex.assert_trees_all_equal(again['params'], variables['params'])
+
+
 def test_unpacking_gives_the_products_back():
   net, inputs = models.create('mlp', 10), jnp.ones((1, 8, 8, 1))
   variables, _ = masked(net, inputs, 0.2)
-  packing, parts = packed.pack({'of': variables})
+  packing, parts = packed.pack(
+    {'of': variables}, modes.shapes_of(net, inputs)['params']
+  )
   again = packed.unpack(packing, parts['of'])
   chex.assert_trees_all_equal(to_params(again), to_params(variables))
   # What is whole stays, so that it may be unpacked twice.

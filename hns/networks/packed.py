@@ -19,8 +19,8 @@ from hns.networks.modes import Variables
 from hns.networks.supermask import COLLECTIONS, to_params
 from hns.tree import Tree
 
-# With a larger share of survivors, a kernel and its vector take as long.
-_MOST = 0.5
+# The share of survivors up to which vectors are faster (launch/results/speed.md).
+_MOST = 0.7
 
 
 class Kernel(NamedTuple):
@@ -39,15 +39,20 @@ class Kernel(NamedTuple):
 Packing = dict[str, Kernel]
 
 
-def pack(initial: Tree) -> tuple[Packing, Tree]:
+def pack(initial: Tree, params: Tree) -> tuple[Packing, Tree]:
   """The kernels that are worth packing, and a tree with their survivors.
 
   Args:
     initial: `hns.methods.contract.Initial`, or any tree with masks. Arrays of a
       kernel's shape, under its path, become vectors of the survivors; a mask of
       nothing but survivors becomes True, bool [].
+    params: the network's, or their shapes, for their paths.
   """
   masks = compact.masks_by_path(initial)
+  names = [
+    tree.path_name(path)
+    for path, _ in jax.tree_util.tree_leaves_with_path(params)
+  ]
   packing = {
     name: Kernel(mask.shape, np.flatnonzero(mask).astype(np.int32))
     for name, mask in masks.items()
@@ -55,7 +60,7 @@ def pack(initial: Tree) -> tuple[Packing, Tree]:
   }
 
   def part(path, leaf):
-    kernel = _kernel_of(packing, path)
+    kernel = packing.get(_owner(names, path))
     if kernel is not None and leaf.shape == kernel.shape:
       leaf = np.asarray(leaf).reshape(-1)[kernel.places]
     _, is_mask, name = f'/{tree.path_name(path)}'.partition('/mask/')
@@ -68,7 +73,8 @@ def unpack(packing: Packing, variables: Variables) -> Variables:
   """The variables with whole kernels, 0 where pruned; whole ones stay."""
 
   def whole(path, leaf):
-    kernel = _kernel_of(packing, path)
+    _, _, name = tree.path_name(path).partition('/')  # behind a collection
+    kernel = packing.get(name)
     if kernel is None or leaf.shape not in ((), kernel.places.shape):
       return leaf
     kept = jnp.zeros(np.prod(kernel.shape), leaf.dtype).at[kernel.places]
@@ -98,8 +104,13 @@ def _unpacked(packing, function, variables, *arguments):
   return function(unpack(packing, params), *arguments)
 
 
-def _kernel_of(packing: Packing, path: tuple) -> Kernel | None:
-  """The kernel to which a leaf of any tree belongs, by the end of its path."""
-  name = f'/{tree.path_name(path)}'
-  found = [kernel for kernel in packing if name.endswith(f'/{kernel}')]
-  return packing[max(found, key=len)] if found else None
+def _owner(names: list[str], path: tuple) -> str | None:
+  """The parameter to which a leaf of a method's state belongs.
+
+  The longest of the names that end its path: `Dense_0/kernel` also ends that of
+  `Block_0/Dense_0/kernel`.
+  """
+  whole = f'/{tree.path_name(path)}'
+  return max(
+    filter(lambda n: whole.endswith(f'/{n}'), names), key=len, default=None
+  )

@@ -127,7 +127,7 @@ def about(member: Member) -> dict[str, int]:
   member.program.lower(*_given(member, 1, member.first, state)).compile()
   return {
     'client': member.index,
-    'frozen': tree.checksum(experiment.initial.frozen),
+    'frozen': experiment.frozen,
     'examples': int(experiment.federation.train.size[member.index]),
     'units': int(experiment.units[member.index]),
   }

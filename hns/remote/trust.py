@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hns import tree, wire
+from hns import wire
 from hns.engine.halves import TOLD
 from hns.remote.client import envelope
 from hns.remote.messages import Left, Reply
@@ -24,7 +24,7 @@ def known(experiment: Experiment, about: dict[str, int]) -> str:
   if not 0 <= index < len(sizes):
     return f'client {index} is not one of {len(sizes)}'
   here = {
-    'frozen': tree.checksum(experiment.initial.frozen),
+    'frozen': experiment.frozen,
     'examples': int(sizes[index]),
     'units': int(experiment.units[index]),
   }

@@ -81,9 +81,10 @@ def _assemble(
   inputs = blank(federation.examples)
   _check_network(config.model, net, inputs, federation.examples, dataset)
   ready = initialization.initialize(config, net, inputs, dataset.classes)
-  packing = {}
+  packing, frozen = {}, tree.checksum(ready.initial.frozen)
   if config.compact:
-    packing, initial = packed.pack(ready.initial)
+    params = modes.shapes_of(ready.net, inputs)['params']
+    packing, initial = packed.pack(ready.initial, params)
     ready = ready._replace(initial=initial)
   sizes = np.asarray(federation.train.size)
   plan, roles = _plan(config, sizes), conditions.roles(config, sizes)
@@ -119,6 +120,7 @@ def _assemble(
     ready.head,
     conditions.privacy(config, ready),
     Envelope(0, 0, config.seed, config.density),
+    frozen,
   )
 
 
@@ -270,7 +272,7 @@ def _built_info(config: ConfigDict, experiment: Experiment) -> RunInfo:
   initial, round_config = experiment.initial, experiment.round_config
   method, mesh = round_config.method, round_config.mesh
   return {
-    'frozen': tree.checksum(initial.frozen),
+    'frozen': experiment.frozen,
     'born': tree.checksum(initial),
     'examples': tree.checksum(experiment.federation),
     'dataset_version': data.version(config.dataset),

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from hns import config as configs
-from hns import data, tree
+from hns import data
 from hns.engine import client_store, evaluation, explore, rounds
 from hns.engine.scoring import with_statistics
 from hns.engine.training import Examples, blank
@@ -73,8 +73,8 @@ def variables_of(run: Run, client: int | None) -> dict[str, Any]:
   Raises `InputError` if this machine draws other weights, or the run is damaged
   or not finished.
   """
-  round_config, initial = run.experiment.round_config, run.experiment.initial
-  if run.run_info.get('frozen') != tree.checksum(initial.frozen):
+  round_config = run.experiment.round_config
+  if run.run_info.get('frozen') != run.experiment.frozen:
     remedy = 'other weights are drawn here: export it where it was trained'
     raise invalid('run', str(run.folder), remedy)
   progress = workdir.load(

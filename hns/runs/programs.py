@@ -35,6 +35,7 @@ class Experiment(NamedTuple):
     head: the path of the output layer; None if it is not unique.
     privacy: what epsilons depend on.
     envelope: the header of every payload, except for round and direction.
+    frozen: checksum of what never changes, the mask and pruned weights as well.
   """
 
   round_config: RoundConfig
@@ -47,6 +48,7 @@ class Experiment(NamedTuple):
   head: str | None
   privacy: Privacy
   envelope: Envelope
+  frozen: int
 
   @property
   def constants(self) -> tuple[jax.Array, Initial, FederatedData]:

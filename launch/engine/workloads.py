@@ -8,7 +8,7 @@ parameters, for HideNseek of their signs.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -21,7 +21,10 @@ from hns.values import ConfigDict
 
 
 class Workload(NamedTuple):
-  """Sizes of a workload; `cohort` and `examples` are those of a round."""
+  """Sizes of a workload; `cohort` and `examples` are those of a round.
+
+  `density` is HideNseek's; below 1 no other library has such a round.
+  """
 
   clients: int
   cohort: int
@@ -29,6 +32,7 @@ class Workload(NamedTuple):
   batch: int
   image: tuple[int, int, int]
   model: str
+  density: float = 1.0
 
 
 WORKLOADS = {
@@ -36,6 +40,7 @@ WORKLOADS = {
   'lenet_1000': Workload(1000, 1000, 100, 20, (28, 28, 1), 'lenet'),
   'lenet_long': Workload(100, 100, 1000, 20, (28, 28, 1), 'lenet'),
   'lenet_split': Workload(1000, 1000, 10, 10, (28, 28, 1), 'lenet'),
+  'lenet_pruned': Workload(100, 100, 100, 20, (28, 28, 1), 'lenet', 0.03),
   'mlp': Workload(100, 100, 100, 20, (28, 28, 1), 'mlp'),
   'pfl_cifar10': Workload(1000, 50, 50, 10, (32, 32, 3), 'pfl'),
   'resnet_cifar100': Workload(100, 10, 100, 20, (32, 32, 3), 'resnet8'),
@@ -123,8 +128,8 @@ def configure(workload: Workload, method: str, width: int) -> ConfigDict:
     batch_size=workload.batch,
     local_epochs=1,
     model=workload.model,
-    density=1.0,
-    pruning_steps=1,
+    density=workload.density,
+    pruning_steps=1 if workload.density == 1 else 100,
     eval_clients=1,
     eval_held=False,
     test_examples_per_client=1,
@@ -158,14 +163,15 @@ def tree_of(problem: dict[str, np.ndarray], prefix: str) -> dict:
   return unflatten_dict(chosen, sep='/')
 
 
-def step_flops(
-  net: nn.Module, params: dict[str, Any], image: tuple[int, ...], batch: int
-) -> int:
+def step_flops(workload: Workload) -> int:
   """Model FLOPs of a training step: matrix products and convolutions.
 
-  Forward, and the gradients of kernels and of all inputs but the images.
+  Forward, and the gradients of kernels and of all inputs but the images; of the
+  whole network, whatever its density.
   """
-  x = jax.ShapeDtypeStruct((batch, *image), np.float32)
+  net = plain(workload)
+  x = jax.ShapeDtypeStruct((workload.batch, *workload.image), np.float32)
+  params = jax.eval_shape(net.init, jax.random.key(0), x)['params']
   run = lambda p, x: net.apply({'params': p}, x, capture_intermediates=True)
   made = jax.eval_shape(run, params, x)[1]['intermediates']
   forward = [
