@@ -225,7 +225,8 @@ def test_a_head_without_signs_cannot_stay_at_home_as_signs(config_of):
 def test_a_chain_with_a_float_layer_stays_as_wide(config_of):
   config = config_of(table=dict(unsigned='Dense_1'), model='tiny', density=0.01)
   built = experiment.build(config)
-  assert built.initial.frozen['weights']['Dense_0']['kernel'].shape[1] == 200
+  weights = hns.global_model(built, hns.begin(built))['weights']
+  assert weights['Dense_0']['kernel'].shape[1] == 200
 
 
 def test_signs_are_not_written_without_their_floats(config_of, tmp_path):

@@ -71,14 +71,17 @@ def test_a_cohort_that_cannot_be_is_refused(built, ids, said):
 
 
 def test_scores_of_the_server_can_be_changed(built):
-  """All scores above 0 are a global model of signs that are all +1."""
+  """All scores above 0 are a global model of signs that are +1, or pruned."""
   run, programs = built
   progress = hns.begin(run)
   state = progress.state.server_state
   up = state._replace(values=jax.tree.map(jnp.ones_like, state.values))
   changed = progress._replace(state=progress.state._replace(server_state=up))
-  signs = hns.global_model(run, changed)['signs']
-  assert all(np.all(x == 1) for x in jax.tree.leaves(signs))
+  model = hns.global_model(run, changed)
+  for signs, mask in zip(
+    *(jax.tree.leaves(model[k]) for k in ('signs', 'mask'))
+  ):
+    assert np.all(np.asarray(signs)[np.asarray(mask)] == 1)
 
 
 def test_a_server_rule_is_one_function(built):

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import small_config
 
 import hns
 from hns import tree
 from hns.engine.client import reads
-from hns.networks import compact, modes, models, packed
+from hns.networks import compact, models, modes, packed
 from hns.networks.supermask import signs_of, to_masked, to_params
-from conftest import small_config
 
 
 class Plain(nn.Module):

@@ -66,8 +66,8 @@ class ClientInit(Protocol):
   """What does a client start from?
 
   Asked before a client trains, with the round's key, so that all clients can
-  draw the same numbers. Where the answer does not depend on `client_state` it is
-  asked once a round, for all of them.
+  draw the same numbers. Where the answer does not depend on `client_state`, it
+  is asked once a round, for all of them.
   """
 
   def __call__(

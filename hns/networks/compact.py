@@ -78,7 +78,7 @@ def masks_of(initial: Tree) -> dict[str, np.ndarray]:
 
 
 def masks_by_path(initial: Tree) -> dict[str, np.ndarray]:
-  """By path, such as `Dense_0/kernel`, the masks in a method's initial state."""
+  """By path, such as `Dense_0/kernel`, the masks in an initial state."""
   masks = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(initial):
     _, inside, name = f'/{tree.path_name(path)}'.partition('/mask/')

@@ -19,7 +19,7 @@ from hns.networks.modes import Variables
 from hns.networks.supermask import COLLECTIONS, to_params
 from hns.tree import Tree
 
-# The share of survivors up to which vectors are faster (launch/results/speed.md).
+# The share of survivors up to which a vector is as fast (speed.md).
 _MOST = 0.7
 
 

@@ -1,6 +1,5 @@
 """Builds an `Experiment` from a config, and runs it in a folder."""
 
-import functools
 import json
 import pathlib
 import sys
@@ -20,7 +19,6 @@ from hns.engine.metrics import trouble
 from hns.engine.training import (
   Examples,
   FederatedData,
-  Learner,
   Plan,
   blank,
   steps_of,
@@ -91,7 +89,7 @@ def _assemble(
   cohort = config.cohort + config.extra_clients
   round_config = RoundConfig(
     ready.method,
-    _learner(ready.net, packing, inputs, dataset),
+    initialization.learner(ready.net, packing, inputs, dataset),
     plan,
     cohort,
     config.clients_per_step
@@ -150,22 +148,6 @@ def _ends(examples: Examples) -> tuple[Tree, Tree]:
     )
 
   return end(np.min), end(np.max)
-
-
-def _learner(
-  net: nn.Module,
-  packing: packed.Packing,
-  inputs: jax.Array,
-  dataset: data.Dataset,
-) -> Learner:
-  return Learner(
-    packed.unpacking(packing, modes.apply_of(net)),
-    dataset.task,
-    modes.blank_statistics(net, inputs),
-    packed.unpacking(packing, modes.observe_of(net)),
-    dataset.task.guess(dataset.classes),
-    functools.partial(packed.unpack, packing),
-  )
 
 
 def _plan(config: ConfigDict, sizes: np.ndarray) -> Plan:

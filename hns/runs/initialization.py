@@ -8,13 +8,15 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from hns import data
 from hns.engine import contract_check
+from hns.engine.training import Learner
 from hns.errors import InputError, invalid
 from hns.methods.contract import Initial, Method
 from hns.methods.floats import send_statistics
 from hns.methods.privacy import randomise_signs
 from hns.methods.recipes import RECIPES, NetworkInfo
-from hns.networks import checks, compact, modes, pruning, saliency
+from hns.networks import checks, compact, modes, packed, pruning, saliency
 from hns.networks.models import Network
 from hns.values import ConfigDict
 
@@ -85,6 +87,23 @@ def initialize(
     net, initial = compact.compact(net, initial)
   return Initialized(
     net, method, initial, key, layers, _head_or_none(head, config.head)
+  )
+
+
+def learner(
+  net: nn.Module,
+  packing: packed.Packing,
+  inputs: jax.Array,
+  dataset: data.Dataset,
+) -> Learner:
+  """What is trained: a network, whose kernels may be packed, and a task."""
+  return Learner(
+    packed.unpacking(packing, modes.apply_of(net)),
+    dataset.task,
+    modes.blank_statistics(net, inputs),
+    packed.unpacking(packing, modes.observe_of(net)),
+    dataset.task.guess(dataset.classes),
+    functools.partial(packed.unpack, packing),
   )
 
 
