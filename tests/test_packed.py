@@ -67,25 +67,40 @@ def test_a_packed_network_computes_the_same(name):
 
 
 def test_only_kernels_with_few_survivors_are_vectors():
-  net, inputs = models.create('mlp', 10), jnp.ones((1, 8, 8, 1))
+  """Not those with none, as past a shortcut, nor those with most."""
+  net, inputs = models.create('conv4', 10), jnp.ones((1, 8, 8, 3))
   variables, _ = masked(net, inputs, 0.1)
-  for name, share in (('Dense_1', 1.0), ('Dense_2', 0.9)):
-    mask = variables['mask'][name]['kernel']
-    keep = np.random.default_rng(0).random(mask.shape) < share
-    variables['mask'][name]['kernel'] = keep
+  shares = {'Conv_0': 0.6, 'Conv_1': 0.8, 'Dense_0': 0.0, 'Dense_1': 1.0}
+  for name, share in shares.items():
+    shape = variables['mask'][name]['kernel'].shape
+    kept = np.random.default_rng(0).random(shape) < share
+    variables['mask'][name]['kernel'] = kept
   packing, parts = packed.pack(
     {'of': variables}, modes.shapes_of(net, inputs)['params']
   )
-  assert list(packing) == ['Dense_0/kernel']
-  few = int(variables['mask']['Dense_0']['kernel'].sum())
-  for kind in ('weights', 'signs'):
-    kernels = {k: v['kernel'].shape for k, v in parts['of'][kind].items()}
-    assert kernels['Dense_0'] == (few,)
-    assert kernels['Dense_1'] == (200, 200) and kernels['Dense_2'] == (200, 10)
-  masks = {k: v['kernel'] for k, v in parts['of']['mask'].items()}
-  assert masks['Dense_0'].shape == masks['Dense_1'].shape == ()
-  assert masks['Dense_0'] and masks['Dense_1']
-  assert masks['Dense_2'].shape == (200, 10)
+  vectors = {'Conv_0', 'Conv_2', 'Conv_3', 'Dense_2'}
+  assert set(packing) == {f'{name}/kernel' for name in vectors}
+  for name, mask in variables['mask'].items():
+    kept = np.asarray(mask['kernel'])
+    whole = name not in vectors
+    for kind in ('weights', 'signs'):
+      shape = parts['of'][kind][name]['kernel'].shape
+      assert shape == (kept.shape if whole else (kept.sum(),))
+    left = parts['of']['mask'][name]['kernel']
+    if whole and name != 'Dense_1':
+      np.testing.assert_array_equal(left, kept)
+    else:
+      assert left.shape == () and left
+
+
+def test_a_layer_may_have_no_survivor():
+  """A shortcut past which something flows."""
+  fields = dict(model='resnet8', density=0.1, pruning_steps=1)
+  config = small_config(**fields, num_clients=2, cohort=2, eval_clients=2)
+  run = hns.build(config)
+  assert 0 in [left for left, _ in run.layers.values()]
+  progress = hns.step(run, hns.programs(run), hns.begin(run))
+  assert np.isfinite(progress.pending[0].metrics.train_loss)
 
 
 def test_a_kernel_is_told_from_one_of_the_same_name_and_shape():

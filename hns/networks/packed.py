@@ -56,7 +56,7 @@ def pack(initial: Tree, params: Tree) -> tuple[Packing, Tree]:
   packing = {
     name: Kernel(mask.shape, np.flatnonzero(mask).astype(np.int32))
     for name, mask in masks.items()
-    if np.mean(mask) <= _MOST
+    if 0 < np.mean(mask) <= _MOST  # XLA cannot reshape what is empty
   }
 
   def part(path, leaf):

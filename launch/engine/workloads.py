@@ -23,7 +23,8 @@ from hns.values import ConfigDict
 class Workload(NamedTuple):
   """Sizes of a workload; `cohort` and `examples` are those of a round.
 
-  `density` is HideNseek's; below 1 no other library has such a round.
+  `density` is HideNseek's; below 1 no other library has such a round, and its
+  upload and download are those of its defaults.
   """
 
   clients: int
@@ -113,12 +114,12 @@ def configure(workload: Workload, method: str, width: int) -> ConfigDict:
   models.MODELS['pfl'] = lambda classes: PflCNN(conv, models.max_pool)
   data.SOURCES['noise'] = lambda: _noise(workload)
   table = {'learning_rate': RATES[method]}
-  if method == 'hidenseek':
+  if method == 'hidenseek' and workload.density == 1:
     table |= {'download_bits': 8, 'remember': False}
   fields = {method: table}
   return config.base(
     algorithm=method,
-    upload='signs',
+    upload='signs' if workload.density == 1 else 'change',
     dataset='noise',
     partition='iid',
     num_clients=workload.clients,
