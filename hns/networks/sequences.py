@@ -140,7 +140,11 @@ class Vit(nn.Module):
 
 
 def conv1d(classes: int) -> nn.Module:
-  """For windows [time, channels]: 124,000 weights with 6 channels."""
+  """For windows [time, channels]: 124,000 weights with 6 channels.
+
+  HideNseek at density 0.2 takes 1.8 ms for a step of 20 windows of 128 on a
+  core, FedAvg 1.7.
+  """
   return Conv1d(classes)
 
 
@@ -150,7 +154,11 @@ def char_lstm(classes: int) -> nn.Module:
 
 
 def char_transformer(classes: int) -> nn.Module:
-  """For ASCII [time]: two blocks of width 64, about 117,000 weights."""
+  """For ASCII [time]: two blocks of width 64, about 117,000 weights.
+
+  HideNseek at density 0.2 takes 11 ms for a step of 20 texts of 80 characters
+  on a core, FedAvg 9. `token_transformer` takes as long.
+  """
   return CharTransformer(classes)
 
 
@@ -165,5 +173,9 @@ def token_transformer(classes: int) -> nn.Module:
 
 
 def vit_tiny(classes: int) -> nn.Module:
-  """For pictures: patches of 4x4, four blocks of width 96: 450,000 weights."""
+  """For pictures: patches of 4x4, four blocks of width 96: 450,000 weights.
+
+  HideNseek at density 0.2 takes 37 ms for a step of 20 pictures of 32x32 on a
+  core, FedAvg 36.
+  """
   return Vit(classes)
