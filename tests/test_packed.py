@@ -11,6 +11,7 @@ from conftest import small_config
 import hns
 from hns import tree
 from hns.engine.client import reads
+from hns.methods.contract import Initial
 from hns.networks import compact, models, modes, packed
 from hns.networks.supermask import signs_of, to_masked, to_params
 
@@ -41,13 +42,16 @@ def masked(net, inputs, share):
   return variables | {'mask': mask}, scores
 
 
+def packs(net, inputs, variables, scores=()):
+  params = modes.shapes_of(net, inputs)['params']
+  return packed.pack(Initial(variables, scores, ()), params)
+
+
 @pytest.mark.parametrize('name', ['mlp', 'resnet8'])
 def test_a_packed_network_computes_the_same(name):
   net, inputs = models.create(name, 10), jnp.ones((2, 16, 16, 3))
   variables, scores = masked(net, inputs, 0.2)
-  packing, parts = packed.pack(
-    {'of': variables, 'scores': scores}, modes.shapes_of(net, inputs)['params']
-  )
+  packing, parts = packs(net, inputs, variables, scores)
   apply = modes.apply_of(net)
 
   def loss(apply, variables, scores):
@@ -56,7 +60,9 @@ def test_a_packed_network_computes_the_same(name):
 
   whole = jax.value_and_grad(loss, 2)(apply, variables, scores)
   unpacking = packed.unpacking(packing, apply)
-  small = jax.value_and_grad(loss, 2)(unpacking, parts['of'], parts['scores'])
+  small = jax.value_and_grad(loss, 2)(
+    unpacking, parts.frozen, parts.server_state
+  )
   assert whole[0] == small[0]
   places = compact.masks_by_path({'of': variables})
   for path, gradient in jax.tree_util.tree_leaves_with_path(whole[1]):
@@ -75,18 +81,16 @@ def test_only_kernels_with_few_survivors_are_vectors():
     shape = variables['mask'][name]['kernel'].shape
     kept = np.random.default_rng(0).random(shape) < share
     variables['mask'][name]['kernel'] = kept
-  packing, parts = packed.pack(
-    {'of': variables}, modes.shapes_of(net, inputs)['params']
-  )
+  packing, parts = packs(net, inputs, variables)
   vectors = {'Conv_0', 'Conv_2', 'Conv_3', 'Dense_2'}
   assert set(packing) == {f'{name}/kernel' for name in vectors}
   for name, mask in variables['mask'].items():
     kept = np.asarray(mask['kernel'])
     whole = name not in vectors
     for kind in ('weights', 'signs'):
-      shape = parts['of'][kind][name]['kernel'].shape
+      shape = parts.frozen[kind][name]['kernel'].shape
       assert shape == (kept.shape if whole else (kept.sum(),))
-    left = parts['of']['mask'][name]['kernel']
+    left = parts.frozen['mask'][name]['kernel']
     if whole and name != 'Dense_1':
       np.testing.assert_array_equal(left, kept)
     else:
@@ -110,12 +114,17 @@ def test_a_kernel_is_told_from_one_of_the_same_name_and_shape():
   mask = {'Dense_0': {'kernel': np.eye(2, 3) > 0}}
   variables = {'weights': {'Dense_0': kernel()}, 'mask': mask}
   variables['params'] = {'Block_0': {'Dense_0': kernel()}}
-  packing, parts = packed.pack({'of': variables, 'all': params}, params)
-  assert parts['of']['weights']['Dense_0']['kernel'].tolist() == [0, 4]
-  assert parts['all']['Dense_0']['kernel'].tolist() == [0, 4]
-  assert parts['of']['params']['Block_0']['Dense_0']['kernel'].shape == (2, 3)
-  assert parts['all']['Block_0']['Dense_0']['kernel'].shape == (2, 3)
-  again = packed.unpack(packing, parts['of'])
+  initial = Initial(variables, params, {'mask': params})
+  packing, parts = packed.pack(initial, params)
+  assert parts.frozen['weights']['Dense_0']['kernel'].tolist() == [0, 4]
+  assert parts.server_state['Dense_0']['kernel'].tolist() == [0, 4]
+  assert parts.frozen['params']['Block_0']['Dense_0']['kernel'].shape == (2, 3)
+  assert parts.server_state['Block_0']['Dense_0']['kernel'].shape == (2, 3)
+  # What clients choose for themselves may change.
+  own = {'Dense_0': {'kernel': np.ones((2, 3), bool)}}
+  _, parts = packed.pack(initial._replace(client_state={'mask': own}), params)
+  assert parts.client_state['mask']['Dense_0']['kernel'].tolist() == [True] * 2
+  again = packed.unpack(packing, parts.frozen)
   assert again['weights']['Dense_0']['kernel'].tolist() == [
     [0, 0, 0],
     [0, 4, 0],
@@ -126,10 +135,8 @@ def test_a_kernel_is_told_from_one_of_the_same_name_and_shape():
 def test_unpacking_gives_the_products_back():
   net, inputs = models.create('mlp', 10), jnp.ones((1, 8, 8, 1))
   variables, _ = masked(net, inputs, 0.2)
-  packing, parts = packed.pack(
-    {'of': variables}, modes.shapes_of(net, inputs)['params']
-  )
-  again = packed.unpack(packing, parts['of'])
+  packing, parts = packs(net, inputs, variables)
+  again = packed.unpack(packing, parts.frozen)
   chex.assert_trees_all_equal(to_params(again), to_params(variables))
   # What is whole stays, so that it may be unpacked twice.
   chex.assert_trees_all_equal(packed.unpack(packing, again), again)

@@ -40,33 +40,37 @@ Packing = dict[str, Kernel]
 
 
 def pack(initial: Tree, params: Tree) -> tuple[Packing, Tree]:
-  """The kernels that are worth packing, and a tree with their survivors.
+  """The kernels that are worth packing, and what exists at first with them.
 
   Args:
-    initial: `hns.methods.contract.Initial`, or any tree with masks. Arrays of a
-      kernel's shape, under its path, become vectors of the survivors; a mask of
-      nothing but survivors becomes True, bool [].
+    initial: `hns.methods.contract.Initial`. Arrays of a kernel's shape, under
+      its path, become vectors of the survivors. Which survive says the mask in
+      `frozen`: where nothing but survivors is left, it becomes True, bool [].
     params: the network's, or their shapes, for their paths.
   """
-  masks = compact.masks_by_path(initial)
   names = [
     tree.path_name(path)
     for path, _ in jax.tree_util.tree_leaves_with_path(params)
   ]
   packing = {
     name: Kernel(mask.shape, np.flatnonzero(mask).astype(np.int32))
-    for name, mask in masks.items()
+    for name, mask in compact.masks_by_path(initial.frozen).items()
     if 0 < np.mean(mask) <= _MOST  # XLA cannot reshape what is empty
   }
 
-  def part(path, leaf):
+  def vector(path, leaf):
     kernel = packing.get(_owner(names, path))
-    if kernel is not None and leaf.shape == kernel.shape:
-      leaf = np.asarray(leaf).reshape(-1)[kernel.places]
-    _, is_mask, name = f'/{tree.path_name(path)}'.partition('/mask/')
+    if kernel is None or leaf.shape != kernel.shape:
+      return leaf
+    return np.asarray(leaf).reshape(-1)[kernel.places]
+
+  def single(path, leaf):
+    is_mask = '/mask/' in f'/{tree.path_name(path)}'
     return np.True_ if is_mask and np.all(leaf) else leaf
 
-  return packing, jax.tree_util.tree_map_with_path(part, initial)
+  initial = jax.tree_util.tree_map_with_path(vector, initial)
+  frozen = jax.tree_util.tree_map_with_path(single, initial.frozen)
+  return packing, initial._replace(frozen=frozen)
 
 
 def unpack(packing: Packing, variables: Variables) -> Variables:
