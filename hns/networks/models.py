@@ -78,12 +78,6 @@ def lenet(classes: int) -> nn.Module:
   return Network(classes, convs, dense=(512,), padding='VALID')
 
 
-def wide_lenet(classes: int) -> nn.Module:
-  """`lenet` twice as wide, to be pruned: 3.5 million weights for CIFAR-10."""
-  convs = ((64, 5, 1, True), (128, 5, 1, True))
-  return Network(classes, convs, dense=(1024,), padding='VALID')
-
-
 def conv4(classes: int) -> nn.Module:
   """For 32x32x3 images: Conv-4 of Zhou et al. 2019 (arXiv 1905.01067)."""
   pair = lambda width: ((width, 3, 1, False), (width, 3, 1, True))
@@ -94,7 +88,6 @@ MODELS = {
   'mlp': mlp,
   'cnn': cnn,
   'lenet': lenet,
-  'wide_lenet': wide_lenet,
   'conv4': conv4,
   'resnet8': resnet8,
   'resnet18': resnet18,

@@ -57,7 +57,6 @@ _WORDS = {
   'private_mean': dict(marker='h', linestyle=':'),
   'cnn': {},
   'lenet': dict(fillstyle='left', markerfacecoloralt='0.7'),
-  'wide_lenet': dict(fillstyle='bottom', markerfacecoloralt='0.7'),
   'conv4': dict(fillstyle='right', markerfacecoloralt='0.7'),
   'mlp': dict(fillstyle='top', markerfacecoloralt='0.7'),
 }
