@@ -119,6 +119,7 @@ WIDE = {
   'wide': ('hidenseek', dict(upload='change')),
   'wide_ternary': ('hidenseek', dict(upload='ternary')),
   'wide_binary': ('hidenseek', dict(upload='change', gate='binary')),
+  'wide_personal': ('hidenseek_personal', dict(upload='change')),
   'wide_signsgd': ('signsgd', _PRUNED),
   'wide_doublesqueeze': ('doublesqueeze', _PRUNED),
   'wide_majority_vote': ('majority_vote', _PRUNED),
@@ -170,7 +171,9 @@ TRIALS = {
     for trial in _SIGNS
   ],
   'fedpm': [dict(learning_rate=rate) for rate in (0.03, 0.1, 0.3, 1.0)],
-  **dict.fromkeys(['wide', 'wide_ternary', 'wide_binary'], _SERVER),
+  **dict.fromkeys(
+    ['wide', 'wide_ternary', 'wide_binary', 'wide_personal'], _SERVER
+  ),
   'wide_ssfl': _FLOATS,
   'wide_signsgd': [
     trial | dict(download_bits=bits) for trial in _BOTH for bits in (2, 4)
