@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import compiled, context_of, small
+from conftest import compiled, context_of, small, survivors
 
 from hns import tree
 from hns.engine import client_store, evaluation, explore, rounds
@@ -28,11 +28,12 @@ def asked():
 
 
 def test_votes_are_the_sum_of_the_signs(asked):
-  _, found, personal = asked
+  built, found, personal = asked
   each = jax.vmap(supermask.model_signs)(personal)
   np.testing.assert_array_equal(found.votes, each.sum(0))
   pruned = np.asarray(found.server) == 0
-  assert pruned.any() and not found.votes[pruned].any()
+  assert not found.votes[pruned].any()
+  np.testing.assert_array_equal(~pruned, survivors(built.initial))
 
 
 def test_everybody_on_everybody_holds_everybody_on_their_own(asked):

@@ -26,9 +26,9 @@ RESULTS = ROOT / 'launch' / 'results'
 def runs(tmp_path_factory):
   """Two seeds of a method of signs, and one run as a method without them."""
   home = tmp_path_factory.mktemp('runs')
-  for seed in (0, 1):
+  for seed in (1, 2):
     with sharing():
-      experiment.run(small_config(seed=seed), home / f's{seed}')
+      experiment.run(small_config(seed=seed), home / f's{seed - 1}')
   shutil.copytree(home / 's0', home / 'fedavg')
   path = home / 'fedavg' / 'config.json'
   about = json.loads(path.read_text())
@@ -47,12 +47,12 @@ def test_seeds_share_a_line_and_what_holds_no_run_is_named(runs):
   found, skipped = load(names)
   groups = group(found)
   assert skipped == [f'{runs / "empty"}: no evaluated round']
-  assert [group.seeds for group in groups] == [(0, 1), (0,)]
+  assert [group.seeds for group in groups] == [(1, 2), (1,)]
   titles, _, first, second = report.compare(groups).splitlines()
   assert titles.endswith('| global | bytes (up + down) |')
   sent = f'{round(sum(groups[0].weights) / 2):,}'
   assert (
-    f'| hidenseek (paper, 4 down, density 0.2) | {sent} | 2 | 0 1 |' in first
+    f'| hidenseek (paper, 4 down, density 0.2) | {sent} | 2 | 1 2 |' in first
   )
   assert '±' in first and '| fedavg |' in second and '±' not in second
   assert first.endswith(f'| {versus.sum_of_bytes(last_rows(groups[0]))} |')
@@ -80,7 +80,7 @@ def test_a_run_from_before_a_field_is_one_with_its_default(runs):
     del config[field]
   old = old._replace(run_info=old.run_info | {'config': config})
   (one,) = group([old, new])
-  assert one.seeds == (0, 1) and 'drop_share' not in one.label
+  assert one.seeds == (1, 2) and 'drop_share' not in one.label
   own = group(load([str(RESULTS / 'own.jsonl.gz')])[0])
   assert all(g.seeds == (0, 1, 2) for g in own) and len(own) == 16
 
@@ -272,7 +272,7 @@ def test_what_is_not_finite_is_shown_and_said(runs, tmp_path):
   assert line.startswith(f'{tmp_path}/run: no finite number, from round 1: ')
   assert 'train_loss' in line and 'client_accuracies' in line
   cells = report.compare(groups).splitlines()[2].split(' | ')
-  assert cells[4] == '0 1' and cells[5] == cells[7] == '-' != cells[9]
+  assert cells[4] == '1 2' and cells[5] == cells[7] == '-' != cells[9]
   assert versus.settings(groups) == {} and versus.claims(groups) == ''
   (tmp_path / 'out').mkdir()
   assert 'clients.png' not in pictures.write(groups, tmp_path / 'out')

@@ -343,7 +343,7 @@ PRUNED = 'majority_vote doublesqueeze eden fedmrn fedbat fedbif'.split()
 def test_a_pruned_rival_has_the_mask_of_hidenseek(name):
   """Nothing else moves, on the server or at a client, nor travels up."""
   fields = dict(algorithm=name, density=0.3, **{name: dict(pruned=True)})
-  experiment = small(**fields)
+  experiment = small(**fields, compact=False)
   played = play(experiment, 2)
   kept = mask_of_hidenseek()
   before, after = (

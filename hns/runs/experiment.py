@@ -117,8 +117,8 @@ def _assemble(
     ready.layers,
     ready.head,
     conditions.privacy(config, ready),
-    Envelope(0, 0, config.seed, config.density),
     frozen,
+    Envelope(0, 0, config.seed, config.density),
   )
 
 

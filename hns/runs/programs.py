@@ -34,8 +34,8 @@ class Experiment(NamedTuple):
       {} without pruning.
     head: the path of the output layer; None if it is not unique.
     privacy: what epsilons depend on.
-    envelope: the header of every payload, except for round and direction.
     frozen: checksum of what never changes, the mask and pruned weights as well.
+    envelope: the header of every payload, except for round and direction.
   """
 
   round_config: RoundConfig
@@ -47,8 +47,8 @@ class Experiment(NamedTuple):
   layers: dict[str, list[int]]
   head: str | None
   privacy: Privacy
-  envelope: Envelope
   frozen: int
+  envelope: Envelope
 
   @property
   def constants(self) -> tuple[jax.Array, Initial, FederatedData]:
