@@ -171,9 +171,7 @@ TRIALS = {
     for trial in _SIGNS
   ],
   'fedpm': [dict(learning_rate=rate) for rate in (0.03, 0.1, 0.3, 1.0)],
-  **dict.fromkeys(
-    ['wide', 'wide_ternary', 'wide_binary', 'wide_personal'], _SERVER
-  ),
+  **dict.fromkeys(['wide', 'wide_ternary', 'wide_binary'], _SERVER),
   'wide_ssfl': _FLOATS,
   'wide_signsgd': [
     trial | dict(download_bits=bits) for trial in _BOTH for bits in (2, 4)
@@ -206,6 +204,8 @@ _LIKE = {
   'fashion': 'cifar10',
   **dict.fromkeys(['cifar100', 'uneven01', 'uneven03'], 'cifar10'),
 }
+# Not tuned by itself: has the values of the variant named.
+_TUNED_AS = {'wide_personal': 'wide'}
 _FILE = pathlib.Path(__file__).with_name('tuned.json')
 TUNED = json.loads(_FILE.read_text()) if _FILE.exists() else {}
 
@@ -221,7 +221,8 @@ def get_config(case=''):
     known = ', '.join([*SETTINGS, *DATASETS, *MORE_DATASETS, *VARIANTS, *WIDE])
     remedy = f'there is no {error}: SETTING-DATASET-VARIANT, of {known}'
     raise invalid('case', case, remedy) from error
-  tuned = TUNED.get(f'scarce-{_LIKE.get(dataset, dataset)}-{variant}', {})
+  tuned_as = _LIKE.get(dataset, dataset), _TUNED_AS.get(variant, variant)
+  tuned = TUNED.get('-'.join(['scarce', *tuned_as]), {})
   table = {**table, **tuned}
   if variant in WIDE:
     fields |= dict(model='lenet', density=0.03)
@@ -262,7 +263,8 @@ def tuning():
       'eval_every': _SCARCE['rounds'],
       **{f'{algorithm}.{name}': value for name, value in trial.items()},
     }
-    for case in cases(['scarce'], datasets, VARIANTS | WIDE)
+    for case in cases(['scarce'], datasets, [*VARIANTS, *WIDE])
+    if case.split('-')[2] not in _TUNED_AS
     for variant in [case.split('-')[2]]
     for algorithm in [(VARIANTS | WIDE)[variant][0]]
     for trial in TRIALS[variant]
