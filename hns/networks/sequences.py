@@ -149,7 +149,12 @@ def conv1d(classes: int) -> nn.Module:
 
 
 def char_lstm(classes: int) -> nn.Module:
-  """For ASCII [time]: two layers of 256, about 800,000 weights."""
+  """For ASCII [time]: two layers of 256, about 800,000 weights.
+
+  HideNseek at density 0.9 takes 130 ms for a step of 20 texts of 80 characters
+  on a core, FedAvg 82; `token_lstm` takes as long. At density 0.5 saliency
+  leaves one of its gates without weights.
+  """
   return CharLstm(classes)
 
 
