@@ -132,6 +132,18 @@ def test_a_kernel_is_told_from_one_of_the_same_name_and_shape():
   chex.assert_trees_all_equal(again['params'], variables['params'])
 
 
+def test_a_module_may_be_named_mask():
+  kernel = lambda: {'mask': {'kernel': np.ones((2, 3), np.float32)}}
+  mask = {'mask': {'kernel': np.eye(2, 3) > 0}}
+  variables = {'weights': kernel(), 'mask': mask, 'params': kernel()}
+  assert list(compact.masks_by_path(variables)) == ['mask/kernel']
+  _, parts = packed.pack(Initial(variables, kernel(), ()), kernel())
+  assert parts.frozen['weights']['mask']['kernel'].tolist() == [1.0, 1.0]
+  assert parts.frozen['weights']['mask']['kernel'].dtype == np.float32
+  assert parts.frozen['mask']['mask']['kernel'].shape == ()
+  assert parts.server_state['mask']['kernel'].shape == (2,)
+
+
 def test_unpacking_gives_the_products_back():
   net, inputs = models.create('mlp', 10), jnp.ones((1, 8, 8, 1))
   variables, _ = masked(net, inputs, 0.2)

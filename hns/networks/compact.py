@@ -82,7 +82,8 @@ def masks_by_path(initial: Tree) -> dict[str, np.ndarray]:
   masks = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(initial):
     _, inside, name = f'/{tree.path_name(path)}'.partition('/mask/')
-    if inside and leaf.ndim > 1:
+    # A module may be named mask: what it holds is of floats.
+    if inside and leaf.ndim > 1 and leaf.dtype == bool:
       masks[name] = np.asarray(leaf)
   return masks
 

@@ -65,7 +65,7 @@ def pack(initial: Tree, params: Tree) -> tuple[Packing, Tree]:
     return np.asarray(leaf).reshape(-1)[kernel.places]
 
   def single(path, leaf):
-    is_mask = '/mask/' in f'/{tree.path_name(path)}'
+    is_mask = '/mask/' in f'/{tree.path_name(path)}' and leaf.dtype == bool
     return np.True_ if is_mask and np.all(leaf) else leaf
 
   initial = jax.tree_util.tree_map_with_path(vector, initial)
