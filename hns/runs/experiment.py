@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from hns import data, streams, tree
 from hns.data import names
 from hns.engine import client_store, parallel
-from hns.engine.attacks import ATTACKS, FLIPPED_LABELS, Attack
+from hns.engine.attacks import ATTACKS, Attack
 from hns.engine.context import RoundConfig
 from hns.engine.metrics import trouble
 from hns.engine.training import (
@@ -24,7 +24,7 @@ from hns.engine.training import (
   steps_of,
 )
 from hns.errors import InputError, invalid, shown
-from hns.networks import checks, models, modes, packed
+from hns.networks import checks, models, modes
 from hns.report import files
 from hns.report.files import Row, RunInfo
 from hns.runs import (
@@ -36,7 +36,7 @@ from hns.runs import (
   paths,
   workdir,
 )
-from hns.runs.federation import federate, flip_labels
+from hns.runs.federation import attacked, federate
 from hns.runs.loop import OnRow, Players, simulated
 from hns.runs.programs import Experiment
 from hns.runs.record import Schedule, record
@@ -79,11 +79,8 @@ def _assemble(
   inputs = blank(federation.examples)
   _check_network(config.model, net, inputs, federation.examples, dataset)
   ready = initialization.initialize(config, net, inputs, dataset.classes)
-  packing, frozen = {}, tree.checksum(ready.initial.frozen)
-  if config.compact:
-    params = modes.shapes_of(ready.net, inputs)['params']
-    packing, initial = packed.pack(ready.initial, params)
-    ready = ready._replace(initial=initial)
+  frozen = tree.checksum(ready.initial.frozen)
+  ready, packing = initialization.pack(config, ready, inputs)
   sizes = np.asarray(federation.train.size)
   plan, roles = _plan(config, sizes), conditions.roles(config, sizes)
   cohort = config.cohort + config.extra_clients
@@ -102,8 +99,7 @@ def _assemble(
     conditions.rule(config),
     conditions.secure(config, ready, sizes),
   )
-  if config.attack == FLIPPED_LABELS and len(roles.hostile):
-    federation = flip_labels(federation, roles.hostile, dataset)
+  federation = attacked(config, federation, roles.hostile, dataset)
   key, initial, federation = parallel.replicate(
     (ready.key, ready.initial, federation), mesh
   )

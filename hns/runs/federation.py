@@ -5,6 +5,7 @@ import numpy as np
 
 from hns import data
 from hns.data import partition
+from hns.engine.attacks import FLIPPED_LABELS
 from hns.engine.training import ClientIndices, Examples, FederatedData
 from hns.errors import invalid
 from hns.runs import limits
@@ -53,6 +54,18 @@ def federate(config: ConfigDict, dataset: data.Dataset) -> FederatedData:
     indices(shares.validation, train, 0),
     indices(shares.test, test, len(train)),
   )
+
+
+def attacked(
+  config: ConfigDict,
+  federation: FederatedData,
+  hostile: np.ndarray,
+  dataset: data.Dataset,
+) -> FederatedData:
+  """What clients hold, with false labels where that is their attack."""
+  if config.attack == FLIPPED_LABELS and len(hostile):
+    return flip_labels(federation, hostile, dataset)
+  return federation
 
 
 def flip_labels(

@@ -90,6 +90,17 @@ def initialize(
   )
 
 
+def pack(
+  config: ConfigDict, ready: Initialized, inputs: jax.Array
+) -> tuple[Initialized, packed.Packing]:
+  """Pruned kernels as vectors, and which they are; none without `compact`."""
+  if not config.compact:
+    return ready, {}
+  params = modes.shapes_of(ready.net, inputs)['params']
+  packing, initial = packed.pack(ready.initial, params)
+  return ready._replace(initial=initial), packing
+
+
 def learner(
   net: nn.Module,
   packing: packed.Packing,
