@@ -6,6 +6,7 @@ What is here; each imports only from itself and from what stands above it:
   streams.py  standard streams that may be closed, broken or full
   command.py  what all commands share: flags, one line for a mistake
   tree.py     pytrees of arrays
+  once.py     programs that a run needs once, compiled quickly
   values.py   what the value of a config's field may be
   durable.py  files that are whole or absent
   fields.py   fields of a config, read off signatures

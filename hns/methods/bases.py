@@ -30,6 +30,7 @@ from hns.networks.supermask import (
   signs_of,
   to_masked,
 )
+from hns.once import once
 from hns.tree import Tree
 from hns.wire import Message
 
@@ -118,7 +119,7 @@ def dense(
 def _first_weights(upload: Upload, prune: Prune | None) -> ServerInit:
   """Dense weights' start: as drawn, without those that are pruned."""
 
-  @jax.jit
+  @once
   def drawn(key, params):
     # The key of `supermask`, so that equal seeds draw equal masks.
     return jax.random.split(key)[0], to_masked(params)
@@ -130,7 +131,7 @@ def _first_weights(upload: Upload, prune: Prune | None) -> ServerInit:
       mask = prune(prune_key, variables)
       ones = jax.tree.map(lambda x: np.ones((), bool), variables['params'])
       frozen = {'mask': tree.merge(mask, ones)}
-      params = jax.jit(masked_by)(params, frozen['mask'])
+      params = once(masked_by)(params, frozen['mask'])
     server = ServerState(params, upload.memory(params))
     return Initial(frozen, server, upload.client_state(params))
 
@@ -224,7 +225,7 @@ def _random_scores(
 ) -> ServerInit:
   """A supermask's start: a random network, pruned, and random scores."""
 
-  @jax.jit  # in all methods' `init`, what would be a program for each operation
+  @once  # in all methods' `init`, what would be a program for each operation
   def drawn(key, params):
     prune_key, score_key = jax.random.split(key)
     variables = to_masked(params, has_sign=has_sign)
@@ -235,7 +236,7 @@ def _random_scores(
     prune_key, variables, scores = drawn(key, params)
     frozen = variables | {'mask': prune(prune_key, variables)}
     del frozen['signs']
-    scores = jax.jit(masked_by)(scores, frozen['mask'])
+    scores = once(masked_by)(scores, frozen['mask'])
     server = ServerState(scores, upload.memory(scores))
     return Initial(frozen, server, upload.client_state(scores))
 

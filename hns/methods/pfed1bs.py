@@ -28,6 +28,7 @@ from hns.methods.parameters import (
   Rate,
 )
 from hns.networks.supermask import sign
+from hns.once import once
 from hns.wire import Message
 
 _SHARPNESS = 1e4  # gamma: how fast the smooth size of a number becomes |z|
@@ -73,7 +74,7 @@ def one_bit_sketches(
 
   def init(key, params):
     drawn = base.server.init(key, params).server_state.values
-    values = {'sketch': jax.jit(lambda w: sign(sketch(w, share)))(drawn)}
+    values = {'sketch': once(lambda w: sign(sketch(w, share)))(drawn)}
     return Initial((), ServerState(values), drawn)
 
   def objective(key, progress, forward, to_variables, initial_params, params):

@@ -9,6 +9,7 @@ import numpy as np
 from hns import tree
 from hns.errors import invalid
 from hns.methods.contract import Frozen, Initial, Method
+from hns.once import once
 from hns.tree import Tree
 from hns.wire import Codec, Message
 
@@ -89,7 +90,7 @@ def reads_in_proportion(
     return True
   frozen, server_state, client_state = initial
 
-  @jax.jit
+  @once
   def read_once_and_twice(keys, frozen, server_state, client_state):
     message = base.server.broadcast(keys[0], frozen, server_state)
     params = base.client.init(keys[0], frozen, message, client_state)
@@ -101,10 +102,10 @@ def reads_in_proportion(
       for key, factor in zip(keys, (1, 2))
     ]
 
-  once, twice = read_once_and_twice(keys, frozen, server_state, client_state)
+  single, double = read_once_and_twice(keys, frozen, server_state, client_state)
   return all(
     np.allclose(2 * a, b, _TOLERANCE, _TOLERANCE)
-    for a, b in zip(jax.tree.leaves(once), jax.tree.leaves(twice))
+    for a, b in zip(jax.tree.leaves(single), jax.tree.leaves(double))
   )
 
 

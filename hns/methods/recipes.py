@@ -58,6 +58,7 @@ from hns.methods.ssfl import ssfl
 from hns.methods.votes import doublesqueeze, majority_vote
 from hns.methods.wrappers import keep_local, proximal, remember_download
 from hns.networks.supermask import has_sign
+from hns.once import once
 from hns.tree import Tree
 
 
@@ -264,7 +265,7 @@ def fedpm(
       return w
     return jnp.sign(w) * jnp.sqrt(2 / np.prod(w.shape[:-1]))
 
-  @jax.jit
+  @once
   def constants(params):
     return jax.tree_util.tree_map_with_path(constant, params)
 

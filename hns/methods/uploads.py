@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from hns import tree, wire
 from hns.methods.contract import ClientState, Params, ServerState
 from hns.networks.supermask import bernoulli, sign
+from hns.once import once
 from hns.tree import Tree
 from hns.wire import Codec
 
@@ -147,7 +148,7 @@ def delta(
       keep_unvoted(server.memory, moved, total) if momentum else (),
     )
 
-  zeros = jax.jit(lambda values: jax.tree.map(jnp.zeros_like, values))
+  zeros = once(lambda values: jax.tree.map(jnp.zeros_like, values))
   return Upload(
     compress.codec,
     encode,

@@ -17,6 +17,7 @@ from hns.methods.contract import (
   ServerState,
 )
 from hns.methods.lift import Beside, beside, lift
+from hns.once import once
 from hns.tree import Tree
 from hns.wire import Codec, Message
 
@@ -65,7 +66,7 @@ def _combine(part: NamedTuple, whole: NamedTuple) -> NamedTuple:
 
 
 def _local_server(base, inside, local, shared) -> dict[str, Callable]:
-  @jax.jit
+  @once
   def first(key, frozen, server_state, client_state):
     message = base.server.broadcast(key, frozen, server_state)
     return message, base.client.init(key, frozen, message, client_state)
@@ -160,7 +161,7 @@ def remember_download(base: Method) -> Method:
     return base
   inside = beside(base)
 
-  @jax.jit
+  @once
   def first(key, frozen, server_state):
     message = base.server.broadcast(key, frozen, server_state)
     return _symbols(codec, message)

@@ -17,6 +17,7 @@ from hns.data.tasks import CLASSIFICATION, Task
 from hns.errors import InputError, invalid
 from hns.networks import modes
 from hns.networks.intercept import intercepted
+from hns.once import once
 from hns.tree import Tree
 
 _ONE_LABEL = jax.ShapeDtypeStruct((1,), jnp.int32)
@@ -112,7 +113,7 @@ def _looked_up(
 
   found = []
 
-  @jax.jit
+  @once
   def look(inputs):
     # Only what the numbers depend on is compiled.
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)

@@ -17,6 +17,7 @@ from hns import tree
 from hns.errors import invalid
 from hns.networks import saliency
 from hns.networks.models import Network
+from hns.once import once
 from hns.tree import Tree
 
 Variables = dict[str, Tree]  # collections of `hns.networks.supermask.to_masked`
@@ -112,7 +113,7 @@ def _check(net: nn.Module, inputs: jax.Array, params: Tree = None) -> None:
     saliency.check(net, inputs, params)
 
 
-@functools.partial(jax.jit, static_argnames=('score', 'net'))
+@functools.partial(once, static_argnums=(0, 1))
 def _prune(score: Score, net: nn.Module, given: tuple[Any, ...]) -> Weights:
   """`prune`; `given` are its arrays, in their order."""
   key, variables, inputs, keep = given

@@ -36,6 +36,7 @@ from hns.networks import modes, traced
 from hns.networks.intercept import intercepted
 from hns.networks.layers import Norm
 from hns.networks.supermask import to_masked, to_params
+from hns.once import once, quickly
 from hns.tree import Tree
 
 _NORMS = (
@@ -96,13 +97,13 @@ def is_connected(
     masks: by layer, `hns.networks.compact.masks_of`.
     inputs: [1, ...], the shape of one example.
   """
-  variables = jax.jit(to_masked)(params)
+  variables = once(to_masked)(params)
 
   def mask_of(path, whole):
     return masks.get(tree.path_name(path).removesuffix('/kernel'), whole)
 
   mask = jax.tree_util.tree_map_with_path(mask_of, variables['mask'])
-  outputs = jax.jit(lambda variables: flow(net, variables, inputs).outputs)
+  outputs = once(lambda variables: flow(net, variables, inputs).outputs)
   return bool(outputs(variables | {'mask': mask}) > 0)
 
 
@@ -127,7 +128,7 @@ def check(
   _refuse(traced.find(jaxpr, _DIVISIONS), 'divides by what it computes')
   # Compiled here, as pruning may be traced.
   measure = jax.jit(lambda given: _measure(net, blank, *_positive(draw(given))))
-  measured = measure.lower(given).compile()(given)
+  measured = measure.lower(given).compile(quickly())(given)
   totals, extremes = jax.tree.map(np.asarray, measured)
   none, one, two = map(float, totals)
   # Whole numbers that are no tokens of an embedding have no size.

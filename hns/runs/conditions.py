@@ -15,6 +15,7 @@ from hns.engine.secure import Secure, secure_sums
 from hns.errors import invalid
 from hns.methods.contract import Initial, Method
 from hns.methods.privacy import reads_in_proportion
+from hns.once import once
 from hns.runs.initialization import Initialized
 from hns.values import ConfigDict
 from hns.wire import Codec
@@ -54,7 +55,7 @@ def privacy(config: ConfigDict, ready: Initialized) -> Privacy:
 def weights_downloaded(method: Method, key: jax.Array, initial: Initial) -> int:
   """Coordinates of the first download; an upload has no more."""
 
-  @jax.jit
+  @once
   def count(key, frozen, server_state):
     return wire.coordinates(method.server.broadcast(key, frozen, server_state))
 

@@ -10,6 +10,7 @@ from hns.engine.context import RoundConfig
 from hns.engine.training import FederatedData
 from hns.errors import InputError
 from hns.methods.contract import Initial
+from hns.once import once
 from hns.runs.programs import Experiment
 
 
@@ -30,7 +31,7 @@ def check_payloads(experiment: Experiment) -> None:
     method.wire.upload_codec,
     payloads.MASK_CODEC,
   )
-  sent, is_silent = jax.jit(
+  sent, is_silent = once(
     functools.partial(_first_messages, experiment.round_config, codecs)
   )(*experiment.constants)
   if is_silent:

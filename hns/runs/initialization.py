@@ -18,6 +18,7 @@ from hns.methods.privacy import randomise_signs
 from hns.methods.recipes import RECIPES, NetworkInfo
 from hns.networks import checks, compact, modes, packed, pruning, saliency
 from hns.networks.models import Network
+from hns.once import once
 from hns.values import ConfigDict
 
 
@@ -66,7 +67,7 @@ def initialize(
   if config.sign_epsilon:
     method = randomise_signs(method, config.sign_epsilon)
 
-  draw = jax.jit(functools.partial(modes.init, net))
+  draw = once(functools.partial(modes.init, net))
   drawn = draw(weights, inputs)
   params = drawn['params']
   if config.statistics == 'averaged':
@@ -118,7 +119,7 @@ def learner(
   )
 
 
-@jax.jit
+@once
 def _keys(seed: jax.Array) -> tuple[jax.Array, ...]:
   """Of the weights, of what the method draws at first, and of all rounds."""
   return tuple(jax.random.split(jax.random.key(seed), 3))

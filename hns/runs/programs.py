@@ -16,6 +16,7 @@ from hns.engine.rounds import RoundMetrics
 from hns.engine.scoring import units
 from hns.engine.training import ClientIndices, FederatedData
 from hns.methods.contract import ClientState, Initial
+from hns.once import quickly
 from hns.wire import Envelope
 
 
@@ -105,7 +106,9 @@ def programs(experiment: Experiment) -> Programs:
       *experiment.constants, state, ids(round_config.cohort), client_states
     )
 
-  draw = jit(functools.partial(rounds.cohort, round_config))
+  draw = jit(
+    functools.partial(rounds.cohort, round_config), compiler_options=quickly()
+  )
   evaluate = jit(functools.partial(evaluation.evaluate_global, evaluating))
   num_evaluated = len(experiment.eval_client_ids)
   with concurrent.futures.ThreadPoolExecutor() as pool:
