@@ -11,6 +11,7 @@ round, and their time is scaled. Memory is the peak of a process, on a GPU of
 one device.
 
 Other sides: ours_packed is ours without counting the bytes of the entropy code;
+ours_whole keeps whole kernels where ours keeps vectors of survivors;
 ours_core is ours on one CPU core; ours_spare gives XLA one thread more than
 there are cores (NPROC), which is slower but queues less work and so needs less
 memory. Other tasks: lenet_1000:fedavg has ten times the clients,
@@ -22,7 +23,9 @@ which no peer has.
 compared, since it may draw other numbers.
 
 The share of the matmul peak counts convolutions as direct ones, so it may
-exceed 1 with fewer products (`hns.networks.winograd`). On a GPU products are
+exceed 1 with fewer products (`hns.networks.winograd`). No round can be faster
+than its bound: its products at that peak, or what is trained read and written
+once a step at the memory's speed. On a GPU products are
 rounded to 10 bits unless JAX_DEFAULT_MATMUL_PRECISION is highest.
 """
 
@@ -40,12 +43,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from absl import flags
 from engine import kernels, tables, workloads
 
 from hns import command
+from hns.networks import packed
 
 PEERS = (
   'plain_vmap',
@@ -66,6 +72,18 @@ TASKS = {
 TOLERANCE = 0.05
 
 
+class Times(NamedTuple):
+  """How often a side is timed.
+
+  Attributes:
+    repeats: rounds a side.
+    seconds: after so many a side stops after two rounds.
+  """
+
+  repeats: int
+  seconds: float
+
+
 def main(words):
   values = _flags()
   with command.one_line():
@@ -74,7 +92,10 @@ def main(words):
     return work(values.worker, pathlib.Path(values.folder))
   tasks = {}
   for task in values.tasks:
-    tasks[task] = compare(task, values)
+    against = {'against': values.against} if values.against else {}
+    sides = [*(f'ours@{width}' for width in values.widths), *values.sides]
+    times = Times(values.repeats, values.seconds)
+    tasks[task] = compare(task, sides, times, **against)
     print(tables.table(task, tasks[task]), flush=True)
   summary = tables.summary(tasks, PEERS)
   if values.json:
@@ -167,6 +188,8 @@ def prepare_ours(side, workload, method, folder):
   """Our side; `ours` itself writes the problem and the answer of a few."""
   from engine import jax_sides
 
+  if side == 'ours_whole':
+    packed.MOST = 0
   if side == 'ours_core':
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
   if side == 'ours_spare':
@@ -177,27 +200,38 @@ def prepare_ours(side, workload, method, folder):
   if side == 'ours':
     np.savez(folder / 'problem.npz', **problem)
     np.save(folder / 'few.npy', play(some=True))
-    each = workloads.step_flops(workload)
-    info |= {'steps': problem['batches'].shape[1], 'step_flops': each}
+    info |= {
+      'steps': problem['batches'].shape[1],
+      'step_flops': workloads.step_flops(workload),
+      'step_bytes': workloads.step_bytes(workload, method),
+    }
   return play, info
 
 
-def compare(task: str, values: flags.FlagValues) -> dict:
-  """Times all sides of one task in turn: {side: info}."""
-  sides = ['ours', 'peak', *(f'ours@{w}' for w in values.widths)]
+def compare(
+  task: str, sides: Sequence[str], times: Times, against: str = ''
+) -> dict:
+  """Times all sides of one task in turn: {side: info}.
+
+  Args:
+    task: WORKLOAD:METHOD.
+    sides: besides `ours` and `peak`.
+    times: how often.
+    against: another checkout of hns, which is a side as well.
+  """
   with tempfile.TemporaryDirectory() as folder:
     running, infos = {}, {}
     try:
-      for side in (*sides, *values.sides):
+      for side in ('ours', 'peak', *sides):
         running[side], infos[side] = launch(side, task, folder)
-      if values.against:
+      if against:
         running['against'], infos['against'] = launch(
-          'ours_against', task, folder, values.against
+          'ours_against', task, folder, against
         )
       check(task, pathlib.Path(folder), infos)
-      for _ in range(values.repeats):
+      for _ in range(times.repeats):
         for side, info in infos.items():
-          if wanted(info, values.seconds):
+          if wanted(info, times.seconds):
             running[side].stdin.write('\n')
             running[side].stdin.flush()
             result = json.loads(running[side].stdout.readline())
@@ -252,7 +286,7 @@ def check(task: str, folder: pathlib.Path, infos: dict) -> None:
     start = np.where(start < 0, -1.0, 1.0)
   for side, info in infos.items():
     info['off'] = math.nan
-    if 'skipped' in info or side in ('peak', 'against'):
+    if 'skipped' in info or side in ('peak', 'against', 'ours_whole'):
       continue
     name = 'few' if 'vmap' in side else 'ours'
     truth = np.load(folder / f'{name}.npy')

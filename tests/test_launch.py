@@ -169,27 +169,57 @@ def test_tpu_quotes_flags_and_wants_a_pod(tmp_path):
 
 
 def test_the_engine_benchmark_compares_and_names_what_is_missing(tmp_path):
-  """A side whose answer is not ours would be named wrong and have no ratio."""
-  sides = 'plain_vmap', 'vmap_steps', 'jit_loop'
-  flags = '--tasks=trial:hidenseek', '--repeats=2'
+  """A side whose answer is not ours would be named wrong and have no ratio.
+
+  By the script for a GPU, on a CPU.
+  """
+  sides = 'plain_vmap', 'vmap_steps', 'jit_loop', 'ours_whole'
+  flags = f'--folder={tmp_path}', '--tasks=trial:hidenseek', '--repeats=2'
   flags += (f'--sides={",".join(sides)},nobody',)
   done = subprocess.run(
-    [
-      *(sys.executable, ROOT / 'launch' / 'benchmark_engine.py', *flags),
-      *(f'--json={tmp_path / "a.json"}', f'--picture={tmp_path / "a.png"}'),
-    ],
+    [sys.executable, ROOT / 'launch' / 'benchmark_gpu.py', *flags],
     capture_output=True,
     text=True,
   )
   assert done.returncode == 0, done.stderr
   assert 'nobody' in done.stdout and 'wrong' not in done.stdout
-  told = json.loads((tmp_path / 'a.json').read_text())
+  told = json.loads((tmp_path / 'engine.json').read_text())
   assert all(told['hidenseek']['trial'][side] > 0 for side in sides)
-  assert (tmp_path / 'a.png').exists()
+  assert (tmp_path / 'engine.txt').read_text() == done.stdout
 
 
-def test_kernels_that_overlap_are_busy_once(monkeypatch):
+def test_no_task_is_begun_that_would_end_too_late(tmp_path, capsys, launch):
+  import benchmark_gpu
+
+  benchmark_gpu.main(['', f'--folder={tmp_path}', '--seconds=0'])
+  said = capsys.readouterr().out.splitlines()
+  assert said == [f'{task}: left out, no time' for task in benchmark_gpu.TASKS]
+
+
+def test_the_engine_benchmark_writes_ratios_and_a_picture(tmp_path, launch):
+  import benchmark_engine
+
+  paths = tmp_path / 'a.json', tmp_path / 'a.png'
+  flags = f'--json={paths[0]}', f'--picture={paths[1]}'
+  benchmark_engine.main(['', '--tasks=', *flags])
+  assert json.loads(paths[0].read_text())['ratio'] == {}
+  assert paths[1].exists()
+
+
+@pytest.mark.slow
+def test_seeds_together_are_timed_beside_one(launch):
+  from engine import seeds
+
+  told = seeds.measure('trial', 'hidenseek', count=2, repeats=1)
+  assert told['seeds'] == 2 and 0 < told['one'] and 0 < told['together']
+
+
+@pytest.fixture
+def launch(monkeypatch):
   monkeypatch.syspath_prepend(ROOT / 'launch')
+
+
+def test_kernels_that_overlap_are_busy_once(launch):
   from engine import kernels
 
   class Event(NamedTuple):

@@ -20,7 +20,7 @@ from hns.networks.supermask import COLLECTIONS, to_params
 from hns.tree import Tree
 
 # The share of survivors up to which a vector is as fast (speed.md).
-_MOST = 0.7
+MOST = 0.7
 
 
 class Kernel(NamedTuple):
@@ -55,7 +55,7 @@ def pack(initial: Tree, params: Tree) -> tuple[Packing, Tree]:
   packing = {
     name: Kernel(mask.shape, np.flatnonzero(mask).astype(np.int32))
     for name, mask in compact.masks_by_path(initial.frozen).items()
-    if 0 < np.mean(mask) <= _MOST  # XLA cannot reshape what is empty
+    if 0 < np.mean(mask) <= MOST  # XLA cannot reshape what is empty
   }
 
   def vector(path, leaf):

@@ -5,6 +5,7 @@ function that runs the same round in each call and returns the answer.
 """
 
 import functools
+import time
 
 import jax
 import jax.numpy as jnp
@@ -264,7 +265,20 @@ def peak():
   def play():
     jax.block_until_ready(product(x))
 
-  return play, {'flops': 2 * size**3 * times}
+  info = {'flops': 2 * size**3 * times, 'bytes_a_second': bandwidth()}
+  return play, info
+
+
+def bandwidth() -> float:
+  """Bytes a second, read and written, of an array larger than any cache."""
+  size = 2**26 if jax.default_backend() == 'cpu' else 2**28
+  x, seconds = jnp.zeros(size), []
+  in_place = jax.jit(lambda x: x + 1, donate_argnums=0)
+  for _ in range(5):
+    start = time.perf_counter()
+    x = in_place(x).block_until_ready()
+    seconds.append(time.perf_counter() - start)
+  return 2 * x.nbytes / min(seconds)
 
 
 def device_bytes() -> int:

@@ -25,9 +25,10 @@ def table(task: str, sides: dict) -> str:
   best = peak['flops'] / statistics.median(peak['times']) / 1e9
   lines = [
     f'{task}, {ours["devices"]} devices, width {ours["width"]}, matmul peak '
-    f'{best:.0f} GFLOP/s, {os.cpu_count()} cores',
+    f'{best:.0f} GFLOP/s, memory {peak["bytes_a_second"] / 1e9:.0f} GB/s, '
+    f'{os.cpu_count()} cores',
     f'{"side":14}{"ms a client-step":>33}{"steps/s":>9}{"of peak":>9}'
-    f'{"memory":>9}{"first":>8}{"off":>8}{"time/ours":>11}',
+    f'{"of bound":>9}{"memory":>9}{"first":>8}{"off":>8}{"time/ours":>11}',
   ]
   for side, info in sides.items():
     if 'skipped' in info:
@@ -48,12 +49,14 @@ def row(task: str, side: str, sides: dict, best: float) -> str:
   """The line of a side."""
   info, each = sides[side], per_step(task, side, sides)
   median = statistics.median(each)
-  share = sides['ours']['step_flops'] / median / 1e9 / best
+  products = sides['ours']['step_flops'] / 1e9 / best
+  moved = sides['ours']['step_bytes'] / sides['peak']['bytes_a_second']
+  share, of_bound = products / median, max(products, moved) / median
   spread = f'({1e3 * min(each):.4f} to {1e3 * max(each):.4f})'
   return (
     f'{side:14}{1e3 * median:9.4f} {spread:>23}{1 / median:9.0f}{share:9.1%}'
-    f'{info["bytes"] / 1e6:6.0f} MB{info["first"]:6.1f} s{info["off"]:8.3f}'
-    f'{ratio(task, side, sides):11.2f}'
+    f'{of_bound:9.1%}{info["bytes"] / 1e6:6.0f} MB{info["first"]:6.1f} s'
+    f'{info["off"]:8.3f}{ratio(task, side, sides):11.2f}'
   )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from hns import config, data
-from hns.networks import models, residual
+from hns.networks import models
 from hns.values import ConfigDict
 
 
@@ -43,6 +43,7 @@ WORKLOADS = {
   'lenet_split': Workload(1000, 1000, 10, 10, (28, 28, 1), 'lenet'),
   'lenet_pruned': Workload(100, 100, 100, 20, (28, 28, 1), 'lenet', 0.03),
   'mlp': Workload(100, 100, 100, 20, (28, 28, 1), 'mlp'),
+  'cnn': Workload(100, 10, 40, 20, (28, 28, 1), 'cnn', 0.2),
   'pfl_cifar10': Workload(1000, 50, 50, 10, (32, 32, 3), 'pfl'),
   'resnet_cifar100': Workload(100, 10, 100, 20, (32, 32, 3), 'resnet8'),
   # For a quick test: a round takes milliseconds.
@@ -100,9 +101,9 @@ def plain(workload: Workload) -> nn.Module:
   """The network as a Linen user writes it, with the same parameters."""
   if workload.model == 'pfl':
     return PflCNN(nn.Conv, _pool)
-  if workload.model == 'resnet8':
-    return residual.resnet8(10)
-  return PlainNetwork(workload.model == 'lenet')
+  if workload.model in ('lenet', 'mlp'):
+    return PlainNetwork(workload.model == 'lenet')
+  return models.create(workload.model, 10)
 
 
 def configure(workload: Workload, method: str, width: int) -> ConfigDict:
@@ -162,6 +163,18 @@ def tree_of(problem: dict[str, np.ndarray], prefix: str) -> dict:
   start = prefix + '/'
   chosen = {k[len(start) :]: problem[k] for k in problem if k.startswith(start)}
   return unflatten_dict(chosen, sep='/')
+
+
+def step_bytes(workload: Workload, method: str) -> int:
+  """Bytes that a training step moves at least, of the whole network.
+
+  What is trained is read and written: the weights; for HideNseek scores and
+  both of Adam's moments, and the frozen weights are read. All are float32.
+  """
+  x = jax.ShapeDtypeStruct((1, *workload.image), np.float32)
+  params = jax.eval_shape(plain(workload).init, jax.random.key(0), x)
+  arrays = 2 if method == 'fedavg' else 2 * 3 + 1
+  return 4 * arrays * sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def step_flops(workload: Workload) -> int:
