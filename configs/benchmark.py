@@ -10,7 +10,7 @@ other sweeps give all methods one small network and four bits down.
 
 A case is SETTING-DATASET-VARIANT. `scarce` is LotteryFL's setting made smaller:
 100 clients, 10 a round, 2 classes of 20 pictures each (FEMNIST: a writer's 36).
-`moderate` has the 30 clients of configs/mnist.py, cifar10.py and femnist.py.
+`moderate` has 30 clients of 60 to 100 pictures each.
 `large` is `scarce` for an accelerator: 400 clients, LeNet or Conv4, 400 rounds;
 its sweep is --sweep=large. --sweep=ablation tells what each choice in HideNseek
 is worth. A run has taken 55 to 130 s of a core in `scarce` and 25 to 55 s in

@@ -28,7 +28,7 @@ def dry(name, env, *flags):
   )
 
 
-SHELL = ['slurm.sbatch', 'tpu.sh', 'results.sh']
+SHELL = ['slurm.sbatch', 'tpu.sh']
 
 
 @pytest.mark.parametrize('name', SHELL)
@@ -130,30 +130,6 @@ def test_slurm_asks_the_tasks_of_several_hosts_itself(tmp_path, number):
   asked = [names[0], '--signal=TERM', '12', names[1], 'requeue', '12']
   assert words == asked * (number == signal.SIGUSR1)
   assert task.returncode == 1
-
-
-def test_results_are_three_sweeps_and_a_failure_is_kept(tmp_path):
-  env = stubs(tmp_path, 'python')
-  done = dry('results.sh', env, tmp_path / 'runs', '--jobs=2')
-  assert done.returncode == 0, done.stderr
-  calls = done.stdout.split(f'{tmp_path}/python\n')[1:]
-  assert [call.split('\n')[:5] for call in calls[:3]] == [
-    [
-      'launch/sweep.py',
-      f'--config=configs/{name}.py',
-      '--config.eval_every=10',
-      f'--workdir={tmp_path}/runs/{name}',
-      '--jobs=2',
-    ]
-    for name in ('mnist', 'cifar10', 'femnist')
-  ]
-  assert calls[3].startswith('-m\nhns.report\n')
-  for code, count in ((1, 4), (130, 1)):
-    (tmp_path / 'python').write_text(
-      f'#!/bin/sh\necho call\n[ "$1" = -m ] || exit {code}\n'
-    )
-    done = dry('results.sh', env, tmp_path / 'runs')
-    assert done.returncode == code and done.stdout.count('call') == count
 
 
 def test_tpu_quotes_flags_and_wants_a_pod(tmp_path):

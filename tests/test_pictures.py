@@ -56,14 +56,14 @@ def looks(figure):
 
 def test_a_method_looks_the_same_in_every_panel_and_picture(stored):
   """In whichever order methods come, and whichever others there are."""
-  groups = stored['results']
+  groups = stored['frontier']
   some = [g for g in groups[::-1] if g.config['dataset'] != 'mnist']
   drawn = [looks(pictures.accuracy(g)) for g in (groups, some)]
   drawn += [looks(pictures.signs(groups))]
   for each in drawn:
     assert all(len(found) == 1 for found in each.values())
   first = drawn[0]
-  assert len(first) == 10
+  assert len(first) == 20
   for other in drawn[1:]:
     shared = set(first) & set(other)
     assert len(shared) >= 5
@@ -141,7 +141,7 @@ def test_variants_share_the_colour_of_their_method():
 
 @pytest.mark.parametrize('name', [*pictures.PICTURES])
 def test_one_legend_names_each_once(stored, name):
-  which = 'failing' if name in hardship.HARDSHIPS else 'results'
+  which = 'failing' if name in hardship.HARDSHIPS else 'moderate'
   figure = pictures.PICTURES[name][0](stored[which])
   if figure is None:  # what is stored does not tell of single clients
     assert name == 'clients'
@@ -156,7 +156,7 @@ def test_one_legend_names_each_once(stored, name):
   assert box.x0 >= 0 and box.x1 <= whole.x1 and box.y0 >= 0
 
 
-@pytest.mark.parametrize('name', ['scarce', 'moderate', 'results', 'ablation'])
+@pytest.mark.parametrize('name', ['scarce', 'moderate', 'frontier'])
 def test_labels_of_the_field_do_not_overlap(front, name):
   """Neither each other nor a dot, and all stand in their panel."""
   figure = front(name)
@@ -165,7 +165,7 @@ def test_labels_of_the_field_do_not_overlap(front, name):
     labels = [text for text in axes.texts if text.get_text()]
     boxes = [text.get_window_extent() for text in labels]
     marks = [line.get_window_extent() for line in dots(axes).values()]
-    assert len(boxes) == len(marks) > 5
+    assert len(boxes) == len(marks) > 4
     for one, other in itertools.combinations(boxes, 2):
       assert not one.overlaps(other)
     for one, other in itertools.product(boxes, marks):

@@ -12,8 +12,9 @@ from hns.report.groups import group, load
 @pytest.fixture(scope='module')
 def saved():
   """A stored run of HideNseek at density 0.2, on shards of MNIST."""
-  runs, _ = load([ROOT / 'launch' / 'results' / 'ablation.jsonl.gz'])
-  return next(r for r in runs if r.run_info['config']['density'] == 0.2)
+  runs, _ = load([ROOT / 'launch' / 'results' / 'moderate.jsonl.gz'])
+  fields = {'algorithm': 'hidenseek', 'dataset': 'mnist'}.items()
+  return next(r for r in runs if fields <= r.run_info['config'].items())
 
 
 def changed(saved, **fields):
