@@ -222,7 +222,7 @@ def test_a_config_is_found_by_its_name(tmp_path, monkeypatch):
     assert given.file == path
     assert commandline.read(path).to_dict() == given.config.to_dict()
   (tmp_path / 'mnist').mkdir()
-  assert parse('--config=mnist')[0].config.rounds == 30
+  assert parse('--config=mnist')[0].config.rounds == 80
   (tmp_path / 'test').write_text(FILES['typo.py'].replace('rouds', 'rounds'))
   assert parse('--config=test')[0].config.rounds == 3
 
