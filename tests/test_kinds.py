@@ -140,10 +140,14 @@ def registered(monkeypatch, clients):
     monkeypatch.setitem(hns.MODELS, name, lambda classes, net=net: net)
 
 
+def drawn(net):
+  return jax.jit(functools.partial(modes.init, net))(jax.random.key(0), INPUTS)
+
+
 @pytest.mark.parametrize('name', KINDS)
 def test_wrapped_it_computes_the_same(name):
   net = KINDS[name]
-  variables = modes.init(net, jax.random.key(0), INPUTS)
+  variables = drawn(net)
   params = variables['params']
   masked = to_masked(params)
   if modes.STATISTICS in variables:
@@ -151,8 +155,10 @@ def test_wrapped_it_computes_the_same(name):
     variables, masked = {'params': params} | kept, masked | kept
   tokens = jnp.asarray(RNG.randint(0, TOKENS, (5, PLACES)))
   options = modes.options(net, False)
-  plain = net.apply(variables, tokens, **options)
-  wrapped = Supermask(net).apply(masked, tokens, **options)
+  run = lambda net, given: jax.jit(functools.partial(net.apply, **options))(
+    given, tokens
+  )
+  plain, wrapped = run(net, variables), run(Supermask(net), masked)
   np.testing.assert_array_equal(plain, wrapped)
 
 
@@ -161,7 +167,7 @@ def test_saliency_prunes_it_to_the_density(name):
   net = KINDS[name]
   checks.check(name, net, INPUTS, CLASSES)
   saliency.check(net, INPUTS)
-  variables = to_masked(modes.init(net, jax.random.key(0), INPUTS)['params'])
+  variables = to_masked(drawn(net)['params'])
   total = sum(w.size for w in jax.tree.leaves(variables['weights']))
   keep = pruning.schedule(total, 0.5, 2)
   score = pruning.synflow

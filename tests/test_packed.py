@@ -34,12 +34,17 @@ def plain(monkeypatch):
 
 def masked(net, inputs, share):
   """A network's variables, with scores and a random mask."""
-  keys = jax.random.split(jax.random.key(0), 3)
-  variables = to_masked(modes.init(net, keys[0], inputs)['params'])
-  draws = tree.uniform(keys[1], variables['weights'])
-  mask = jax.tree.map(lambda d: np.asarray(d < share), draws)
-  scores = tree.uniform(keys[2], variables['weights'], -1.0)
-  return variables | {'mask': mask}, scores
+
+  @jax.jit
+  def drawn(key):
+    keys = jax.random.split(key, 3)
+    variables = to_masked(modes.init(net, keys[0], inputs)['params'])
+    draws = tree.uniform(keys[1], variables['weights'])
+    mask = jax.tree.map(lambda d: d < share, draws)
+    return variables, mask, tree.uniform(keys[2], variables['weights'], -1.0)
+
+  variables, mask, scores = drawn(jax.random.key(0))
+  return variables | {'mask': jax.tree.map(np.asarray, mask)}, scores
 
 
 def packs(net, inputs, variables, scores=()):
@@ -54,15 +59,14 @@ def test_a_packed_network_computes_the_same(name):
   packing, parts = packs(net, inputs, variables, scores)
   apply = modes.apply_of(net)
 
-  def loss(apply, variables, scores):
+  def loss(variables, scores, apply):
     signed = variables | {'signs': signs_of(scores)}
     return jnp.sum(jnp.square(apply(signed, inputs)))
 
-  whole = jax.value_and_grad(loss, 2)(apply, variables, scores)
+  run = jax.jit(jax.value_and_grad(loss, 1), static_argnums=2)
+  whole = run(variables, scores, apply)
   unpacking = packed.unpacking(packing, apply)
-  small = jax.value_and_grad(loss, 2)(
-    unpacking, parts.frozen, parts.server_state
-  )
+  small = run(parts.frozen, parts.server_state, unpacking)
   assert whole[0] == small[0]
   places = compact.masks_by_path({'of': variables})
   for path, gradient in jax.tree_util.tree_leaves_with_path(whole[1]):
