@@ -7,7 +7,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from conftest import sharing, small_config
+from conftest import sharing, slow_if, small_config
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from hns import config as configs
@@ -57,7 +57,7 @@ def test_predictions_are_those_of_the_run(shared, run):
   assert told[2] == pytest.approx(export.evaluate(run, mine, 2), abs=1e-4)
 
 
-@pytest.mark.parametrize('algorithm', ['hidenseek', 'fedmrn'])
+@pytest.mark.parametrize('algorithm', [slow_if(True, 'hidenseek'), 'fedmrn'])
 def test_a_client_that_keeps_bits_or_a_key_can_be_exported(algorithm, tmp_path):
   """Its personal accuracy is that of the metrics."""
   config = small_config(algorithm=algorithm, rounds=2)

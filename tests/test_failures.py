@@ -290,8 +290,8 @@ def test_clipping_bounds_how_far_a_client_moves():
   [
     ('hidenseek', 'median'),
     ('fedavg', 'clipped_mean'),
-    ('hermes', 'trimmed_mean'),
-    ('fedper', 'clipped_mean'),
+    slow_if(True, 'hermes', 'trimmed_mean'),
+    slow_if(True, 'fedper', 'clipped_mean'),
     slow_if(True, 'eden', 'clipped_mean'),
     slow_if(True, 'fedbif', 'clipped_mean'),
     slow_if(True, 'pfed1bs', 'clipped_mean'),

@@ -53,7 +53,12 @@ def damaged(member, order):
   wrong = reply.payload[-1] ^ 1
   return reply._replace(payload=reply.payload[:-1] + bytes([wrong]))
 
+def listening(*given):
+  listen(*given)
+  print('listens', flush=True)
+
 client.respond = damaged
+listen, worker._listen = worker._listen, listening
 worker.main(sys.argv[1:])
 """
 
@@ -142,13 +147,21 @@ def test_a_federation_that_loses_clients_and_its_server(tmp_path):
 
 
 def rogue_client(flower, place, index):
-  """Starts the worker that answers for a client, with damaged uploads."""
+  """Starts the worker that answers for a client, with damaged uploads.
+
+  It listens on return: else an honest one would be started in its place.
+  """
   folder = place.folder / f'client-{index}'
   words = [shlex.join(place.flags), str(index), str(folder)]
   environment = os.environ | {'PYTHONPATH': str(FLOWER)}
-  return subprocess.Popen(
-    [sys.executable, '-c', ROGUE, *words], env=environment
+  rogue = subprocess.Popen(
+    [sys.executable, '-c', ROGUE, *words],
+    env=environment,
+    stdout=subprocess.PIPE,
+    text=True,
   )
+  assert 'listens\n' in iter(rogue.stdout.readline, '')
+  return rogue
 
 
 def check_events(text, gone):

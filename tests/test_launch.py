@@ -149,7 +149,7 @@ def test_the_engine_benchmark_compares_and_names_what_is_missing(tmp_path):
 
   By the script for a GPU, on a CPU.
   """
-  sides = 'plain_vmap', 'vmap_steps', 'jit_loop', 'ours_whole'
+  sides = 'plain_vmap', 'ours_whole'
   flags = f'--folder={tmp_path}', '--tasks=trial:hidenseek', '--repeats=2'
   flags += (f'--sides={",".join(sides)},nobody',)
   done = subprocess.run(

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from conftest import play, small_config
+from conftest import play, slow_if, small_config
 
 import hns
 from hns import data
@@ -30,7 +30,10 @@ def clients(shape, count):
   return inputs, labels
 
 
-@pytest.mark.parametrize('kind', SMALL)
+# `test_kinds` has a recurrent one as well.
+@pytest.mark.parametrize(
+  'kind', [slow_if(kind == 'lstm', kind) for kind in SMALL]
+)
 def test_two_rounds_of_signs(monkeypatch, kind):
   model, shape = SMALL[kind]
   made = [[clients(shape, n) for _ in range(3)] for n in (24, 12)]

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import small_config
+from conftest import slow_if, small_config
 
 import hns
 from hns import data, export
@@ -203,7 +203,7 @@ def waves(*sizes):
   'make,model,dtype,name',
   [
     (sentences, Words, jnp.int32, 'hidenseek'),
-    (waves, Windows, jnp.float32, 'hidenseek'),
+    slow_if(True, waves, Windows, jnp.float32, 'hidenseek'),
   ],
 )
 def test_other_inputs_than_pictures_train(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import play, small
+from conftest import play, slow_if, small
 
 from hns import tree, wire
 from hns.errors import InputError
@@ -339,7 +339,10 @@ def test_a_weight_at_its_limit_turns_back_at_once():
 PRUNED = 'majority_vote doublesqueeze eden fedmrn fedbat fedbif'.split()
 
 
-@pytest.mark.parametrize('name', PRUNED)
+# The last four are pruned by the same lines.
+@pytest.mark.parametrize(
+  'name', [slow_if(name in PRUNED[2:], name) for name in PRUNED]
+)
 def test_a_pruned_rival_has_the_mask_of_hidenseek(name):
   """Nothing else moves, on the server or at a client, nor travels up."""
   fields = dict(algorithm=name, density=0.3, **{name: dict(pruned=True)})

@@ -106,7 +106,7 @@ def federation(masked, config, folder, rounds, fails=lambda *place: False):
   'fields',
   [
     dict(upload='votes', hidenseek=dict(remember=True, download_bits=1)),
-    dict(algorithm='majority_vote', partition='dirichlet'),
+    slow_if(True, dict(algorithm='majority_vote', partition='dirichlet')),
     slow_if(True, dict(upload='signs', partition='dirichlet')),
     slow_if(True, dict(algorithm='hidenseek_personal')),
     slow_if(True, dict(algorithm='fedpm')),
