@@ -24,6 +24,8 @@ PARTS = ('import', 'build', 'compile')
 # The densities of the results.
 NETWORKS = dict(mlp=0.05, cnn=0.2, lenet=0.03, conv4=0.03, resnet8=0.2)
 
+_WORKER = 'worker'
+
 
 def main(words):
   from hns import command
@@ -33,11 +35,8 @@ def main(words):
   several = functools.partial(flags.DEFINE_list, flag_values=values)
   several('methods', list(RECIPES), 'methods, on the cnn')
   several('networks', list(NETWORKS), 'networks, for HideNseek')
-  flags.DEFINE_string('worker', '', 'internal: a case', flag_values=values)
   with command.one_line():
     command.parse(words, values, __doc__)
-  if values.worker:
-    return print(json.dumps(work(*values.worker.split(':'))))
   cases = [f'{method}:cnn' for method in values.methods]
   cases += [f'hidenseek:{network}' for network in values.networks]
   parts = ' | '.join(PARTS)
@@ -53,8 +52,13 @@ def main(words):
 def launch(case: str, folder: str) -> list[float]:
   """The seconds of `PARTS` in a process whose cache is this folder."""
   done = subprocess.run(
-    [sys.executable, __file__, f'--worker={case}'],
-    env={**os.environ, 'JAX_COMPILATION_CACHE_DIR': folder},
+    [sys.executable, __file__, _WORKER, *case.split(':')],
+    env={
+      **os.environ,
+      'JAX_COMPILATION_CACHE_DIR': folder,
+      # As `hns.runs.devices` sets it for a cache of its own.
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.1',
+    },
     stdout=subprocess.PIPE,
     check=True,
   )
@@ -99,4 +103,7 @@ def configure(method: str, network: str):
 
 
 if __name__ == '__main__':
-  main(sys.argv)
+  if sys.argv[1:2] == [_WORKER]:
+    print(json.dumps(work(*sys.argv[2:])))
+  else:
+    main(sys.argv)

@@ -183,6 +183,16 @@ def test_the_engine_benchmark_writes_ratios_and_a_picture(tmp_path, launch):
 
 
 @pytest.mark.slow
+def test_seconds_before_a_first_round_are_told(launch, capsys):
+  import benchmark_compile
+
+  benchmark_compile.main(['', '--methods=fedavg', '--networks='])
+  row = capsys.readouterr().out.splitlines()[-1].strip('| ').split(' | ')
+  assert row[0] == 'fedavg, cnn' and len(row) == 7
+  assert all(float(cell) > 0 for cell in row[1:])
+
+
+@pytest.mark.slow
 def test_seeds_together_are_timed_beside_one(launch):
   from engine import seeds
 
