@@ -23,10 +23,12 @@ which no peer has.
 compared, since it may draw other numbers.
 
 The share of the matmul peak counts convolutions as direct ones, so it may
-exceed 1 with fewer products (`hns.networks.winograd`). No round can be faster
-than its bound: its products at that peak, or what is trained read and written
-once a step at the memory's speed. On a GPU products are
-rounded to 10 bits unless JAX_DEFAULT_MATMUL_PRECISION is highest.
+exceed 1 with fewer products (`hns.networks.winograd`).
+
+The bound is the longer of two times: the products at that peak, and reading and
+writing once a step, at the memory's speed, what is trained. Fewer products and
+what stays in a CPU's caches can beat it. On a GPU products are rounded to 10
+bits unless JAX_DEFAULT_MATMUL_PRECISION is highest.
 """
 
 import contextlib
@@ -92,10 +94,9 @@ def main(words):
     return work(values.worker, pathlib.Path(values.folder))
   tasks = {}
   for task in values.tasks:
-    against = {'against': values.against} if values.against else {}
     sides = [*(f'ours@{width}' for width in values.widths), *values.sides]
     times = Times(values.repeats, values.seconds)
-    tasks[task] = compare(task, sides, times, **against)
+    tasks[task] = compare(task, sides, times, values.against)
     print(tables.table(task, tasks[task]), flush=True)
   summary = tables.summary(tasks, PEERS)
   if values.json:
