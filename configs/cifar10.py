@@ -7,9 +7,9 @@ round. Round 80, seeds 0 to 2 (EDEN: 0), mean and sd; EDEN keeps 1 % of the
 weights (launch/results/README.md has the other methods, and HideNseek with
 output layers that stay at home, 0.775 for 2.56 MB):
 
-              held              personalised      global    bytes both ways
-  hidenseek   0.772 ± 0.006     0.756 ± 0.019     0.266     2.42 MB
-  eden        0.759             0.734             0.248     3.77 MB
+              held              personalised      global            both ways
+  hidenseek   0.772 ± 0.006     0.756 ± 0.019     0.266 ± 0.056     2.42 MB
+  eden        0.759             0.734             0.248             3.77 MB
 
 Rates were chosen on validation examples (launch/results/tuning.md).
 """

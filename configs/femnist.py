@@ -7,9 +7,9 @@ writers a round. Round 80, seeds 0 to 2, mean and sd; EDEN keeps 1 % of the
 weights, for as many bytes, and is ahead (launch/results/README.md has the other
 methods):
 
-              held              personalised      global    bytes both ways
-  hidenseek   0.636 ± 0.004     0.631 ± 0.026     0.568     2.44 MB
-  eden        0.650 ± 0.019     0.660 ± 0.037     0.669     2.52 MB
+              held              personalised      global            both ways
+  hidenseek   0.636 ± 0.004     0.631 ± 0.026     0.568 ± 0.026     2.44 MB
+  eden        0.650 ± 0.019     0.660 ± 0.037     0.669 ± 0.023     2.52 MB
 
 Rates were chosen on validation examples (launch/results/tuning.md).
 

@@ -11,7 +11,8 @@ round, and their time is scaled. Memory is the peak of a process, on a GPU of
 one device.
 
 Other sides: ours_packed is ours without counting the bytes of the entropy code;
-ours_whole keeps whole kernels where ours keeps vectors of survivors;
+ours_whole keeps whole kernels where ours keeps vectors of survivors, so its
+answer has another length and is not compared;
 ours_core is ours on one CPU core; ours_spare gives XLA one thread more than
 there are cores (NPROC), which is slower but queues less work and so needs less
 memory. Other tasks: lenet_1000:fedavg has ten times the clients,

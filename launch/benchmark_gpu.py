@@ -71,7 +71,7 @@ def play(values: flags.FlagValues, end: float) -> None:
   """Plays the tasks until `end`, on the clock of `time.monotonic`."""
   folder = pathlib.Path(values.folder)
   folder.mkdir(parents=True, exist_ok=True)
-  compared, told, longest = {}, {}, 0.0
+  compared, told, texts, longest = {}, {}, [], 0.0
   for task in values.tasks:
     start = time.monotonic()
     if start + longest > end:
@@ -86,8 +86,8 @@ def play(values: flags.FlagValues, end: float) -> None:
       compared[task] = benchmark_engine.compare(task, sides, times)
       text = tables.table(task, compared[task])
     print(text, flush=True)
-    with open(folder / 'engine.txt', 'a') as file:
-      file.write(text + '\n')
+    texts.append(text + '\n')
+    (folder / 'engine.txt').write_text(''.join(texts))
     names = dict.fromkeys(s for sides in compared.values() for s in sides)
     peers = tuple(name for name in names if name not in ('ours', 'peak'))
     summary = tables.summary(compared, peers) | told

@@ -63,6 +63,7 @@ def start(distributed: str = '', peers_seconds: int = PEERS_SECONDS) -> None:
     jax.config.update('jax_num_cpu_devices', cores())
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update('jax_compilation_cache_dir', str(_compilation_cache()))
+  if 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS' not in os.environ:
     # A run has many small programs.
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
   if options is not None:

@@ -111,15 +111,12 @@ def _private_folder() -> pathlib.Path:
 def main(words: list[str]) -> None:
   """Answers what ClientApps ask; raises `TimeoutError` when idle."""
   who = Who(words[0], int(words[1]), words[2])
-  import jax  # after the flags are known to be well-formed
 
   from hns.remote import client
   from hns.runs import commandline, devices
 
   command_line = ['hns', *shlex.split(who.flags)]
   config = commandline.parse(command_line, absl_flags.FlagValues(), None).config
-  # Clients on one machine share what they compile.
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   devices.start()
   with devices.standard_settings():
     member = client.join(config, who.client, who.folder)
