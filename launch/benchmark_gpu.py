@@ -3,14 +3,14 @@
   python launch/benchmark_gpu.py --folder=gpu
 
 Tables go to FOLDER/engine.txt, ratios to FOLDER/engine.json, after every task;
-a task that would not end in time is left out and named. A machine without this
-package's requirements gets them by
+a task that would not end in time is left out and named. A machine without a
+network needs a folder of wheels, made elsewhere by the first line; the second
+keeps its own JAX and PyTorch:
 
-  pip install --target=wheels flax optax chex absl-py ml_collections fedjax
-  PYTHONPATH=.:wheels python launch/benchmark_gpu.py
+  pip wheel . fedjax==0.0.17 --wheel-dir=wheels
+  pip install --no-index --find-links=wheels hns fedjax==0.0.17
 
-where `wheels` was made elsewhere and carried there. On a CPU the script runs as
-well, in more time.
+On a CPU the script runs as well, in more time.
 """
 
 import functools
