@@ -221,7 +221,7 @@ def test_an_upload_that_cannot_be_encoded_stops_a_run(monkeypatch):
   ones = lambda x: jnp.ones((), bool)
   client = dict(update=sends(level, ones))
   found = built(monkeypatch, client=client, wire=dict(upload_codec=codec))
-  with pytest.raises(InputError, match='a value is none of Codec'):
+  with pytest.raises(InputError, match='a value is no level of'):
     loop.check_payloads(found)
 
 

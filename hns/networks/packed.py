@@ -59,7 +59,7 @@ def pack(initial: Tree, params: Tree) -> tuple[Packing, Tree]:
   }
 
   def vector(path, leaf):
-    kernel = packing.get(_owner(names, path))
+    kernel = packing.get(_owner(names, tree.path_name(path)))
     if kernel is None or leaf.shape != kernel.shape:
       return leaf
     return np.asarray(leaf).reshape(-1)[kernel.places]
@@ -94,6 +94,15 @@ def unpack(packing: Packing, variables: Variables) -> Variables:
   return variables | {'mask': masks}
 
 
+def units_of(packing: Packing, name: str) -> np.ndarray | None:
+  """The output unit of each survivor of a kernel, int32 [survivors].
+
+  `name` is the path of a vector that belongs to the kernel; None for others.
+  """
+  kernel = packing.get(_owner(list(packing), name))
+  return None if kernel is None else kernel.places % kernel.shape[-1]
+
+
 def unpacking(packing: Packing, function: Callable) -> Callable:
   """`function(variables, ...)`, given variables whose kernels are packed."""
   if not packing:
@@ -108,13 +117,13 @@ def _unpacked(packing, function, variables, *arguments):
   return function(unpack(packing, params), *arguments)
 
 
-def _owner(names: list[str], path: tuple) -> str | None:
+def _owner(names: list[str], path: str) -> str | None:
   """The parameter to which a leaf of a method's state belongs.
 
   The longest of the names that end its path: `Dense_0/kernel` also ends that of
   `Block_0/Dense_0/kernel`.
   """
-  whole = f'/{tree.path_name(path)}'
+  whole = f'/{path}'
   return max(
     filter(lambda n: whole.endswith(f'/{n}'), names), key=len, default=None
   )

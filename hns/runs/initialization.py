@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from hns import data
+from hns import data, wire
 from hns.engine import contract_check
 from hns.engine.training import Learner
 from hns.errors import InputError, invalid
@@ -99,7 +99,18 @@ def pack(
     return ready, {}
   params = modes.shapes_of(ready.net, inputs)['params']
   packing, initial = packed.pack(ready.initial, params)
-  return ready._replace(initial=initial), packing
+  method = _told_of_units(ready.method, packing)
+  return ready._replace(method=method, initial=initial), packing
+
+
+def _told_of_units(method: Method, packing: packed.Packing) -> Method:
+  """A method whose codecs know the unit of each weight in a vector."""
+  tell = functools.partial(
+    wire.with_units, units_of=functools.partial(packed.units_of, packing)
+  )
+  codecs = method.wire.upload_codec, method.wire.download_codec
+  names = 'upload_codec', 'download_codec'
+  return method.revise(wire=dict(zip(names, map(tell, codecs))))
 
 
 def learner(

@@ -32,6 +32,7 @@ from hns.wire.payload import (
   levels,
   quantise,
 )
+from hns.wire.units import UnitsOf
 
 __all__ = [
   'DIRECTIONS',
@@ -54,6 +55,7 @@ __all__ = [
   'size',
   'step_of',
   'symbols_of',
+  'with_units',
 ]
 
 # A codec, or one for each part, by its name, of a message that is a dict.
@@ -61,6 +63,13 @@ Codecs = Codec | tuple[tuple[str, 'Codecs'], ...]
 
 _LENGTH = struct.Struct('<I')
 LENGTH_BYTES = _LENGTH.size
+
+
+def with_units(codecs: Codecs, units_of: UnitsOf) -> Codecs:
+  """The codecs, told which unit of its layer each value of a vector is of."""
+  if isinstance(codecs, Codec):
+    return codecs._replace(units_of=units_of)
+  return tuple((name, with_units(own, units_of)) for name, own in codecs)
 
 
 def parts_of(

@@ -11,7 +11,8 @@ import numpy as np
 
 from hns.errors import InputError, invalid
 from hns.wire import coding
-from hns.wire.coding import Array
+from hns.wire.odds import Array
+from hns.wire.units import UnitsOf
 
 
 class Codec(NamedTuple):
@@ -24,11 +25,14 @@ class Codec(NamedTuple):
       makes the leaf's largest value the last level; otherwise the step is 1 and
       values are integers.
     coded: whether to use an entropy code where it is shorter.
+    units_of: which unit of its layer each value of a vector belongs to; of
+      arrays with more axes it is the last.
   """
 
   symbols: int
   stepped: bool = False
   coded: bool = False
+  units_of: UnitsOf | None = None
 
   @property
   def bits(self) -> int:
@@ -61,8 +65,13 @@ def step_of(codec: Codec, value: Array, weight: Array) -> Array | int:
   return xp.where(largest > 0, largest / np.float32(codec.symbols - 1), 1)
 
 
-def pack(codec: Codec, parts: list[np.ndarray]) -> tuple[bool, bytes]:
-  """Whether the entropy code is used, and the bytes after the header."""
+def pack(
+  codec: Codec, parts: list[np.ndarray], unit: list[np.ndarray]
+) -> tuple[bool, bytes]:
+  """Whether the entropy code is used, and the bytes after the header.
+
+  `unit`: of each value, int [n] each.
+  """
   if not codec.symbols:
     return False, _floats(np.concatenate(parts)).tobytes()
   steps, symbols = zip(*(_symbols(codec, part) for part in parts))
@@ -71,9 +80,9 @@ def pack(codec: Codec, parts: list[np.ndarray]) -> tuple[bool, bytes]:
     head = (np.array(steps).view(np.uint32) >> 16).astype('<u2').tobytes()
   bits, count = codec.bits, sum(map(len, parts))
   if codec.coded:
-    code = coding.size(coding.counts_of(symbols, bits))
+    code = coding.size_of(symbols, bits, unit)
     if code < -(-count * bits // 8):
-      return True, head + coding.encode(symbols, bits)
+      return True, head + coding.encode(symbols, bits, unit)
   planes = np.unpackbits(np.concatenate(symbols)[:, None], axis=1)
   return False, head + np.packbits(planes[:, 8 - bits :]).tobytes()
 
@@ -96,12 +105,13 @@ def _symbols(codec: Codec, part: np.ndarray) -> tuple[np.float32, np.ndarray]:
   fine = np.isfinite(step) and step >= np.finfo(np.float32).tiny
   rounded = codec.stepped and step.view(np.uint32) & 0xFFFF
   if rounded or not (fine and same and np.all(symbols < codec.symbols)):
-    raise InputError(f'a value is none of {codec}, with step {step}')
+    alphabet = f'a codec with symbols={codec.symbols}, step {step}'
+    raise InputError(f'a value is no level of {alphabet}')
   return step, symbols
 
 
 def unpack(
-  codec: Codec, coded: bool, body: bytes, counts: list[int]
+  codec: Codec, coded: bool, body: bytes, unit: list[np.ndarray]
 ) -> list[np.ndarray]:
   """The values of each part; the inverse of `pack`.
 
@@ -109,21 +119,22 @@ def unpack(
     codec: as in `pack`.
     coded: whether the entropy code was used.
     body: the bytes after the header.
-    counts: number of values of each part.
+    unit: of each value of each part, as in `pack`.
 
   Raises:
     InputError: `pack` does not return these bytes for any such parts.
   """
-  parts = _read(codec, coded, body, counts)
-  if pack(codec, parts) != (coded, body):
+  parts = _read(codec, coded, body, unit)
+  if pack(codec, parts, unit) != (coded, body):
     raise InputError('these bytes are not how their message is packed')
   return parts
 
 
 def _read(
-  codec: Codec, coded: bool, body: bytes, counts: list[int]
+  codec: Codec, coded: bool, body: bytes, unit: list[np.ndarray]
 ) -> list[np.ndarray]:
   """As `unpack`, without its check."""
+  counts = list(map(len, unit))
   ends = np.cumsum(counts)[:-1]
   if not codec.symbols:
     return np.split(np.frombuffer(body, '<f4'), ends)
@@ -132,7 +143,7 @@ def _read(
     high = np.frombuffer(body, '<u2', len(counts)).astype(np.uint32)
     steps, body = (high << 16).view(np.float32), body[2 * len(counts) :]
   if coded:
-    symbols = coding.read(body, counts, codec.bits)
+    symbols = coding.read(body, counts, codec.bits, unit)
   else:
     bits, flat = codec.bits, np.unpackbits(np.frombuffer(body, np.uint8))
     joined = np.zeros(sum(counts), np.uint8)

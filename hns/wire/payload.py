@@ -11,11 +11,11 @@ import numpy as np
 from hns import tree
 from hns.errors import InputError, invalid
 from hns.tree import Tree
-from hns.wire import coding, packing
+from hns.wire import coding, packing, units
 from hns.wire.packing import Codec, step_of, symbols_of
 
 _MAGIC = b'HNS'
-_VERSION = 4
+_VERSION = 5
 # magic, version, symbols of the codec (0: floats), coding (0: packed, 1:
 # entropy), whether leaves have a step, round, direction, seed, density,
 # coordinates, CRC-32 of the leaves and of which coordinates are sent, CRC-32 of
@@ -107,12 +107,34 @@ def size(codec: Codec, message: Message) -> jax.Array:
   # By eights, because the bits of a large network may overflow an int32.
   body = count // 8 * bits + (count % 8 * bits + 7) // 8
   if codec.coded:
-    counts = []
-    for value, weight in zip(values, jax.tree.leaves(message.weight)):
-      symbols = symbols_of(codec, value, step_of(codec, value, weight))
-      counts.append(coding.histogram(symbols, weight != 0, bits))
-    body = jnp.minimum(body, coding.size(jnp.stack(counts)))
+    body = jnp.minimum(body, coding.size(*_counts(codec, message)))
   return (HEADER_BYTES + steps + body).astype(jnp.int32)
+
+
+def _counts(codec: Codec, message: Message) -> tuple[jax.Array, jax.Array]:
+  """How often symbols occur in each leaf, and first bits by level of units."""
+  counts, by_unit = [], []
+  weights = jax.tree.leaves(message.weight)
+  unit = _units(codec, message.value)
+  for value, weight, own in zip(jax.tree.leaves(message.value), weights, unit):
+    symbols = symbols_of(codec, value, step_of(codec, value, weight))
+    by_unit.append(units.count(symbols, weight != 0, own, codec.bits))
+    counts.append(
+      by_unit[-1].sum(0)
+      if codec.bits == 1
+      else coding.histogram(symbols, weight != 0, codec.bits)
+    )
+  layer = np.repeat(np.arange(len(counts)), list(map(len, by_unit)))
+  by_unit = jnp.concatenate(by_unit)
+  return jnp.stack(counts), units.by_level(by_unit, layer, len(counts))
+
+
+def _units(codec: Codec, value: Tree) -> list[np.ndarray]:
+  """The unit of each value of each leaf, int [n] each."""
+  return [
+    units.of_array(tree.path_name(path), leaf, codec.units_of)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(value)
+  ]
 
 
 def _check_count(value: Tree) -> int:
@@ -154,9 +176,9 @@ def encode(codec: Codec, message: Message, envelope: Envelope) -> bytes:
   if not jax.tree.leaves(value):
     return b''
   _check_size(codec, value)
-  pairs = zip(jax.tree.leaves(value), jax.tree.leaves(weight))
-  parts = [v[w] for v, w in pairs]
-  coded, body = packing.pack(codec, parts)
+  is_sent = jax.tree.leaves(weight)
+  parts = [v[w] for v, w in zip(jax.tree.leaves(value), is_sent)]
+  coded, body = packing.pack(codec, parts, _sent(codec, value, is_sent))
   count = sum(len(p) for p in parts)
   head = (*_start(codec, coded), *envelope, count, _fingerprint(weight))
   try:
@@ -180,13 +202,22 @@ def decode(
   counts = [int(w.sum()) for w in is_sent]
   coded = _check(codec, payload, counts, _fingerprint(weight), envelope)
   try:
-    parts = packing.unpack(codec, coded, payload[HEADER_BYTES:], counts)
+    parts = packing.unpack(
+      codec, coded, payload[HEADER_BYTES:], _sent(codec, value, is_sent)
+    )
   except InputError as error:
     raise WireError(str(error)) from None
   leaves = map(_scatter, parts, jax.tree.leaves(value), is_sent)
   return Message(
     jax.tree.unflatten(jax.tree.structure(value), leaves), like.weight
   )
+
+
+def _sent(
+  codec: Codec, value: Tree, is_sent: list[np.ndarray]
+) -> list[np.ndarray]:
+  """The unit of each value that is sent."""
+  return [u[s.ravel()] for u, s in zip(_units(codec, value), is_sent)]
 
 
 def _scatter(
