@@ -32,7 +32,7 @@ import numpy as np
 from absl import flags
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from hns import command, durable, tree
+from hns import command, durable, streams, tree
 from hns.data.tasks import CLASSIFICATION
 from hns.engine.scoring import score, units
 from hns.engine.training import Learner
@@ -222,7 +222,7 @@ def _write(run: Folder, client: int | None, file: pathlib.Path) -> None:
   else:
     content = from_run(run, client)
   durable.replace(file, content)
-  print(f'{file}: {len(content):,} bytes')
+  streams.show(f'{file}: {len(content):,} bytes')
 
 
 def _flags() -> flags.FlagValues:
@@ -256,7 +256,7 @@ def _export(run: Folder, client: int | None, file: str, model: str) -> None:
   if model:
     with open(model, 'rb') as opened:
       content = opened.read(MOST_BYTES)
-    print(f'accuracy {evaluate(run, content, client):.4f}')
+    streams.show(f'accuracy {evaluate(run, content, client):.4f}')
 
 
 if __name__ == '__main__':

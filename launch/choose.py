@@ -13,7 +13,7 @@ import sys
 
 from absl import flags
 
-from hns import command
+from hns import command, streams
 from hns.report import versus
 
 Trial = dict[str, str]  # a line of the table
@@ -31,7 +31,7 @@ def choose(table: pathlib.Path, target: pathlib.Path) -> None:
   chosen = json.loads(target.read_text()) if target.exists() else {}
   chosen |= {case: values(best(trials)) for case, trials in cases.items()}
   target.write_text(json.dumps(chosen, indent=2, sort_keys=True) + '\n')
-  print(tried(cases))
+  streams.show(tried(cases))
 
 
 def read(table: pathlib.Path) -> dict[str, list[Trial]]:

@@ -26,7 +26,7 @@ import jobs
 import tqdm
 from absl import flags
 
-from hns import command, report
+from hns import command, report, streams
 from hns import config as configs
 from hns.errors import invalid
 from hns.report import files, groups
@@ -51,7 +51,7 @@ def main(words: list[str]) -> None:
     # Complete runs count too: a run can only continue on as many devices as it
     # began with.
     slots = jobs.share(values.jobs, len(chosen), jobs.cores(), jobs.gpus())
-    print(describe(chosen, len(slots)), flush=True)
+    streams.show(describe(chosen, len(slots)))
     if not values.dry_run:
       run = functools.partial(command_of, parsed.file, parsed.changed)
       with command.one_line(OSError):
@@ -172,14 +172,14 @@ def carry_out(
     signal.signal(number, lambda number, _: stopping.append(number))
   failed = run_left(chosen, command, slots, stopping)
   folder = chosen[0].folder.parent
-  print(write_tables(planned, failed, folder))
+  streams.show(write_tables(planned, failed, folder))
   for path, error in failed.items():
-    print(f'hns: {path.name} failed: {error} ({path}/log.txt)')
+    streams.show(f'hns: {path.name} failed: {error} ({path}/log.txt)')
   for damage in filter(None, map(sweeps.damage, chosen)):
-    print(f'hns: left out: {damage}')
+    streams.show(f'hns: left out: {damage}')
   missing = sum(not sweeps.is_complete(run) for run in chosen)
   done = f'{len(chosen) - missing} of {len(chosen)} runs done'
-  print(f'{done}: {folder}/table.csv, table.md')
+  streams.show(f'{done}: {folder}/table.csv, table.md')
   if missing and stopping:
     print('hns: stopped; the same command goes on', file=sys.stderr)
     return 128 + stopping[0]

@@ -3,7 +3,9 @@
 import collections
 import csv
 import functools
+import io
 import json
+import os
 import pathlib
 import re
 import signal
@@ -476,3 +478,14 @@ def test_tuned_values_are_the_best_of_those_tried():
   best = {case: choose.values(choose.best(cases[case])) for case in cases}
   assert json.loads((ROOT / 'configs' / 'tuned.json').read_text()) == best
   assert choose.tried(cases) in (results / 'tuning.md').read_text()
+
+
+def test_a_plan_whose_reader_is_gone_ends_with_one_line(monkeypatch):
+  """As of `| head -1`."""
+  gone = io.StringIO()
+  gone.close()
+  monkeypatch.setattr(sys, 'stdout', gone)
+  monkeypatch.setattr(os, 'dup2', lambda *given: None)
+  words = ['sweep', f'--config={ROOT / "configs" / "digits.py"}', '--dry_run']
+  with pytest.raises(SystemExit, match='hns: stdout: cannot be written'):
+    sweep.main(words)
