@@ -54,6 +54,12 @@ models.MODELS['tiny'] = lambda classes: models.Network(classes, dense=(200,))
 WRAPPED = 'fedavg_finetuned', 'fedprox', 'local', 'hidenseek_personal'
 # Before round 1, and in what the engine makes of an update, they are FedAvg.
 AS_FEDAVG = 'fedavg_quantized', 'eden', 'fedbat'
+# What a round may ask of a method, these ask between them; `test_methods` and
+# `test_rivals` say what makes each of the others that method.
+DISTINCT = (
+  *('hidenseek', 'fedavg', 'fedmask', 'hermes'),
+  *('majority_vote', 'fedmrn', 'pfed1bs'),
+)
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -7,9 +7,8 @@ import numpy as np
 import optax
 import pytest
 from conftest import (
-  AS_FEDAVG,
   BUILD,
-  WRAPPED,
+  DISTINCT,
   clients,
   compiled,
   drawn,
@@ -42,7 +41,9 @@ def with_images(experiment, images):
   return experiment._replace(federation=federation._replace(examples=examples))
 
 
-@pytest.mark.parametrize('name', [slow_if(n in WRAPPED, n) for n in RECIPES])
+@pytest.mark.parametrize(
+  'name', [slow_if(n not in DISTINCT, n) for n in RECIPES]
+)
 def test_contract(name):
   """Shapes last, it learns, and widths of the vmap change nothing."""
   experiment = contracted(name)
@@ -229,7 +230,7 @@ def cohort(experiment, number):
 
 @pytest.mark.parametrize(
   'name,width',
-  [slow_if(name in WRAPPED + AS_FEDAVG, name, 1) for name in RECIPES]
+  [slow_if(name not in DISTINCT, name, 1) for name in RECIPES]
   + [('hidenseek', 2)],
 )
 def test_a_client_whose_update_is_nan_is_as_if_it_were_absent(name, width):

@@ -54,8 +54,8 @@ def params_of(built, progress, client):
 @pytest.mark.parametrize(
   'algorithm',
   [
-    'hidenseek_personal',
-    *(slow_if(True, name) for name in ('hidenseek', 'fedmask', 'fedpm')),
+    'hidenseek',
+    *(slow_if(True, n) for n in ('hidenseek_personal', 'fedmask', 'fedpm')),
   ],
 )
 def test_local_floats_are_trained_and_never_travel(config_of, algorithm):
@@ -124,6 +124,7 @@ def test_sent_floats_are_the_mean_of_the_clients(config_of, algorithm, table):
     np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_gains_of_fedpm_stay_as_drawn(config_of):
   """Its constants are of weights with a sign alone."""
   built, progress = played(config_of('fedpm'))
@@ -169,6 +170,7 @@ def test_several_payloads_are_read_or_refused(config_of):
       wire.decode(codec, bad, message, envelope)
 
 
+@pytest.mark.slow
 def test_sent_floats_go_over_several_machines(config_of, tmp_path):
   config = config_of(table=dict(floats='sent'), num_clients=3, rounds=2)
   built = experiment.build(config)

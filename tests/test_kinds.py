@@ -162,7 +162,13 @@ def test_wrapped_it_computes_the_same(name):
   np.testing.assert_array_equal(plain, wrapped)
 
 
-@pytest.mark.parametrize('name', KINDS)
+# Their saliency takes long, or is that of others in `test_saliency`.
+SLOW_SALIENCY = 'recurrence', 'bfloat16', 'scan', 'remat', 'biases', 'grouped'
+
+
+@pytest.mark.parametrize(
+  'name', [slow_if(name in SLOW_SALIENCY, name) for name in KINDS]
+)
 def test_saliency_prunes_it_to_the_density(name):
   net = KINDS[name]
   checks.check(name, net, INPUTS, CLASSES)
@@ -176,15 +182,18 @@ def test_saliency_prunes_it_to_the_density(name):
 
 
 METHODS = 'hidenseek', 'fedavg', 'fedmask', 'fedper'
-# What training does to a network shows in these kinds with any method; the
-# last has no layer that could stay at home, which is said at once.
-ALL_METHODS = 'batch_norm', 'tied'
+# These differ in how they are trained; a tied one has no layer that could stay
+# at home, which is said at once.
+FAST = {
+  ('hidenseek', kind)
+  for kind in ('batch_norm', 'dropout', 'recurrence', 'attention', 'tied')
+} | {('fedmask', 'batch_norm'), ('fedmask', 'tied'), ('fedper', 'tied')}
 
 
 @pytest.mark.parametrize(
   'name,method',
   [
-    slow_if(method != 'hidenseek' and kind not in ALL_METHODS, kind, method)
+    slow_if((method, kind) not in FAST, kind, method)
     for kind in KINDS
     for method in METHODS
   ],

@@ -30,9 +30,9 @@ def clients(shape, count):
   return inputs, labels
 
 
-# `test_kinds` has a recurrent one as well.
+# `test_kinds` has a recurrent one, and one with attention.
 @pytest.mark.parametrize(
-  'kind', [slow_if(kind == 'lstm', kind) for kind in SMALL]
+  'kind', [slow_if(kind != 'resnet', kind) for kind in SMALL]
 )
 def test_two_rounds_of_signs(monkeypatch, kind):
   model, shape = SMALL[kind]

@@ -101,6 +101,7 @@ def test_only_kernels_with_few_survivors_are_vectors():
       assert left.shape == () and left
 
 
+@pytest.mark.slow
 def test_a_layer_may_have_no_survivor():
   """A shortcut past which something flows."""
   fields = dict(model='resnet8', density=0.1, pruning_steps=1)

@@ -29,7 +29,7 @@ def mesh(count):
   [
     (dict(algorithm='fedavg'), 8),
     slow_if(True, dict(algorithm='fedavg'), 2),
-    (dict(algorithm='signsgd', signsgd=PRUNED), 8),
+    slow_if(True, dict(algorithm='signsgd', signsgd=PRUNED), 8),
   ],
 )
 def test_one_two_and_eight_devices_agree_to_the_bit(optimised, table, count):
