@@ -201,3 +201,10 @@ def test_a_message_of_many_layers_is_counted_in_32_bits():
   size = jax.jit(functools.partial(wire.size, codec))
   assert int(size(message)) == len(wire.encode(codec, message, ENVELOPE))
   assert payloads.MASK_CODEC == codec
+
+
+def test_bytes_are_counted_alike_in_double_precision(x64):
+  for codec, message in messages():
+    size = jax.jit(functools.partial(wire.size, codec))(message)
+    assert size.dtype == jnp.int32
+    assert int(size) == len(wire.encode(codec, message, ENVELOPE))

@@ -120,7 +120,7 @@ def _counts(codec: Codec, message: Message) -> tuple[jax.Array, jax.Array]:
     symbols = symbols_of(codec, value, step_of(codec, value, weight))
     by_unit.append(units.count(symbols, weight != 0, own, codec.bits))
     counts.append(
-      by_unit[-1].sum(0)
+      by_unit[-1].sum(0, dtype=jnp.int32)
       if codec.bits == 1
       else coding.histogram(symbols, weight != 0, codec.bits)
     )

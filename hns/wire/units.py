@@ -53,9 +53,9 @@ def count(
   both = both.astype(jnp.int32)
   units = int(unit.max(initial=-1)) + 1
   if symbols.ndim > 1:
-    return both.reshape(-1, units, 2).sum(0)
+    return both.reshape(-1, units, 2).sum(0, dtype=jnp.int32)
   if units <= 1:
-    return both.sum(0, keepdims=True)
+    return both.sum(0, keepdims=True, dtype=jnp.int32)
   return jnp.zeros((units, 2), jnp.int32).at[unit].add(both)
 
 
