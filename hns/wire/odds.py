@@ -21,8 +21,9 @@ _COST = np.ceil(-np.log2(PROBABILITY) * FINE).astype(np.int32) + 1
 
 
 def index_of(log_odds: Array) -> np.ndarray:
-  """The index of the nearest odds, int [...]."""
-  return np.abs(_LOG_ODDS - np.asarray(log_odds)[..., None]).argmin(-1)
+  """The index of the nearest odds, int32 [...]."""
+  distance = np.abs(_LOG_ODDS - np.asarray(log_odds)[..., None])
+  return distance.argmin(-1).astype(np.int32)
 
 
 def nearest(zeros: Array, ones: Array, among: np.ndarray) -> Array:
@@ -38,12 +39,14 @@ def nearest(zeros: Array, ones: Array, among: np.ndarray) -> Array:
   # differently.
   borders = (1 / (1 + np.exp(-middle))).astype(np.float32)
   both = xp.maximum(zeros + ones, 1).astype(np.float32)[..., None]
-  return xp.sum(ones.astype(np.float32)[..., None] >= borders * both, -1)
+  above = ones.astype(np.float32)[..., None] >= borders * both
+  return xp.sum(above, -1, dtype=np.int32)
 
 
 def bits(zeros: Array, ones: Array, index: Array) -> Array:
   """Of so many symbols, coded with the odds of this index; int32 [...]."""
-  cost = numpy_of(ones).asarray(_COST)
+  xp = numpy_of(ones)
+  cost, index = xp.asarray(_COST), xp.asarray(index, np.int32)
   return _times(ones, cost[index]) + _times(zeros, cost[LAST - index])
 
 

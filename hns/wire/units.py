@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hns import tree
 from hns.wire import odds
 from hns.wire.odds import Array
 
@@ -48,15 +49,23 @@ def count(
     unit: of each of them, as `of_array` has it.
     bits: of a symbol.
   """
-  first = symbols >> (bits - 1)
-  both = jnp.stack([first == 0, first == 1], -1) & counted[..., None]
-  both = both.astype(jnp.int32)
   units = int(unit.max(initial=-1)) + 1
-  if symbols.ndim > 1:
-    return both.reshape(-1, units, 2).sum(0, dtype=jnp.int32)
+  ones = _sums((symbols >> (bits - 1) > 0) & counted, unit, units)
+  if counted.ndim:
+    all_ = _sums(jnp.broadcast_to(counted, symbols.shape), unit, units)
+  else:  # all are, or none
+    all_ = counted * jnp.asarray(np.bincount(unit, minlength=units), jnp.int32)
+  return jnp.stack([all_ - ones, ones], -1)
+
+
+def _sums(which: jax.Array, unit: np.ndarray, units: int) -> jax.Array:
+  """How many hold in each unit, int32 [units]."""
+  if which.ndim > 1:
+    rows = which.reshape(-1, units)
+    return jax.vmap(tree.count, in_axes=1)(rows)
   if units <= 1:
-    return both.sum(0, keepdims=True, dtype=jnp.int32)
-  return jnp.zeros((units, 2), jnp.int32).at[unit].add(both)
+    return tree.count(which)[None]
+  return jnp.zeros(units, jnp.int32).at[unit].add(which.astype(jnp.int32))
 
 
 def level(counts: Array) -> Array:
@@ -78,7 +87,7 @@ def by_level(counts: Array, layer: np.ndarray, layers: int) -> Array:
   xp = odds.numpy_of(counts)
   any_ = (counts.sum(-1) > 0).astype(np.int32)
   rows = xp.concatenate([any_[:, None], counts], -1)
-  place = layer * len(LEVELS) + level(counts)
+  place = layer.astype(np.int32) * len(LEVELS) + level(counts)
   shape = layers * len(LEVELS), 3
   if xp is np:
     table = np.zeros(shape, np.int32)
