@@ -231,6 +231,7 @@ def test_arrays_are_the_model_in_any_program(averaged, tmp_path, monkeypatch):
   assert [p.name for p in tmp_path.iterdir()] == ['model.npz']
 
 
+@pytest.mark.slow
 def test_arrays_have_the_units_that_pruning_cut_off(tmp_path, monkeypatch):
   convs = ((32, 3, 2, False), (32, 3, 2, True))
   net = lambda classes: models.Network(classes, convs, dense=(48,))

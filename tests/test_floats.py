@@ -77,6 +77,7 @@ def test_local_floats_are_trained_and_never_travel(config_of, algorithm):
   assert uploaded[0] == uploaded[1] > 0
 
 
+@pytest.mark.slow
 def test_a_client_goes_on_from_its_own_floats(config_of):
   built, progress = played(config_of(table=dict(floats='local')))
   kept = [client_store.fetch(progress.store, [k]).extra for k in (0, 1, 5)]
@@ -231,6 +232,7 @@ def test_a_chain_with_a_float_layer_stays_as_wide(config_of):
   assert weights['Dense_0']['kernel'].shape[1] == 200
 
 
+@pytest.mark.slow
 def test_signs_are_not_written_without_their_floats(config_of, tmp_path):
   config = config_of(table=dict(floats='local'), rounds=1, eval_every=1)
   hns.run(config, tmp_path)

@@ -246,6 +246,7 @@ def test_convolutions_on_no_pictures_are_one_line(monkeypatch):
     experiment.build(config(2, model='cnn'))
 
 
+@pytest.mark.slow
 def test_a_model_file_predicts_from_tokens(monkeypatch, tmp_path):
   train, test = sentences(60, 40), sentences(20, 20)
   given = data.from_clients(train, test, 2, standardise=False)

@@ -182,6 +182,7 @@ def test_rounds_with_packed_kernels_are_those_with_whole_ones(plain):
     np.testing.assert_allclose(before.train_loss, after.train_loss, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_models_have_whole_kernels(plain):
   model, _ = played(rounds=1)
   whole, _ = played(rounds=1, compact=False)

@@ -46,6 +46,7 @@ def test_one_two_and_eight_devices_agree_to_the_bit(optimised, table, count):
   chex.assert_trees_all_equal(one, play(build(count), 2))
 
 
+@pytest.mark.slow
 def test_devices_and_widths_mix():
   fields = dict(num_clients=12, cohort=11, local_epochs=1, **SIZES)
   alone = play(small(**fields)).state.server_state

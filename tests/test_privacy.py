@@ -125,6 +125,7 @@ def test_a_noisy_mean_is_clipped_and_has_its_noise():
   assert abs(noise.mean()) < 4 * 1.5 / np.sqrt(4000)
 
 
+@pytest.mark.slow
 def test_no_noise_is_given_where_nothing_is_sent():
   experiment = small(algorithm='hidenseek', compact=False)
   rule = rules.rule_of('private_mean', rules.Settings(wanted=3))

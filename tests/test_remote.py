@@ -333,6 +333,7 @@ def test_nobody_answers(tmp_path, capsys):
   assert np.isnan(evaluated.score_personal).all()
 
 
+@pytest.mark.slow
 def test_every_machine_may_have_its_own_data_alone(tmp_path, monkeypatch):
   """The server has zeros: it reads only how many there are."""
   rng = np.random.default_rng(0)

@@ -169,6 +169,7 @@ def test_every_width_gives_the_same_result(monkeypatch):
     np.testing.assert_allclose(told.train_loss, other.train_loss, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_widths_give_equal_evaluations():
   experiment = small(num_clients=7, cohort=3)
   state, found = play(experiment).state, []

@@ -253,9 +253,9 @@ class Kind(nn.Module):
     return nn.InstanceNorm()(nn.Dense(16)(x))
 
 
-KINDS = 'attention lstm tied gelu bias'
+KINDS = 'attention tied gelu bias'
 # Other tests have these, and `test_kinds` prunes norms.
-REPEATED = 'groupnorm plain gru'
+REPEATED = 'groupnorm plain gru lstm'
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from conftest import small_file
+from conftest import slow_if, small_file
 
 from hns import streams
 from hns.errors import InputError
@@ -127,7 +127,8 @@ def test_what_an_encoding_lacks_is_escaped():
 
 
 @pytest.mark.parametrize(
-  'number,redirect', [(signal.SIGINT, '2>&-'), (signal.SIGHUP, '')]
+  'number,redirect',
+  [(signal.SIGINT, '2>&-'), slow_if(True, signal.SIGHUP, '')],
 )
 def test_a_run_whose_reader_died_is_saved(tmp_path, number, redirect):
   """As of `2>&1 | tee log`, to which ctrl-C goes too."""

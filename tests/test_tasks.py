@@ -66,6 +66,7 @@ def test_a_regression_learns_and_predicts_in_the_users_units(
   assert explained == pytest.approx(last['global_accuracy'], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_signs_of_a_regression_are_not_written_without_its_units(
   monkeypatch, tmp_path
 ):

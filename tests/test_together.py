@@ -74,6 +74,7 @@ def test_what_cannot_be_one_program_is_refused():
       hns.together(given, seeds)
 
 
+@pytest.mark.slow
 def test_a_network_that_is_not_compact_is_the_same(tmp_path):
   """As a file of signs, too: what is cut off is not in that."""
   fields = dict(density=0.03, rounds=1)
