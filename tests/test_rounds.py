@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from conftest import compiled, context_of, play, small, survivors
 
 from hns import tree, wire

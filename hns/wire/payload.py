@@ -23,6 +23,8 @@ _VERSION = 5
 _HEADER = struct.Struct('<3sBHBBIBQdIII')
 HEADER_BYTES = _HEADER.size
 _LIMIT = 2**31 - 1  # a device counts coordinates, bits and bytes as int32
+# Traced once for messages of as many layers and symbols, in all programs.
+_code_size = jax.jit(coding.size)
 
 
 class Message(NamedTuple):
@@ -107,7 +109,7 @@ def size(codec: Codec, message: Message) -> jax.Array:
   # By eights, because the bits of a large network may overflow an int32.
   body = count // 8 * bits + (count % 8 * bits + 7) // 8
   if codec.coded:
-    body = jnp.minimum(body, coding.size(*_counts(codec, message)))
+    body = jnp.minimum(body, _code_size(*_counts(codec, message)))
   return (HEADER_BYTES + steps + body).astype(jnp.int32)
 
 
