@@ -115,28 +115,26 @@ def size(codec: Codec, message: Message) -> jax.Array:
 
 def _counts(codec: Codec, message: Message) -> tuple[jax.Array, jax.Array]:
   """How often symbols occur in each leaf, and first bits by level of units."""
-  counts, by_unit = [], []
+  counts, by_unit, bits = [], [], codec.bits
   weights = jax.tree.leaves(message.weight)
-  unit = _units(codec, message.value)
-  for value, weight, own in zip(jax.tree.leaves(message.value), weights, unit):
+  for (name, value), weight in zip(_named(message.value), weights):
     symbols = symbols_of(codec, value, step_of(codec, value, weight))
-    by_unit.append(units.count(symbols, weight != 0, own, codec.bits))
+    told = name, symbols, weight != 0, bits, codec.units_of
+    by_unit.append(units.count(*told))
     counts.append(
       by_unit[-1].sum(0, dtype=jnp.int32)
-      if codec.bits == 1
-      else coding.histogram(symbols, weight != 0, codec.bits)
+      if bits == 1
+      else coding.histogram(symbols, weight != 0, bits)
     )
   layer = np.repeat(np.arange(len(counts)), list(map(len, by_unit)))
   by_unit = jnp.concatenate(by_unit)
   return jnp.stack(counts), units.by_level(by_unit, layer, len(counts))
 
 
-def _units(codec: Codec, value: Tree) -> list[np.ndarray]:
-  """The unit of each value of each leaf, int [n] each."""
-  return [
-    units.of_array(tree.path_name(path), leaf, codec.units_of)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(value)
-  ]
+def _named(value: Tree) -> list[tuple[str, jax.Array]]:
+  """The leaves, with their paths' names."""
+  leaves = jax.tree_util.tree_leaves_with_path(value)
+  return [(tree.path_name(path), leaf) for path, leaf in leaves]
 
 
 def _check_count(value: Tree) -> int:
@@ -219,7 +217,8 @@ def _sent(
   codec: Codec, value: Tree, is_sent: list[np.ndarray]
 ) -> list[np.ndarray]:
   """The unit of each value that is sent."""
-  return [u[s.ravel()] for u, s in zip(_units(codec, value), is_sent)]
+  of_leaf = [units.of_array(*pair, codec.units_of) for pair in _named(value)]
+  return [unit[sent.ravel()] for unit, sent in zip(of_leaf, is_sent)]
 
 
 def _scatter(

@@ -6,6 +6,7 @@ class pushes all of its weights down. So each unit has odds of its own, one of
 eight, which cost it about two bits.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -31,39 +32,56 @@ def of_array(name: str, array: Array, units_of: UnitsOf | None) -> np.ndarray:
   The last axis of a kernel, what `units_of` says of a vector, or one for all.
   """
   if array.ndim > 1:
-    return np.arange(array.size) % max(array.shape[-1], 1)
+    last = np.arange(array.shape[-1], dtype=np.int32)
+    return np.tile(last, array.size // max(len(last), 1))
+  return _of_vector(name, array, units_of)
+
+
+def _of_vector(name, vector, units_of) -> np.ndarray:
   known = units_of(name) if units_of else None
-  if known is None or known.shape != array.shape:
-    return np.zeros(array.size, np.int32)
+  if known is None or known.shape != vector.shape:
+    return np.zeros(vector.size, np.int32)
   return known
 
 
 def count(
-  symbols: jax.Array, counted: jax.Array, unit: np.ndarray, bits: int
+  name: str,
+  symbols: jax.Array,
+  counted: jax.Array,
+  bits: int,
+  units_of: UnitsOf | None,
 ) -> jax.Array:
   """How often the first bit is 0, and 1, in each unit, int32 [units, 2].
 
   Args:
-    symbols: uint8, of an array.
+    name: of the array.
+    symbols: uint8, of an array; its units are as `of_array` has them.
     counted: bool, broadcasts against `symbols`.
-    unit: of each of them, as `of_array` has it.
     bits: of a symbol.
+    units_of: of the codec.
   """
-  units = int(unit.max(initial=-1)) + 1
-  ones = _sums((symbols >> (bits - 1) > 0) & counted, unit, units)
+  first = symbols >> (bits - 1) > 0
+  if symbols.ndim > 1:
+    rows = symbols.size // max(symbols.shape[-1], 1)
+    each = np.full(symbols.shape[-1], rows, np.int32)
+    sums = lambda which: jax.vmap(tree.count, in_axes=1)(
+      which.reshape(rows, -1)
+    )
+  else:
+    unit = _of_vector(name, symbols, units_of)
+    each = np.bincount(unit).astype(np.int32)
+    sums = functools.partial(_scattered, unit, len(each))
+  ones = sums(first & counted)
   if counted.ndim:
-    all_ = _sums(jnp.broadcast_to(counted, symbols.shape), unit, units)
+    both = sums(jnp.broadcast_to(counted, symbols.shape))
   else:  # all are, or none
-    all_ = counted * jnp.asarray(np.bincount(unit, minlength=units), jnp.int32)
-  return jnp.stack([all_ - ones, ones], -1)
+    both = counted * each
+  return jnp.stack([both - ones, ones], -1)
 
 
-def _sums(which: jax.Array, unit: np.ndarray, units: int) -> jax.Array:
+def _scattered(unit: np.ndarray, units: int, which: jax.Array) -> jax.Array:
   """How many hold in each unit, int32 [units]."""
-  if which.ndim > 1:
-    rows = which.reshape(-1, units)
-    return jax.vmap(tree.count, in_axes=1)(rows)
-  if units <= 1:
+  if units == 1:
     return tree.count(which)[None]
   return jnp.zeros(units, jnp.int32).at[unit].add(which.astype(jnp.int32))
 
