@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hns.wire import coding
+from hns.wire import coding, lengths
 
-LENGTH, SIZE = jax.jit(coding.length), jax.jit(coding.size)
+LENGTH, SIZE = jax.jit(lengths.length), jax.jit(lengths.size)
 
 
 def entropy(symbols):
@@ -19,7 +19,7 @@ def entropy(symbols):
 
 def told(parts, bits):
   """Bytes of the code, as a device counts them."""
-  return int(SIZE(coding.counts_of(parts, bits)))
+  return int(SIZE(lengths.counts_of(parts, bits)))
 
 
 @settings(max_examples=60, deadline=None)
@@ -86,7 +86,7 @@ def test_lengths_are_counted_in_a_program():
 
   @jax.jit
   def length(symbols, counted):
-    return coding.size(coding.histogram(symbols, counted, 4)[None])
+    return lengths.size(lengths.histogram(symbols, counted, 4)[None])
 
   code = coding.encode([symbols[counted]], 4)
   assert len(code) == int(length(symbols, counted))
@@ -96,7 +96,7 @@ def test_the_bytes_of_many_layers_do_not_overflow():
   """20 layers of fewer than 2^24 symbols each, of 2^31 bits together."""
   rng, even = np.random.RandomState(0), np.full(256, 1 / 256)
   counts = rng.multinomial(2**24 - 1, even, 20)
-  exact = coding.size(counts)
+  exact = lengths.size(counts)
   assert 20 * 2**24 < exact < 1.001 * 20 * 2**24
   assert SIZE(counts.astype(np.int32)) == exact
 
@@ -106,12 +106,12 @@ def test_the_bytes_of_many_layers_do_not_overflow():
 def test_the_length_of_the_largest_layer_is_exact(bits, skew):
   """Up to the last layer that `most` lets pass; 64-bit integers agree."""
   largest = next(
-    n for n in range(2**31 // bits, 0, -4096) if coding.most(n, bits) < 2**31
+    n for n in range(2**31 // bits, 0, -4096) if lengths.most(n, bits) < 2**31
   )
   odds = np.exp(-skew * np.arange(2**bits) / 2**bits)
   rng = np.random.RandomState(bits)
   counts = rng.multinomial(largest, odds / odds.sum(), 30)
-  exact = coding.length(counts)
-  assert np.all(exact <= coding.most(largest, bits))
-  assert np.all(coding.length(counts.astype(np.int32)) == exact)
+  exact = lengths.length(counts)
+  assert np.all(exact <= lengths.most(largest, bits))
+  assert np.all(lengths.length(counts.astype(np.int32)) == exact)
   assert np.all(LENGTH(counts.astype(np.int32)) == exact)

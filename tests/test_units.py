@@ -15,7 +15,7 @@ from hns import wire
 from hns.engine import payloads
 from hns.errors import InputError
 from hns.networks import packed
-from hns.wire import Message, coding, units
+from hns.wire import Message, coding, lengths, units
 
 
 def entropy(symbols):
@@ -42,7 +42,7 @@ def test_any_symbols_of_any_units_round_trip_at_the_length_told(data):
   parts = [np.array([s for s, _ in layer], np.uint8) for layer in layers]
   unit = [np.array([u for _, u in layer], int) for layer in layers]
   code = coding.encode(parts, bits, unit)
-  assert len(code) == coding.size_of(parts, bits, unit)
+  assert len(code) == lengths.size_of(parts, bits, unit)
   counts = list(map(len, parts))
   got = coding.decode(code, counts, bits, unit)
   assert len(got) == len(parts)
@@ -81,6 +81,7 @@ def test_damaged_code_of_units_is_refused():
   code, counts = coding.encode([bits], 1, [unit]), [len(bits)]
   bad = [code[:n] for n in range(len(code))] + [code + b'\0']
   bad += [bytes([kind]) + code[1:] for kind in range(256) if kind != code[0]]
+  bad += [bytes([code[0]]) * 5000]  # units of units of units
   for _ in range(300):
     flipped = bytearray(code)
     flipped[rng.randint(len(code))] ^= rng.randint(1, 256)
@@ -169,7 +170,7 @@ def test_uploads_of_training_are_shorter_with_units():
     ]
     for u in uploads
   ]
-  alone = sum(coding.size_of(p, 1) + wire.HEADER_BYTES for p in parts)
+  alone = sum(lengths.size_of(p, 1) + wire.HEADER_BYTES for p in parts)
   assert sum(sent) < 0.97 * alone
 
 

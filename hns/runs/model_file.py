@@ -31,7 +31,7 @@ from hns.runs import devices, initialization, limits
 from hns.runs.predictor import Predictor
 from hns.tree import Tree
 from hns.values import ConfigDict, fit
-from hns.wire import coding
+from hns.wire import coding, lengths
 
 _MAGIC = b'HNSM'
 _VERSION = 4
@@ -152,7 +152,7 @@ def load(content: bytes) -> Model:
   expected = fit('model file: weights', fields.pop('weights'), 0)
   spec = Spec(**{k: _typed(k, fields[k], getattr(_LIKE, k)) for k in fields})
   size = _size(spec)
-  most = coding.most(size.survivors, 1) + size.layers * coding.most(0, 1)
+  most = lengths.most(size.survivors, 1) + size.layers * lengths.most(0, 1)
   if len(code) > most // 8 + 16:
     raise InputError(
       f'model file: {len(code)} bytes of signs are too many for '

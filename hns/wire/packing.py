@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hns.errors import InputError, invalid
-from hns.wire import coding
+from hns.wire import coding, lengths
 from hns.wire.odds import Array
 from hns.wire.units import UnitsOf
 
@@ -80,7 +80,7 @@ def pack(
     head = (np.array(steps).view(np.uint32) >> 16).astype('<u2').tobytes()
   bits, count = codec.bits, sum(map(len, parts))
   if codec.coded:
-    code = coding.size_of(symbols, bits, unit)
+    code = lengths.size_of(symbols, bits, unit)
     if code < -(-count * bits // 8):
       return True, head + coding.encode(symbols, bits, unit)
   planes = np.unpackbits(np.concatenate(symbols)[:, None], axis=1)

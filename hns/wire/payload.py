@@ -11,7 +11,7 @@ import numpy as np
 from hns import tree
 from hns.errors import InputError, invalid
 from hns.tree import Tree
-from hns.wire import coding, packing, units
+from hns.wire import lengths, packing, units
 from hns.wire.packing import Codec, step_of, symbols_of
 
 _MAGIC = b'HNS'
@@ -24,7 +24,7 @@ _HEADER = struct.Struct('<3sBHBBIBQdIII')
 HEADER_BYTES = _HEADER.size
 _LIMIT = 2**31 - 1  # a device counts coordinates, bits and bytes as int32
 # Traced once for messages of as many layers and symbols, in all programs.
-_code_size = jax.jit(coding.size)
+_code_size = jax.jit(lengths.size)
 
 
 class Message(NamedTuple):
@@ -124,7 +124,7 @@ def _counts(codec: Codec, message: Message) -> tuple[jax.Array, jax.Array]:
     counts.append(
       by_unit[-1].sum(0, dtype=jnp.int32)
       if bits == 1
-      else coding.histogram(symbols, weight != 0, bits)
+      else lengths.histogram(symbols, weight != 0, bits)
     )
   layer = np.repeat(np.arange(len(counts)), list(map(len, by_unit)))
   by_unit = jnp.concatenate(by_unit)
@@ -153,7 +153,7 @@ def _check_size(codec: Codec, value: Tree) -> None:
   extra = HEADER_BYTES + 2 * len(most) * codec.stepped
   if codec.coded:
     most = _check_layers(value, bits)
-    extra += coding.size(np.zeros((0, 2**bits), np.int32))
+    extra += lengths.size(np.zeros((0, 2**bits), np.int32))
   if -(-sum(most) // 8) + extra > _LIMIT:
     remedy = f'at {bits} bits each they can take more than {_LIMIT} bytes'
     raise invalid('coordinates', count, remedy)
@@ -163,7 +163,7 @@ def _check_layers(value: Tree, bits: int) -> list[int]:
   """The most bits of each layer's code; `InputError` if they are too many."""
   most = []
   for path, leaf in jax.tree_util.tree_leaves_with_path(value):
-    most.append(coding.most(leaf.size, bits))
+    most.append(lengths.most(leaf.size, bits))
     if most[-1] > _LIMIT:
       remedy = f'a layer may have {_LIMIT} bits to code, at {bits} each'
       raise invalid(f'coordinates of {tree.path_name(path)}', leaf.size, remedy)
