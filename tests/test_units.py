@@ -179,9 +179,9 @@ def test_the_level_of_a_unit_is_the_cheapest():
   zeros, ones = np.meshgrid(np.arange(30), np.arange(30), indexing='ij')
   counts = np.stack([zeros, ones], -1).reshape(-1, 2).astype(np.int32)
   price = units.odds.bits
-  every = np.arange(len(units.LEVELS))
-  costs = price(counts[:, :1], counts[:, 1:], units.LEVELS[every])
-  chosen = np.take_along_axis(costs, units.level(counts)[:, None], 1)[:, 0]
+  every = np.arange(len(units.GRADES))
+  costs = price(counts[:, :1], counts[:, 1:], units.GRADES[every])
+  chosen = np.take_along_axis(costs, units.grade(counts)[:, None], 1)[:, 0]
   assert np.all(chosen <= costs.min(1) + 1)
 
 
@@ -197,6 +197,28 @@ def test_a_message_of_many_layers_is_counted_in_32_bits():
   size = jax.jit(functools.partial(wire.size, codec))
   assert int(size(message)) == len(wire.encode(codec, message, ENVELOPE))
   assert payloads.MASK_CODEC == codec
+
+
+@pytest.mark.parametrize(
+  'shape', [(0,), (0, 5), (5, 0), (3, 0, 2), (1,), (1, 1), (4, 1)]
+)
+@pytest.mark.parametrize('weight', [1.0, np.True_])
+def test_empty_and_small_arrays_are_counted(shape, weight):
+  for codec in (wire.levels(1, coded=True), wire.levels(2, coded=True)):
+    message = Message({'k': np.ones(shape, np.int8)}, {'k': weight})
+    payload = wire.encode(codec, message, ENVELOPE)
+    assert len(payload) == int(wire.size(codec, message))
+
+
+def test_many_layers_fit_into_what_is_counted():
+  """A range coder loses most where even bits and sure ones take turns."""
+  even, sure = np.resize([0, 1], 29).astype(np.uint8), np.zeros(2048, np.uint8)
+  for count in (20, 80, 320):
+    parts = [even, sure] * count
+    code = coding.encode(parts, 1)
+    assert len(code) == lengths.size_of(parts, 1)
+    got = coding.decode(code, list(map(len, parts)), 1)
+    assert all(map(np.array_equal, got, parts))
 
 
 def test_bytes_are_counted_alike_in_double_precision(x64):

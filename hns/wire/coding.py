@@ -38,8 +38,14 @@ def encode(
   coder, of_part = _Coder(), unit or [None] * len(parts)
   tables = [_encode(coder, p, u, bits) for p, u in zip(parts, of_part)]
   words = coder.get_compressed().astype('<u4').tobytes()
-  code = b''.join(tables) + words
-  return code.ljust(lengths.size_of(parts, bits, unit), b'\0')
+  code, size = b''.join(tables) + words, lengths.size_of(parts, bits, unit)
+  if len(code) > size:
+    # Truncation in the coder adds up if symbols come in an order made for that.
+    raise InputError(
+      f'the entropy code of {sum(map(len, parts))} values takes {len(code)} '
+      f'bytes, more than the {size} that were counted'
+    )
+  return code.ljust(size, b'\0')
 
 
 def decode(
@@ -89,32 +95,32 @@ class _Table(NamedTuple):
 
   Attributes:
     chosen: uint8 [nodes], the index of each node's odds, sent or even.
-    of_levels: the table of the units' levels; None if the first bit has the
+    of_grades: the table of the units' grades; None if the first bit has the
       same odds in all units.
   """
 
   chosen: np.ndarray
-  of_levels: '_Table | None'
+  of_grades: '_Table | None'
 
 
 def _encode(
   coder: _Coder, symbols: np.ndarray, unit: np.ndarray | None, bits: int
 ) -> bytes:
   """Encodes a layer's symbols, and gives its table."""
-  by_level = None
+  by_grade = None
   if unit is not None:
-    by_level = lengths.levels_of([symbols], [unit], bits)
-  plan = lengths.plan(lengths.counts_of([symbols], bits), by_level)
+    by_grade = lengths.grades_of([symbols], [unit], bits)
+  plan = lengths.plan(lengths.counts_of([symbols], bits), by_grade)
   depth, by_unit = int(plan.depth[0]), bool(plan.by_unit[0])
   sent, first = plan.chosen[0, : 2**depth - 1].astype(np.uint8), None
   table = bytes([depth + _BY_UNIT * by_unit])
   if by_unit:
     counts = lengths.first_bits(symbols, unit, bits)
-    level = units.level(counts).astype(np.uint8)
-    used = level[counts.sum(-1) > 0]
-    table += _encode(coder, used, None, units.LEVEL_BITS)
-    first = level[unit]
-  table += sent[by_unit:].tobytes()
+    grade = units.grade(counts).astype(np.uint8)
+    used = grade[counts.sum(-1) > 0]
+    table += _encode(coder, used, None, units.GRADE_BITS)
+    first = grade[unit]
+  table += (sent[1:] if by_unit else sent).tobytes()
   chosen = _all_nodes(sent, bits)
   for plane in range(bits):
     bit = (symbols >> (bits - 1 - plane)) & 1
@@ -132,9 +138,9 @@ def _decode(
 ) -> np.ndarray:
   """The next `count` symbols, uint8, of a layer with this table."""
   first = None
-  if table.of_levels is not None:
+  if table.of_grades is not None:
     used, place = np.unique(unit, return_inverse=True)
-    told = None, table.of_levels, units.LEVEL_BITS
+    told = None, table.of_grades, units.GRADE_BITS
     first = _decode(coder, len(used), *told)[place]
   symbols = np.zeros(count, np.uint8)
   for plane in range(bits):
@@ -153,14 +159,14 @@ def _table(
   depth, by_unit = kind % _BY_UNIT, kind // _BY_UNIT
   if depth > bits or by_unit > (has_units and depth > 0):
     raise InputError('the table of an entropy code is damaged')
-  of_levels = None
+  of_grades = None
   if by_unit:
-    of_levels, code = _table(code, units.LEVEL_BITS, False)
+    of_grades, code = _table(code, units.GRADE_BITS, False)
   end = 2**depth - 1 - by_unit
   if end > len(code):
     raise InputError('the table of an entropy code is damaged')
   sent = np.append([odds.EVEN] * by_unit, code[:end])
-  return _Table(_all_nodes(sent, bits), of_levels), code[end:]
+  return _Table(_all_nodes(sent, bits), of_grades), code[end:]
 
 
 def _plane(
@@ -168,11 +174,11 @@ def _plane(
 ) -> Iterator[tuple[np.ndarray, constriction.stream.model.Bernoulli]]:
   """Yields the indices of the symbols at each node of a level and its model.
 
-  In the first plane those of a level of units' odds, if `first` says which.
+  In the first plane those of units of a grade, if `first` says which.
   """
   index = chosen[2**plane - 1 : 2 ** (plane + 1) - 1]
   if plane == 0 and first is not None:
-    prefix, index = first, units.LEVELS
+    prefix, index = first, units.GRADES
   for value, place in enumerate(index):
     places = np.flatnonzero(prefix == value)
     if len(places):

@@ -14,7 +14,9 @@ from hns import tree
 from hns.wire import odds, units
 from hns.wire.odds import Array
 
-_SPARE = 8  # bytes that a range coder may need beyond its symbols' information
+# Bytes that a range coder may need beyond its symbols' information: some, and
+# one more for so many layers.
+_SPARE, _LAYERS = 8, 8
 
 
 def histogram(symbols: jax.Array, counted: jax.Array, bits: int) -> jax.Array:
@@ -36,35 +38,41 @@ def histogram(symbols: jax.Array, counted: jax.Array, bits: int) -> jax.Array:
   return jnp.append(tree.count(counted) - jnp.sum(others), others)
 
 
-def length(counts: Array, by_level: Array | None = None) -> Array:
+def length(counts: Array, by_grade: Array | None = None) -> Array:
   """Bits of the code of each layer, int32 [...]; can be jitted.
 
   Without the spare bytes of the code. Exact while `most` fits an int32.
 
   Args:
     counts: int32 [..., 2^bits].
-    by_level: of `units.by_level`, int32 [..., levels, 3]; None without units.
+    by_grade: of `units.by_grade`, int32 [..., grades, 3]; None without units.
   """
-  return plan(counts, by_level).bits
+  return plan(counts, by_grade).bits
 
 
 def most(count: int, bits: int) -> int:
   """The most bits of a layer of `count` symbols."""
   # `bits` per symbol, two units per bit for their cost, two roundings per node.
+  # Odds by unit are taken only where they need less.
   return 8 + count * bits + 2 * count * bits // odds.FINE + 2 * 2**bits
 
 
-def size(counts: Array, by_level: Array | None = None) -> Array:
+def size(counts: Array, by_grade: Array | None = None) -> Array:
   """Bytes of the code of layers with these counts, int32 []; can be jitted.
 
   Args:
     counts: int32 [layers, 2^bits]; or int32 NumPy, for int64 [].
-    by_level: as in `length`.
+    by_grade: as in `length`.
   """
-  used = length(counts, by_level)
+  used = length(counts, by_grade)
   # By eights, because the bits of many layers may overflow an int32.
   full, rest = (used // 8).sum(), (used % 8).sum()
-  return full + (rest + 7) // 8 + _SPARE
+  return full + (rest + 7) // 8 + spare(len(counts))
+
+
+def spare(layers: int) -> int:
+  """Bytes that the code of so many layers may need beyond `length`."""
+  return _SPARE + layers // _LAYERS
 
 
 def counts_of(parts: list[np.ndarray], bits: int) -> np.ndarray:
@@ -73,22 +81,22 @@ def counts_of(parts: list[np.ndarray], bits: int) -> np.ndarray:
   return np.array(counts, np.int32).reshape(-1, 2**bits)
 
 
-def levels_of(
+def grades_of(
   parts: list[np.ndarray], unit: list[np.ndarray], bits: int
 ) -> np.ndarray:
-  """`units.by_level` of arrays whose symbols have these units."""
+  """`units.by_grade` of arrays whose symbols have these units."""
   counts = [first_bits(*pair, bits) for pair in zip(parts, unit)]
   layer = np.repeat(np.arange(len(parts)), list(map(len, counts)))
   counts = np.concatenate([np.zeros((0, 2), np.int32), *counts])
-  return units.by_level(counts, layer, len(parts))
+  return units.by_grade(counts, layer, len(parts))
 
 
 def size_of(
   parts: list[np.ndarray], bits: int, unit: list[np.ndarray] | None = None
 ) -> int:
   """Bytes of `encode(parts, bits, unit)`."""
-  by_level = levels_of(parts, unit, bits) if unit else None
-  return int(size(counts_of(parts, bits), by_level))
+  by_grade = grades_of(parts, unit, bits) if unit else None
+  return int(size(counts_of(parts, bits), by_grade))
 
 
 class Plan(NamedTuple):
@@ -107,7 +115,7 @@ class Plan(NamedTuple):
   by_unit: Array
 
 
-def plan(counts: Array, by_level: Array | None) -> Plan:
+def plan(counts: Array, by_grade: Array | None) -> Plan:
   """The number of levels of the tree that makes the code shortest, and more."""
   xp = odds.numpy_of(counts)
   zeros, ones = _branches(counts)
@@ -115,22 +123,23 @@ def plan(counts: Array, by_level: Array | None) -> Plan:
   even = odds.even_bits(zeros + ones)
   gain = even - odds.bits(zeros, ones, chosen) - 8
   by_unit = xp.zeros(counts.shape[:-1], bool)
-  if by_level is not None:
-    first = even[..., 0] - _bits_by_unit(by_level)
-    by_unit = (first > gain[..., 0]) & (first > 0)
-    first = xp.maximum(first, gain[..., 0])
-    gain = xp.concatenate([first[..., None], gain[..., 1:]], -1)
+  if by_grade is not None:
+    saved_by_unit = even[..., 0] - _bits_by_unit(by_grade)
+    # Above 0 too, or the depth may be 0, and no odds are sent.
+    by_unit = (saved_by_unit > gain[..., 0]) & (saved_by_unit > 0)
+    root = xp.maximum(saved_by_unit, gain[..., 0])
+    gain = xp.concatenate([root[..., None], gain[..., 1:]], -1)
   depths = range(counts.shape[-1].bit_length())
   saved = xp.stack([xp.sum(gain[..., : 2**d - 1], -1) for d in depths], -1)
   bits = 8 + xp.sum(even, -1) - xp.max(saved, -1)
   return Plan(bits, xp.argmax(saved, -1), chosen, by_unit)
 
 
-def _bits_by_unit(by_level: Array) -> Array:
-  """Of the units' levels, and of the first bits with their odds."""
-  zeros, ones = by_level[..., 1], by_level[..., 2]
-  coded = odds.bits(zeros, ones, units.LEVELS)
-  return length(by_level[..., 0]) + coded.sum(-1)
+def _bits_by_unit(by_grade: Array) -> Array:
+  """Of the units' grades, and of the first bits with their odds."""
+  zeros, ones = by_grade[..., 1], by_grade[..., 2]
+  coded = odds.bits(zeros, ones, units.GRADES)
+  return length(by_grade[..., 0]) + coded.sum(-1)
 
 
 def first_bits(symbols: np.ndarray, unit: np.ndarray, bits: int) -> np.ndarray:

@@ -114,21 +114,21 @@ def size(codec: Codec, message: Message) -> jax.Array:
 
 
 def _counts(codec: Codec, message: Message) -> tuple[jax.Array, jax.Array]:
-  """How often symbols occur in each leaf, and first bits by level of units."""
+  """How often symbols occur in each leaf, and first bits by grade of units."""
   counts, by_unit, bits = [], [], codec.bits
   weights = jax.tree.leaves(message.weight)
   for (name, value), weight in zip(_named(message.value), weights):
     symbols = symbols_of(codec, value, step_of(codec, value, weight))
-    told = name, symbols, weight != 0, bits, codec.units_of
-    by_unit.append(units.count(*told))
+    sent = jnp.asarray(weight) != 0
+    by_unit.append(units.count(name, symbols, sent, bits, codec.units_of))
     counts.append(
       by_unit[-1].sum(0, dtype=jnp.int32)
       if bits == 1
-      else lengths.histogram(symbols, weight != 0, bits)
+      else lengths.histogram(symbols, sent, bits)
     )
   layer = np.repeat(np.arange(len(counts)), list(map(len, by_unit)))
   by_unit = jnp.concatenate(by_unit)
-  return jnp.stack(counts), units.by_level(by_unit, layer, len(counts))
+  return jnp.stack(counts), units.by_grade(by_unit, layer, len(counts))
 
 
 def _named(value: Tree) -> list[tuple[str, jax.Array]]:
@@ -153,7 +153,7 @@ def _check_size(codec: Codec, value: Tree) -> None:
   extra = HEADER_BYTES + 2 * len(most) * codec.stepped
   if codec.coded:
     most = _check_layers(value, bits)
-    extra += lengths.size(np.zeros((0, 2**bits), np.int32))
+    extra += lengths.spare(len(most))
   if -(-sum(most) // 8) + extra > _LIMIT:
     remedy = f'at {bits} bits each they can take more than {_LIMIT} bytes'
     raise invalid('coordinates', count, remedy)
@@ -216,7 +216,9 @@ def decode(
 def _sent(
   codec: Codec, value: Tree, is_sent: list[np.ndarray]
 ) -> list[np.ndarray]:
-  """The unit of each value that is sent."""
+  """The unit of each value that is sent; only an entropy code asks which."""
+  if not codec.coded:
+    return [np.broadcast_to(np.int32(0), np.sum(sent)) for sent in is_sent]
   of_leaf = [units.of_array(*pair, codec.units_of) for pair in _named(value)]
   return [unit[sent.ravel()] for unit, sent in zip(of_leaf, is_sent)]
 
