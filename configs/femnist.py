@@ -4,8 +4,8 @@
 
 LeNet, cut to 3 % of its weights, at most 36 training examples a writer, 10
 writers a round. Round 80, seeds 0 to 2, mean and sd; EDEN keeps 1 % of the
-weights, for a sixth more bytes, and is ahead (launch/results/README.md has the other
-methods):
+weights, for a sixth more bytes, and is ahead (launch/results/README.md has the
+other methods):
 
               held              personalised      global            both ways
   hidenseek   0.633 ± 0.006     0.635 ± 0.031     0.582 ± 0.092     2.17 MB
