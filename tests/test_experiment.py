@@ -69,7 +69,7 @@ def test_the_command_leaves_metrics_config_and_picture(tmp_path):
   assert all(
     0.9 * n < total / sent[0] < 1.1 * n for n, total in zip((1, 2, 3), sent)
   )
-  assert 0.9 < rows[0]['uplink_bits_per_weight'] < 1.1
+  assert 0.6 < rows[0]['uplink_bits_per_weight'] < 1
   assert (tmp_path / 'accuracy.png').read_bytes()[:4] == b'\x89PNG'
   about = json.loads((tmp_path / 'config.json').read_text())
   assert about['config']['rounds'] == 3
