@@ -108,9 +108,10 @@ def _told_of_units(method: Method, packing: packed.Packing) -> Method:
   tell = functools.partial(
     wire.with_units, units_of=functools.partial(packed.units_of, packing)
   )
-  codecs = method.wire.upload_codec, method.wire.download_codec
-  names = 'upload_codec', 'download_codec'
-  return method.revise(wire=dict(zip(names, map(tell, codecs))))
+  upload, download = method.wire.upload_codec, method.wire.download_codec
+  return method.revise(
+    wire=dict(upload_codec=tell(upload), download_codec=tell(download))
+  )
 
 
 def learner(

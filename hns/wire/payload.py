@@ -162,11 +162,11 @@ def _check_size(codec: Codec, value: Tree) -> None:
 def _check_layers(value: Tree, bits: int) -> list[int]:
   """The most bits of each layer's code; `InputError` if they are too many."""
   most = []
-  for path, leaf in jax.tree_util.tree_leaves_with_path(value):
+  for name, leaf in _named(value):
     most.append(lengths.most(leaf.size, bits))
     if most[-1] > _LIMIT:
       remedy = f'a layer may have {_LIMIT} bits to code, at {bits} each'
-      raise invalid(f'coordinates of {tree.path_name(path)}', leaf.size, remedy)
+      raise invalid(f'coordinates of {name}', leaf.size, remedy)
   return most
 
 
@@ -283,9 +283,9 @@ def _check(
 def _fingerprint(weight: Tree) -> int:
   """CRC-32 of the leaves' names and shapes and of what is sent."""
   checksum = 0
-  for path, leaf in jax.tree_util.tree_leaves_with_path(weight):
-    name = f'{tree.path_name(path)} {leaf.shape}'.encode()
-    checksum = zlib.crc32(name + np.packbits(leaf).tobytes(), checksum)
+  for name, leaf in _named(weight):
+    head = f'{name} {leaf.shape}'.encode()
+    checksum = zlib.crc32(head + np.packbits(leaf).tobytes(), checksum)
   return checksum
 
 
