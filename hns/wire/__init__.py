@@ -2,11 +2,11 @@
 
 A payload is a header of `HEADER_BYTES` followed by one symbol for every
 coordinate that is sent, in tree order. Symbols are packed in the bits that they
-need or, where that is shorter, entropy coded (`hns.wire.coding`). The network
-is sent as the seed and the density in the header, from which a client draws and
-prunes it. A client that prunes by itself sends its mask in a payload of its own
-(`hns.methods.contract`). The run's config and each client's number of examples,
-which are sent once before the first round, are not counted.
+need or, where that is shorter, entropy coded (`hns.wire.coding`). A client
+draws the network from the seed and prunes it to the density. Both are in the
+config. That and each client's number of examples are sent once before the first
+round, and are not counted. A client that prunes by itself sends its mask in a
+payload of its own (`hns.methods.contract`).
 
 A message that is a dict of parts may have a codec for each: they are as many
 payloads, each behind its length in `LENGTH_BYTES`.
@@ -18,14 +18,11 @@ import jax
 import jax.numpy as jnp
 
 from hns.wire import payload as single
+from hns.wire.header import DIRECTIONS, HEADER_BYTES, Envelope, WireError
 from hns.wire.packing import Codec, step_of, symbols_of
 from hns.wire.payload import (
-  DIRECTIONS,
   FLOATS,
-  HEADER_BYTES,
-  Envelope,
   Message,
-  WireError,
   check_bits,
   coordinates,
   dequantise,

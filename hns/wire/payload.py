@@ -1,7 +1,5 @@
 """One payload: a header, and a symbol for every coordinate that is sent."""
 
-import struct
-import zlib
 from typing import NamedTuple
 
 import jax
@@ -11,17 +9,10 @@ import numpy as np
 from hns import tree
 from hns.errors import InputError, invalid
 from hns.tree import Tree
-from hns.wire import lengths, packing, units
+from hns.wire import header, lengths, packing, units
+from hns.wire.header import HEADER_BYTES, Envelope, WireError
 from hns.wire.packing import Codec, step_of, symbols_of
 
-_MAGIC = b'HNS'
-_VERSION = 5
-# magic, version, symbols of the codec (0: floats), coding (0: packed, 1:
-# entropy), whether leaves have a step, round, direction, seed, density,
-# coordinates, CRC-32 of the leaves and of which coordinates are sent, CRC-32 of
-# all else.
-_HEADER = struct.Struct('<3sBHBBIBQdIII')
-HEADER_BYTES = _HEADER.size
 _LIMIT = 2**31 - 1  # a device counts coordinates, bits and bytes as int32
 # Traced once for messages of as many layers and symbols, in all programs.
 _code_size = jax.jit(lengths.size)
@@ -42,7 +33,6 @@ class Message(NamedTuple):
 
 
 FLOATS = Codec(0)
-DIRECTIONS = 'download', 'upload', 'mask'
 
 
 def levels(bits: int, stepped: bool = False, coded: bool = False) -> Codec:
@@ -55,19 +45,6 @@ def check_bits(bits: int, field: str = 'bits') -> None:
   """Raises `InputError`, which names the field, for an unsupported width."""
   if not (1 <= bits <= 8 or bits == 32):
     raise invalid(field, bits, 'must be 1 to 8, or 32 for floats')
-
-
-class Envelope(NamedTuple):
-  """The fields of a header: round, direction, and the network's origin."""
-
-  round: int
-  direction: int  # an index of `DIRECTIONS`
-  seed: int
-  density: float
-
-
-class WireError(InputError):
-  """These bytes are not the payload that was expected."""
 
 
 def quantise(x: jax.Array, bits: int) -> jax.Array:
@@ -179,13 +156,8 @@ def encode(codec: Codec, message: Message, envelope: Envelope) -> bytes:
   is_sent = jax.tree.leaves(weight)
   parts = [v[w] for v, w in zip(jax.tree.leaves(value), is_sent)]
   coded, body = packing.pack(codec, parts, _sent(codec, value, is_sent))
-  count = sum(len(p) for p in parts)
-  head = (*_start(codec, coded), *envelope, count, _fingerprint(weight))
-  try:
-    checksum = zlib.crc32(body, zlib.crc32(_HEADER.pack(*head, 0)))
-  except struct.error as error:
-    raise invalid('envelope', tuple(envelope), str(error)) from None
-  return _HEADER.pack(*head, checksum) + body
+  told = header.known(codec, envelope, weight)
+  return header.write(coded, envelope.round, told, body) + body
 
 
 def decode(
@@ -198,19 +170,32 @@ def decode(
       raise WireError(f'{len(payload)} bytes, but nothing is sent here')
     return like
   _check_size(codec, value)
+  told = header.known(codec, envelope, weight)
+  coded = header.check(codec, payload, envelope.round, told)
   is_sent = jax.tree.leaves(weight)
-  counts = [int(w.sum()) for w in is_sent]
-  coded = _check(codec, payload, counts, _fingerprint(weight), envelope)
+  body = payload[HEADER_BYTES:]
+  _check_body(codec, coded, body, [int(w.sum()) for w in is_sent])
   try:
-    parts = packing.unpack(
-      codec, coded, payload[HEADER_BYTES:], _sent(codec, value, is_sent)
-    )
+    parts = packing.unpack(codec, coded, body, _sent(codec, value, is_sent))
   except InputError as error:
     raise WireError(str(error)) from None
   leaves = map(_scatter, parts, jax.tree.leaves(value), is_sent)
   return Message(
     jax.tree.unflatten(jax.tree.structure(value), leaves), like.weight
   )
+
+
+def _check_body(
+  codec: Codec, coded: bool, body: bytes, counts: list[int]
+) -> None:
+  """Raises `WireError` for a length that no message of so many values has."""
+  steps = 2 * len(counts) * codec.stepped
+  packed = steps + (sum(counts) * codec.bits + 7) // 8
+  least = steps + len(counts) if coded else packed
+  if not least <= len(body) <= packed:
+    raise WireError(
+      f'a body of {len(body)} bytes, expected {least} to {packed}'
+    )
 
 
 def _sent(
@@ -234,59 +219,6 @@ def _scatter(
     raise WireError(f'a value does not fit the expected {like.dtype}')
   leaf[is_sent] = values
   return leaf
-
-
-def _start(codec: Codec, coded: bool) -> tuple:
-  return (_MAGIC, _VERSION, codec.symbols, coded, codec.stepped)
-
-
-def _fields(payload: bytes) -> tuple:
-  if len(payload) < HEADER_BYTES:
-    raise WireError(
-      f'{len(payload)} bytes are fewer than a header of {HEADER_BYTES}'
-    )
-  fields = _HEADER.unpack_from(payload)
-  if fields[0] != _MAGIC:
-    raise WireError(f'not an hns payload: it starts with {payload[:3]!r}')
-  if fields[1] != _VERSION:
-    raise WireError(f'format version {fields[1]}: this is {_VERSION}')
-  blank = zlib.crc32(_HEADER.pack(*fields[:-1], 0))
-  if zlib.crc32(payload[HEADER_BYTES:], blank) != fields[-1]:
-    raise WireError('checksum does not match: the payload is damaged')
-  return fields
-
-
-def _check(
-  codec: Codec,
-  payload: bytes,
-  counts: list[int],
-  fingerprint: int,
-  envelope: Envelope,
-) -> bool:
-  """Whether the payload is entropy coded; raises `WireError`."""
-  fields = _fields(payload)
-  coded = bool(fields[3]) and codec.coded
-  names = ('symbols', 'coding', 'steps', *Envelope._fields)
-  names += ('coordinates', 'layers and prune mask')
-  expected = (*_start(codec, coded)[2:], *envelope, sum(counts), fingerprint)
-  for name, got, value in zip(names, fields[2:-1], expected):
-    if got != value:
-      raise WireError(f'{name} is {got}, expected {value}')
-  length = HEADER_BYTES + 2 * len(counts) * codec.stepped
-  packed = length + (sum(counts) * codec.bits + 7) // 8
-  least = length + len(counts) if coded else packed
-  if not least <= len(payload) <= packed:
-    raise WireError(f'{len(payload)} bytes, expected {least} to {packed}')
-  return coded
-
-
-def _fingerprint(weight: Tree) -> int:
-  """CRC-32 of the leaves' names and shapes and of what is sent."""
-  checksum = 0
-  for name, leaf in _named(weight):
-    head = f'{name} {leaf.shape}'.encode()
-    checksum = zlib.crc32(head + np.packbits(leaf).tobytes(), checksum)
-  return checksum
 
 
 def _host(message: Message) -> tuple[Tree, Tree]:
