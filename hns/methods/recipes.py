@@ -30,12 +30,14 @@ from hns.methods.fedbat import fedbat
 from hns.methods.fedbif import fedbif
 from hns.methods.fedmrn import fedmrn
 from hns.methods.floats import signed_but
+from hns.methods.follow import follow_units
 from hns.methods.hermes import prune_units
 from hns.methods.parameters import (
   FLOATS,
   GATES,
   OPTIMIZERS,
   UPLOADS,
+  BitPrice,
   Bits,
   CutShare,
   Floats,
@@ -71,6 +73,7 @@ def hidenseek(
   remember: bool = True,
   server_rate: ServerRate = 4.0,
   momentum: Momentum = 0.5,
+  bit_price: BitPrice = 0.2,
   unsigned: Unsigned = '',
   floats: Floats = 'frozen',
   floats_rate: Rate = 0.003,
@@ -87,6 +90,8 @@ def hidenseek(
   method = supermask(
     optimizer, sent, download_bits, network.prune, spread, GATES[gate], signed
   )
+  if bit_price and upload == 'change':
+    method = follow_units(method, bit_price)
   method = remember_download(method) if remember else method
   return FLOATS[floats](method, floats_rate, signed)
 

@@ -17,7 +17,7 @@ _VERSION = 6
 # magic, version, coding (0: packed, 1: entropy), round, checksum.
 _HEADER = struct.Struct('<2sBBII')
 HEADER_BYTES = _HEADER.size
-# What both ends know. It does not travel, but the checksum covers it: symbols of
+# What both ends know. It is not sent, but the checksum covers it: symbols of
 # the codec (0: floats), whether leaves have a step, direction, seed, density,
 # coordinates, CRC-32 of the leaves and of which coordinates are sent.
 _KNOWN = struct.Struct('<H?BQdII')
