@@ -1,30 +1,20 @@
 """Uploads of one bit in which weights that changed little follow their unit."""
 
 import functools
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hns.methods.contract import Frozen, Initial, Method
+from hns.methods.contract import Initial, Method
 from hns.methods.lift import lift
 from hns.methods.uploads import mean_of_kept
-from hns.tree import Tree
 
-
-class WithUnits(NamedTuple):
-  """What never changes in a method whose uploads follow their units.
-
-  Attributes:
-    inner: the `frozen` of the method inside.
-    unit: by weight, its output unit, int32: a number that is below the number
-      of weights left in its layer. An array of the shape of the weight, so that
-      it becomes a vector where that does.
-  """
-
-  inner: Frozen
-  unit: Tree
+# In `frozen`, by weight, its output unit, int32: a number below that of the
+# weights left in the layer. It has the weight's shape, so that it becomes a
+# vector where that does.
+_UNIT = 'unit'
 
 
 def follow_units(base: Method, price: float) -> Method:
@@ -38,16 +28,17 @@ def follow_units(base: Method, price: float) -> Method:
   time.
 
   Args:
-    base: a method with a mask of what it trains, whose uploads are -a or a for
-      every weight; a coin where it did not change.
+    base: a method whose `frozen` is a dict with the `mask` of what it trains,
+      and whose uploads are -a or a for every weight: a coin's choice where it
+      did not change.
     price: of a bit, in mean changes; above 0.
   """
-  inside = lift(base, frozen=lambda given: given['frozen'].inner)
+  inside = lift(base, frozen=lambda given: _without_unit(given['frozen']))
 
   def init(key, params):
-    initial = base.server.init(key, params)
-    unit = jax.tree.map(_units, initial.frozen['mask'])
-    return Initial(WithUnits(initial.frozen, unit), *initial[1:])
+    frozen, *states = base.server.init(key, params)
+    unit = jax.tree.map(_units, frozen['mask'])
+    return Initial(frozen | {_UNIT: unit}, *states)
 
   def update(key, frozen, message, client_state, initial_params, params):
     upload, kept = inside.client.update(
@@ -58,12 +49,16 @@ def follow_units(base: Method, price: float) -> Method:
       functools.partial(_followed, price),
       upload.value,
       change,
-      frozen.unit,
+      frozen[_UNIT],
       upload.weight,
     )
     return upload._replace(value=value), kept
 
   return inside.revise(client=dict(update=update), server=dict(init=init))
+
+
+def _without_unit(frozen: dict[str, Any]) -> dict[str, Any]:
+  return {name: part for name, part in frozen.items() if name != _UNIT}
 
 
 def _units(mask: np.ndarray) -> np.ndarray:
