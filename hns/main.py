@@ -14,7 +14,7 @@ from hns import command, report, streams
 from hns.data import names
 from hns.engine import metrics
 from hns.errors import shown
-from hns.runs import commandline, devices, experiment, limits
+from hns.runs import commandline, devices, experiment, limits, unread
 
 
 def main(words: list[str]) -> None:
@@ -50,12 +50,15 @@ def _flags() -> flags.FlagValues:
 
 def _run(words: list[str]) -> None:
   values = _flags()
-  config = commandline.parse(words, values, __doc__).config
+  _, config, changed = commandline.parse(words, values, __doc__)
   limits.validate(config)  # before JAX starts
   name = names.short(config.dataset).replace('/', '-')
   default = f'runs/{name}-{config.algorithm}-s{config.seed}'
   workdir = values.workdir or default
   devices.start(values.distributed, values.peers_seconds)
+  if devices.is_first():
+    for note in unread.notes(config, changed):
+      print(f'hns: {note}', file=sys.stderr)
   rows = experiment.run(config, workdir)
   if devices.is_first():
     streams.show(experiment.title(config))
