@@ -8,13 +8,15 @@ from hns.engine.rules import RULES
 from hns.methods.recipes import RECIPES
 from hns.runs import unread
 
-PRUNE = {'hidenseek', 'hidenseek_personal', 'ssfl'}
+SIGNS = {name: {'upload': 'signs'} for name in ('hidenseek', 'fedmask')}
+PRUNE = {'hidenseek', 'hidenseek_personal'}
 
 
 @pytest.mark.parametrize('name', RECIPES)
 def test_who_reads_the_density(name):
-  said = unread.notes(base(algorithm=name), ['density'])
-  assert (not said) == (name in PRUNE)
+  config = base(algorithm=name)
+  assert (not unread.notes(config, ['density'])) == (name in PRUNE | {'ssfl'})
+  assert (not unread.notes(config, ['pruning'])) == (name in PRUNE)
   if 'pruned' in base()[name]:
     pruned = base(algorithm=name, **{name: {'pruned': True}})
     assert not unread.notes(pruned, ['density', 'pruning', 'pruning_steps'])
@@ -38,6 +40,21 @@ def test_who_reads_the_density(name):
     ('attack', {'hostile_clients': 1}, ''),
     ('drop_slowest', {}, 'drop_share=0.0'),
     ('seed', {}, ''),
+    ('group', {}, 'partition=shards'),
+    ('local_epochs', {}, ''),
+    ('local_epochs', {'local_steps': 3}, 'local_steps=3'),
+    ('hidenseek.momentum', {}, ''),
+    *(
+      (f'{name}.momentum', SIGNS | {'algorithm': name}, f'{name}.upload=signs')
+      for name in ('hidenseek', 'fedmask')
+    ),
+    ('upload', SIGNS, 'hidenseek.upload=signs'),
+    ('hidenseek.floats_rate', {}, 'hidenseek.floats=frozen'),
+    (
+      'pruning',
+      {'algorithm': 'fedmask'},
+      'algorithm=fedmask, whose server does not prune',
+    ),
   ],
 )
 def test_which_fields_are_told_of(field, fields, why):
@@ -49,5 +66,6 @@ def test_which_fields_are_told_of(field, fields, why):
 def test_names_that_a_user_added_may_read_anything(monkeypatch):
   monkeypatch.setitem(PARTITIONS, 'mine', None)
   monkeypatch.setitem(RULES, 'mine', None)
-  config = base(partition='mine', server_rule='mine')
-  assert not unread.notes(config, ['alpha', 'trim_share'])
+  monkeypatch.setitem(RECIPES, 'mine', lambda network, rate=0.1: None)
+  config = base(partition='mine', server_rule='mine', algorithm='mine')
+  assert not unread.notes(config, ['alpha', 'trim_share', 'density'])

@@ -144,14 +144,6 @@ Floats = Annotated[
   'what has no sign stays as drawn, or clients train it and keep it, or send '
   'it as floats',
 ]
-BitPrice = Annotated[
-  float,
-  Within(0, math.inf, '[)'),
-  Label(lambda price: f'bit price {price:g}' if price else ''),
-  'with upload=change: a weight that changed by less than so many times the '
-  'mean, for each bit that its sign costs more, is sent as most of its unit; '
-  '0: all signs are sent as they are',
-]
 CutShare = Annotated[
   float, Within(0, 1), 'of what is left, that a client prunes at once'
 ]

@@ -37,7 +37,6 @@ from hns.methods.parameters import (
   GATES,
   OPTIMIZERS,
   UPLOADS,
-  BitPrice,
   Bits,
   CutShare,
   Floats,
@@ -73,7 +72,6 @@ def hidenseek(
   remember: bool = True,
   server_rate: ServerRate = 4.0,
   momentum: Momentum = 0.5,
-  bit_price: BitPrice = 0.2,
   unsigned: Unsigned = '',
   floats: Floats = 'frozen',
   floats_rate: Rate = 0.003,
@@ -90,8 +88,7 @@ def hidenseek(
   method = supermask(
     optimizer, sent, download_bits, network.prune, spread, GATES[gate], signed
   )
-  if bit_price and upload == 'change':
-    method = follow_units(method, bit_price)
+  method = follow_units(method) if upload == 'change' else method
   method = remember_download(method) if remember else method
   return FLOATS[floats](method, floats_rate, signed)
 

@@ -99,7 +99,7 @@ def check_method(experiment: Experiment) -> None:
 
 
 def envelope(experiment: Experiment, number: int, direction: str) -> Envelope:
-  """The header of a payload of round `number`, a download or an upload."""
+  """What a payload of round `number` is for, a download or an upload."""
   return experiment.envelope._replace(
     round=number, direction=DIRECTIONS.index(direction)
   )

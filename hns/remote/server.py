@@ -114,12 +114,12 @@ def _orders(
   number = int(progress.state.round) + 1
   frozen = experiment.initial.frozen
   codec = experiment.round_config.method.wire.download_codec
-  header = envelope(experiment, number, 'download')
+  purpose = envelope(experiment, number, 'download')
   orders = {}
   for index in ids.tolist():
     known = _known(progress, index)
     sent = run.sent(frozen, message, known.client_state)
-    payload = wire.encode(codec, sent, header)
+    payload = wire.encode(codec, sent, purpose)
     orders[index] = Order(number, int(known.base), trains, payload)
   return orders
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+import hns
 from hns import config as configs
 from hns import data
 from hns.engine import client_store, evaluation, explore, rounds
@@ -75,7 +76,11 @@ def variables_of(run: Run, client: int | None) -> dict[str, Any]:
   """
   round_config = run.experiment.round_config
   if run.run_info.get('frozen') != run.experiment.frozen:
-    remedy = 'other weights are drawn here: export it where it was trained'
+    made = run.run_info.get('versions', {}).get('hns')
+    other = '' if made == hns.__version__ else f', and version {made} made it'
+    remedy = (
+      f'other weights are drawn here{other}: export it where it was trained'
+    )
     raise invalid('run', str(run.folder), remedy)
   progress = workdir.load(
     run.folder, loop.begin(run.experiment), run.config.rounds

@@ -36,7 +36,7 @@ class Experiment(NamedTuple):
     head: the path of the output layer; None if it is not unique.
     privacy: what epsilons depend on.
     frozen: checksum of what never changes, the mask and pruned weights as well.
-    envelope: the header of every payload, except for round and direction.
+    envelope: what every payload is for; its round and direction are set later.
   """
 
   round_config: RoundConfig

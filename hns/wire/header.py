@@ -12,7 +12,7 @@ from hns.errors import InputError, invalid
 from hns.tree import Tree
 from hns.wire.packing import Codec
 
-_MAGIC = b'HN'
+_MAGIC = b'hn'
 _VERSION = 6
 # magic, version, coding (0: packed, 1: entropy), round, checksum.
 _HEADER = struct.Struct('<2sBBII')
@@ -101,10 +101,9 @@ def check(codec: Codec, payload: bytes, number: int, told: bytes) -> bool:
 def _differs(told: bytes) -> str:
   symbols, _, direction, seed, density, count, _ = _KNOWN.unpack(told)
   return (
-    'checksum does not match: the payload is damaged, or its sender has other '
-    f'layers, another prune mask, or not {symbols} symbols (0: floats), '
-    f'direction {direction}, seed {seed}, density {density} and {count} '
-    'coordinates'
+    'checksum does not match: the payload is damaged, or of other layers, '
+    f'another prune mask, or not of {symbols} symbols (0: floats), direction '
+    f'{direction}, seed {seed}, density {density} and {count} coordinates'
   )
 
 
