@@ -56,13 +56,13 @@ def known(codec: Codec, envelope: Envelope, weight: Tree) -> bytes:
     raise invalid('envelope', tuple(envelope), str(error)) from None
 
 
-def write(coded: bool, number: int, told: bytes, body: bytes) -> bytes:
+def write(coded: bool, number: int, shared: bytes, body: bytes) -> bytes:
   """The header of a body.
 
   Args:
     coded: whether the body is entropy coded.
     number: of the round.
-    told: of `known`.
+    shared: of `known`.
     body: the rest of the payload.
 
   Raises `InputError` for a round that does not fit.
@@ -72,11 +72,11 @@ def write(coded: bool, number: int, told: bytes, body: bytes) -> bytes:
     blank = _HEADER.pack(*fields, 0)
   except struct.error:
     raise invalid('round', number, f'must be 0 to {2**32 - 1}') from None
-  checksum = zlib.crc32(body, zlib.crc32(told, zlib.crc32(blank)))
+  checksum = zlib.crc32(body, zlib.crc32(shared, zlib.crc32(blank)))
   return _HEADER.pack(*fields, checksum)
 
 
-def check(codec: Codec, payload: bytes, number: int, told: bytes) -> bool:
+def check(codec: Codec, payload: bytes, number: int, shared: bytes) -> bool:
   """Whether the payload is entropy coded; `WireError` if it is not expected."""
   if len(payload) < HEADER_BYTES:
     raise WireError(
@@ -93,13 +93,13 @@ def check(codec: Codec, payload: bytes, number: int, told: bytes) -> bool:
   if of_round != number:
     raise WireError(f'round is {of_round}, expected {number}')
   body = payload[HEADER_BYTES:]
-  if payload[:HEADER_BYTES] != write(coded, number, told, body):
-    raise WireError(_differs(told))
+  if payload[:HEADER_BYTES] != write(coded, number, shared, body):
+    raise WireError(_differs(shared))
   return coded
 
 
-def _differs(told: bytes) -> str:
-  symbols, _, direction, seed, density, count, _ = _KNOWN.unpack(told)
+def _differs(shared: bytes) -> str:
+  symbols, _, direction, seed, density, count, _ = _KNOWN.unpack(shared)
   return (
     'checksum does not match: the payload is damaged, or of other layers, '
     f'another prune mask, or not of {symbols} symbols (0: floats), direction '

@@ -156,8 +156,8 @@ def encode(codec: Codec, message: Message, envelope: Envelope) -> bytes:
   is_sent = jax.tree.leaves(weight)
   parts = [v[w] for v, w in zip(jax.tree.leaves(value), is_sent)]
   coded, body = packing.pack(codec, parts, _sent(codec, value, is_sent))
-  told = header.known(codec, envelope, weight)
-  return header.write(coded, envelope.round, told, body) + body
+  shared = header.known(codec, envelope, weight)
+  return header.write(coded, envelope.round, shared, body) + body
 
 
 def decode(
@@ -170,8 +170,8 @@ def decode(
       raise WireError(f'{len(payload)} bytes, but nothing is sent here')
     return like
   _check_size(codec, value)
-  told = header.known(codec, envelope, weight)
-  coded = header.check(codec, payload, envelope.round, told)
+  shared = header.known(codec, envelope, weight)
+  coded = header.check(codec, payload, envelope.round, shared)
   is_sent = jax.tree.leaves(weight)
   body = payload[HEADER_BYTES:]
   _check_body(codec, coded, body, [int(w.sum()) for w in is_sent])
