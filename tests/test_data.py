@@ -85,7 +85,7 @@ def test_a_missing_dataset_says_where_and_how(home):
     data.load('fashion_mnist')
   said = str(error.value)
   assert str(home / 'tfds' / 'fashion_mnist') in said
-  assert "pip install 'hns[prepare]'" in said
+  assert "pip install -e '.[prepare]'" in said
   assert "tfds.builder('fashion_mnist'" in said
   assert f"data_dir='{home / 'tfds'}'" in said and '\n' not in said
 

@@ -91,7 +91,7 @@ def _library() -> ModuleType:
   try:
     import datasets
   except ImportError as error:
-    remedy = "needs the package datasets: pip install 'hns[hf]'"
+    remedy = "needs the package datasets: pip install -e '.[hf]'"
     raise InputError(f'hf: {remedy} ({error})') from None
   return datasets
 

@@ -150,7 +150,7 @@ def _instructions(root: pathlib.Path, name: str) -> str:
   try:
     tfds.builder_cls(name.split('/')[0])
     return (
-      f"pip install 'hns[prepare]' && python -c \"import "
+      f"pip install -e '.[prepare]' && python -c \"import "
       f"tensorflow_datasets as tfds; tfds.builder('{name}', "
       f"data_dir='{root}', file_format='array_record')"
       f'.download_and_prepare()"'

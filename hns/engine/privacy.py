@@ -97,6 +97,6 @@ def _library():
   except ImportError as error:
     raise InputError(
       f'a run that is private needs dp-accounting ({error}): '
-      "pip install 'hns[privacy]'"
+      "pip install -e '.[privacy]'"
     ) from None
   return dp_accounting

@@ -192,7 +192,7 @@ def tensorboard(groups: list[Group], folder: pathlib.Path) -> None:
     from tensorboardX import SummaryWriter
   except ImportError as error:
     raise InputError(
-      "--tensorboard needs tensorboardX: pip install 'hns[tensorboard]'"
+      "--tensorboard needs tensorboardX: pip install -e '.[tensorboard]'"
     ) from error
   each = [run for g in groups for run in zip(g.folders, g.rows)]
   common = os.path.commonpath([path.resolve().parent for path, _ in each])
