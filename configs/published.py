@@ -7,13 +7,14 @@ A case is PROTOCOL-METHOD. `fedmrn-dirichlet` and `fedmrn-labels` are of FedMRN
 and FedBAT (arXiv 2408.03220, 2408.03215): Fashion-MNIST, 100 clients, 10 a
 round, 10 epochs of batches of 64, 100 rounds, Dirichlet 0.3 or 3 labels a
 client; SGD at 0.1 (FedAvg's at 0.03, as in FedMRN's published scripts),
-downloads of 32 bits. FedMRN's noise is as large as weights are drawn. Their network has BatchNorm, biasless
-convolutions of 32, 64, 128 and 256 channels and weights drawn with a deviation
-of 0.01; ours has the same widths, RMS norm and He's draw, and 2x2 pooling
-leaves out odd rows. `pfed1bs` is of pFed1BS (arXiv 2511.13144): 20 clients by
-label, all in every round, a multilayer perceptron on MNIST; ours, as its text
-was not to be had in full: examples, epochs, batches and rounds. What these
-papers report is the global model's accuracy, for pFed1BS the personal models'.
+downloads of 32 bits. FedMRN's noise is as large as weights are drawn. Their
+network has BatchNorm, biasless convolutions of 32, 64, 128 and 256 channels and
+weights drawn with a deviation of 0.01; ours has the same widths, RMS norm and
+He's draw, and 2x2 pooling leaves out odd rows. `pfed1bs` is of pFed1BS (arXiv
+2511.13144): 20 clients by label, all in every round, a multilayer perceptron on
+MNIST. Ours, as its text was not to be had in full: examples, epochs, batches
+and rounds. What these papers report is the global model's accuracy, for pFed1BS
+the personal models'.
 
 Of these, `fedmrn-dirichlet-fedmrn` was played with one seed, in two and a
 quarter hours of one core (launch/results/README.md).
