@@ -102,7 +102,7 @@ def test_columns_that_cannot_be_used_are_named(columns, fields, said):
 
 def test_hugging_face_that_is_not_installed(monkeypatch):
   monkeypatch.setitem(sys.modules, 'datasets', None)
-  with pytest.raises(InputError, match=r"pip install 'hns\[hf\]'"):
+  with pytest.raises(InputError, match=r"pip install -e '\.\[hf\]'"):
     data.load('hf:/x')
 
 
