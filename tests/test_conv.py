@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from hns.networks import conv as conv_file
 from hns.networks import winograd
 from hns.networks.conv import conv
 
@@ -82,6 +83,29 @@ def test_vmapped_kernels_equal_one_by_one(x64, kernel, strides, padding, size):
       np.testing.assert_allclose(a[i], b, rtol=1e-9, atol=1e-9)
     for a, b in zip(shared, plain(xs[0], ws[i])):
       np.testing.assert_allclose(a[i], b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize('turns', [2, 3])
+def test_clients_that_take_turns_equal_clients_at_once(monkeypatch, turns):
+  kernel, strides, padding, size = CASES[2]
+  keys = jax.random.split(jax.random.key(0), 2)
+  xs = jax.random.normal(keys[0], (3, 2, *size, 3))
+  ws = jax.random.normal(keys[1], (3, *kernel, 3, 4))
+
+  def loss(x, w):
+    return jnp.sum(jnp.sin(conv(x, w, strides, padding, **layout(strides))))
+
+  def grads():  # another function each time, which JAX traces anew
+    return jax.vmap(jax.value_and_grad(lambda x, w: loss(x, w), (0, 1)))
+
+  at_once = jax.jit(grads())(xs, ws)
+  patches = xs.size * 9 // 4
+  monkeypatch.setattr(conv_file, '_ROOM', -(-patches // turns))
+  assert f'length={3 // -(-3 // turns)}' in str(jax.make_jaxpr(grads())(xs, ws))
+  for a, b in zip(
+    jax.tree.leaves(jax.jit(grads())(xs, ws)), jax.tree.leaves(at_once)
+  ):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
 def test_other_convolutions_are_left_to_lax():

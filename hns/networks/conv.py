@@ -13,6 +13,7 @@ Shapes: images [n, h, w, c], kernels [kh, kw, c, o] (NHWC, HWIO).
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from jax.custom_batching import custom_vmap
 from hns.networks import winograd
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
+_ROOM = 2**23  # numbers of patches that are held at once; see `_in_turns`
 
 
 class Window(NamedTuple):
@@ -141,12 +143,12 @@ def _forward(window: Window) -> Callable[..., jax.Array]:
 
   @_batched_rule
   def each_kernel(xs, kernels):
-    size = kernels.shape[1:3]
-    patches = jax.vmap(lambda x: _patches(window, x, size))(xs)
-    flat = kernels.reshape(kernels.shape[0], -1, kernels.shape[-1])
-    return jnp.einsum(
-      'bnhwk,bko->bnhwo', patches, flat, precision=window.precision
-    )
+    def one(x, kernel):
+      patches = _patches(window, x, kernel.shape[:2])
+      flat = kernel.reshape(-1, kernel.shape[-1])
+      return jnp.matmul(patches, flat, precision=window.precision)
+
+    return _in_turns(one, window, kernels.shape[1:3], xs, kernels)
 
   return forward
 
@@ -184,11 +186,13 @@ def _kernel_gradient(
   @gradient.def_vmap
   @_batched_rule
   def _(xs, dys):
-    patches = jax.vmap(lambda x: _patches(window, x, shape[:2]))(xs)
-    dws = jnp.einsum(
-      'bnhwk,bnhwo->bko', patches, dys, precision=window.precision
-    )
-    return dws.reshape(dws.shape[0], *shape)
+    def one(x, dy):
+      patches = _patches(window, x, shape[:2]).reshape(-1, math.prod(shape[:3]))
+      rows = dy.reshape(-1, shape[3])
+      dw = jnp.matmul(patches.T, rows, precision=window.precision)
+      return dw.reshape(shape)
+
+    return _in_turns(one, window, shape[:2], xs, dys)
 
   return gradient
 
@@ -234,6 +238,28 @@ def _spread(
   ]
   zero = jnp.zeros((), column.dtype)
   return lax.pad(column, zero, ((0, 0, 0), *pads, (0, 0, 0)))
+
+
+def _in_turns(
+  function: Callable[[jax.Array, jax.Array], jax.Array],
+  window: Window,
+  kernel: tuple[int, int],
+  xs: jax.Array,
+  others: jax.Array,
+) -> jax.Array:
+  """`function(x, other)` for all clients, as many at a time as have room.
+
+  Patches repeat a picture for every place of the kernel, so those of all
+  clients together would need more memory than all else of a step. An
+  accelerator is given four times a CPU's room, as its products want more work.
+  """
+  room = _ROOM if jax.default_backend() == 'cpu' else 4 * _ROOM
+  patches = xs.size * math.prod(kernel) // math.prod(window.strides)
+  turns = min(-(-patches // room), len(xs))
+  if turns <= 1:
+    return jax.vmap(function)(xs, others)
+  both = lambda given: function(*given)
+  return lax.map(both, (xs, others), batch_size=-(-len(xs) // turns))
 
 
 def _patches(

@@ -36,39 +36,33 @@ class Norm(nn.Module):
     return x * jax.lax.rsqrt(mean_square + 1e-6)
 
 
-@jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
   """2x2 max pooling by reshape, which XLA:CPU runs faster than a window.
 
   An odd last row or column is dropped, as with 'VALID' padding. Of equal maxima
   the first gets the gradient, as in Linen. The gradient is written by hand
-  because that is a third faster.
+  because that is a third faster, and keeps a byte a square.
   """
-  return jnp.max(_squares(x), (2, 4))
-
-
-def _squares(x):
-  """[n, h, w, c] -> [n, h // 2, 2, w // 2, 2, c]."""
   n, h, w, c = x.shape
   x = x[:, : h // 2 * 2, : w // 2 * 2]
-  return x.reshape(n, h // 2, 2, w // 2, 2, c)
+  return _max_of_squares(x.reshape(n, h // 2, 2, w // 2, 2, c))
 
 
-def _max_pool_fwd(x):
-  y = max_pool(x)
-  return y, (x, y)
+@jax.custom_vjp
+def _max_of_squares(x):
+  return jnp.max(x, (2, 4))
 
 
-def _max_pool_bwd(saved, grad):
-  x, y = saved
-  squares = _squares(x)
-  places = [squares[:, :, i, :, j] == y for i, j in ((0, 0), (0, 1), (1, 0))]
-  first = jnp.select(places, [0, 1, 2], 3)[:, :, None, :, None]
-  wins = first == jnp.arange(4).reshape(2, 1, 2, 1)
-  share = jnp.where(wins, grad[:, :, None, :, None], 0)
-  n, h, w, c = x.shape
-  share = share.reshape(n, h // 2 * 2, w // 2 * 2, c)
-  return (jnp.pad(share, ((0, 0), (0, h % 2), (0, w % 2), (0, 0))),)
+def _forward(x):
+  y = _max_of_squares(x)
+  wins = [x[:, :, i, :, j] == y for i in (0, 1) for j in (0, 1)]
+  return y, jax.lax.argmax(jnp.stack(wins), 0, jnp.uint8)
 
 
-max_pool.defvjp(_max_pool_fwd, _max_pool_bwd)
+def _backward(first, grad):
+  places = jnp.arange(4, dtype=jnp.uint8).reshape(2, 1, 2, 1)
+  wins = first[:, :, None, :, None] == places
+  return (jnp.where(wins, grad[:, :, None, :, None], 0),)
+
+
+_max_of_squares.defvjp(_forward, _backward)
