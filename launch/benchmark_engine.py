@@ -17,8 +17,8 @@ ours_core is ours on one CPU core; ours_spare gives XLA one thread more than
 there are cores (NPROC), which is slower but queues less work and so needs less
 memory. Other tasks: lenet_1000:fedavg has ten times the clients,
 lenet_long:fedavg ten times the pictures of each, lenet_split:fedavg ten times
-the clients for the same pictures; lenet_pruned:hidenseek has density 0.03,
-which no peer has.
+the clients for the same pictures; lenet_pruned:hidenseek has density 0.03 and
+mlp_pruned:hidenseek 0.2, which no peer has.
 
 --against=DIR also times ours of another checkout of hns, whose answer is not
 compared, since it may draw other numbers.

@@ -46,11 +46,14 @@ def with_gradients(function, x, w, grad):
   return run(x, w, grad)
 
 
+@pytest.mark.parametrize('channels', [3, 5])  # pictures of three are apart
 @pytest.mark.parametrize('kernel,strides,padding,size', CASES)
-def test_equals_lax_with_its_gradients(x64, kernel, strides, padding, size):
+def test_equals_lax_with_its_gradients(
+  x64, kernel, strides, padding, size, channels
+):
   keys = jax.random.split(jax.random.key(0), 3)
-  x = jax.random.normal(keys[0], (2, *size, 3), jnp.float64)
-  w = jax.random.normal(keys[1], (*kernel, 3, 4), jnp.float64)
+  x = jax.random.normal(keys[0], (2, *size, channels), jnp.float64)
+  w = jax.random.normal(keys[1], (*kernel, channels, 4), jnp.float64)
   plain = lambda x, w: reference(x, w, strides, padding)
   grad = jax.random.normal(
     keys[2], jax.eval_shape(plain, x, w).shape, jnp.float64

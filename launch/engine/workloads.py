@@ -43,6 +43,7 @@ WORKLOADS = {
   'lenet_split': Workload(1000, 1000, 10, 10, (28, 28, 1), 'lenet'),
   'lenet_pruned': Workload(100, 100, 100, 20, (28, 28, 1), 'lenet', 0.03),
   'mlp': Workload(100, 100, 100, 20, (28, 28, 1), 'mlp'),
+  'mlp_pruned': Workload(100, 100, 100, 20, (28, 28, 1), 'mlp', 0.2),
   'cnn': Workload(100, 10, 40, 20, (28, 28, 1), 'cnn', 0.2),
   'pfl_cifar10': Workload(1000, 50, 50, 10, (32, 32, 3), 'pfl'),
   'resnet_cifar100': Workload(100, 10, 100, 20, (32, 32, 3), 'resnet8'),
