@@ -118,6 +118,8 @@ def test_scores_that_are_not_finite_are_not_reported_as_0(
 def test_labels_that_are_all_alike_are_no_regression():
   with pytest.raises(InputError, match='all are alike'):
     data.regression([3.0, 3.0, 3.0])
+  with pytest.raises(InputError, match='in column 1 all are alike'):
+    data.regression([[1.0, 3.0], [2.0, 3.0]])
 
 
 def test_tokens_are_counted_and_padding_is_not():

@@ -119,17 +119,18 @@ def regression(train_labels: Any) -> Task:
     train_labels: from which mean and variance are taken, of each of the k.
 
   Raises:
-    InputError: they are no numbers, or all alike.
+    InputError: they are no numbers, or all alike in one of the k.
   """
   given = checks.numbers('train_labels', train_labels)
   if not given.size:
     raise InputError('train_labels: there are none')
   checks.of_numbers('train_labels', given, len(given), 1)
   mean, deviation = given.mean(0, np.float64), given.std(0, dtype=np.float64)
-  if not np.all(deviation > 1e-6 * np.abs(mean)):
-    raise checks.wrong(
-      'train_labels', given[0], 'all are alike: nothing to fit'
-    )
+  constant = np.flatnonzero(deviation <= 1e-6 * np.abs(mean))
+  if len(constant):
+    column = f'in column {constant[0]} ' if given.ndim > 1 else ''
+    problem = f'{column}all are alike: nothing to fit'
+    raise checks.wrong('train_labels', given[0], problem)
   center, scale = jnp.float32(mean), jnp.float32(deviation)
 
   def check(field, labels, count, classes):
