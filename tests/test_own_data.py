@@ -145,14 +145,26 @@ def test_another_number_of_clients_is_refused(monkeypatch):
     experiment.build(config(3))
 
 
-def test_own_splits_may_not_overlap(monkeypatch):
-  digits = data.load('digits')
-  own = lambda *_: Shares([[0, 1], [2, 3]], [[1], []], [[0], [1]])
-  registered(monkeypatch, digits, own)
-  with pytest.raises(
-    InputError, match='client 0: example 1 is for training and'
-  ):
-    experiment.build(config(2))
+@pytest.mark.parametrize(
+  'given,said',
+  [
+    (Shares([[0, 1], [2, 3]], [[1], []], [[0], [1]]), 'trains client 0'),
+    (Shares([[0, 1], [2, 3]], [[4], [0]], [[0], [1]]), 'trains client 0'),
+    ([list(range(40)), list(range(40))], 'trains client [01]'),
+  ],
+)
+def test_no_client_trains_on_what_validates_another(monkeypatch, given, said):
+  registered(monkeypatch, data.load('digits'), lambda *_: given)
+  said = rf"'mine': example \d+, for validation of client [01], {said}: keep"
+  with pytest.raises(InputError, match=said):
+    experiment.build(config(2, validation_fraction=0.2))
+
+
+def test_clients_may_share_what_they_train_on(monkeypatch):
+  both = [list(range(40)), list(range(40))]
+  registered(monkeypatch, data.load('digits'), lambda *_: both)
+  built = experiment.build(config(2, validation_fraction=0.0))
+  assert built.federation.train.size.tolist() == [40, 40]
 
 
 class Words(nn.Module):

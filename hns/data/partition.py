@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hns.data import share_checks
 from hns.data.matching import Rng, matching_test_examples
-from hns.data.share_checks import checked_shares, checked_splits
 from hns.errors import invalid
 
 
@@ -100,10 +100,14 @@ def divide(
     ) from None
   if isinstance(pools, Shares):
     counts = len(train.labels), len(train.labels), len(test.labels)
-    shares = Shares(*checked_splits(name, pools, scheme.clients, counts))
+    given = share_checks.checked_splits(name, pools, scheme.clients, counts)
+    shares = Shares(*given)
+    share_checks.check_held_out(name, *shares[:2], len(train.labels))
     _check_own(name, shares, scheme)
     return shares
-  pools = checked_shares(name, pools, scheme.clients, len(train.labels))
+  pools = share_checks.checked_shares(
+    name, pools, scheme.clients, len(train.labels)
+  )
   halves = [hold_out(rng, pool, each, scheme) for pool in pools]
   if name == 'natural':
     groups = [train.groups[pool[0]] for pool in pools]
@@ -114,6 +118,7 @@ def divide(
       rng, pools, train.labels, test.labels, scheme.test
     )
   shares = Shares(*map(list, zip(*halves)), tests)
+  share_checks.check_held_out(name, *shares[:2], len(train.labels))
   check(shares, scheme)
   return shares
 

@@ -50,16 +50,37 @@ def checked_splits(
     splits: training, validation and test examples of each client.
     counts: the examples that each of these chooses from.
   """
-  checked = [
+  return [
     checked_shares(name, part, clients, count)
     for part, count in zip(splits, counts)
   ]
-  for client, (kept, held_out, _) in enumerate(zip(*checked)):
-    both = np.intersect1d(kept, held_out)
-    if len(both):
-      problem = f'example {both[0]} is for training and for validation'
-      raise invalid('partition', name, f'client {client}: {problem}')
-  return checked
+
+
+def check_held_out(
+  name: str,
+  train: list[np.ndarray],
+  held_out: list[np.ndarray],
+  count: int,
+) -> None:
+  """Raises InputError if an example for validation trains a client.
+
+  Args:
+    name: of the partition, for errors.
+    train, held_out: indices of each client.
+    count: the number of examples that both choose from.
+  """
+  trains = np.full(count, -1)  # the last client that each example trains
+  for client, indices in enumerate(train):
+    trains[indices] = client
+  for client, indices in enumerate(held_out):
+    leaked = indices[trains[indices] >= 0]
+    if len(leaked):
+      remedy = (
+        f'example {leaked[0]}, for validation of client {client}, trains '
+        f'client {trains[leaked[0]]}: keep them apart (lists that overlap need '
+        'validation_fraction=0)'
+      )
+      raise invalid('partition', name, remedy)
 
 
 def _indices(share: Any, count: int) -> np.ndarray:
