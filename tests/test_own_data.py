@@ -225,7 +225,7 @@ def test_other_inputs_than_pictures_train(
     make(60, 60, 60), make(40, 40, 40), 2, standardise=False
   )
   registered(monkeypatch, *given, model)
-  fields = dict(rounds=8, eval_every=8, local_epochs=10, density=0.6)
+  fields = dict(rounds=4, eval_every=4, local_epochs=10, density=0.6)
   made = config(3, model='mine', algorithm=name, **fields)
   built = experiment.build(made)
   assert built.federation.examples.inputs.dtype == dtype
@@ -299,7 +299,7 @@ def test_inputs_may_be_a_dict_of_arrays(monkeypatch, tmp_path):
   train, test = measured(60, 60, 60), measured(40, 40, 40)
   given = data.from_clients(train, test, 2, standardise=False)
   registered(monkeypatch, *given, Both)
-  fields = dict(rounds=8, eval_every=8, local_epochs=10, density=0.6)
+  fields = dict(rounds=4, eval_every=4, local_epochs=10, density=0.6)
   made = config(3, model='mine', **fields)
   inputs = experiment.build(made).federation.examples.inputs
   dtypes = {name: x.dtype for name, x in inputs.items()}
