@@ -126,7 +126,7 @@ def regression(train_labels: Any) -> Task:
     raise InputError('train_labels: there are none')
   checks.of_numbers('train_labels', given, len(given), 1)
   mean, deviation = given.mean(0, np.float64), given.std(0, dtype=np.float64)
-  constant = np.flatnonzero(deviation <= 1e-6 * np.abs(mean))
+  constant = np.flatnonzero(~(deviation > 1e-6 * np.abs(mean)))
   if len(constant):
     column = f'in column {constant[0]} ' if given.ndim > 1 else ''
     problem = f'{column}all are alike: nothing to fit'
