@@ -16,8 +16,9 @@ MNIST. Ours, as its text was not to be had in full: examples, epochs, batches
 and rounds. What these papers report is the global model's accuracy, for pFed1BS
 the personal models'.
 
-Of these, `fedmrn-dirichlet-fedmrn` was played with one seed, in two and a
-quarter hours of one core (launch/results/README.md).
+Of these, `fedmrn-dirichlet` was played with FedMRN, 100 rounds, and with EDEN and
+FedBAT, 25, one seed each (launch/results/README.md). A round takes a minute of a
+core.
 """
 
 from hns.config import base
