@@ -47,6 +47,7 @@ _WORDS = {
   '1 down': dict(linestyle='--'),
   '2 down': dict(linestyle=':'),
   '4 down': {},
+  '32 down': {},
   '4 bits up': {},
   'pruned': {},
   'remember': {},
