@@ -98,29 +98,36 @@ def divide(
       scheme.examples,
       f'{error}, validation included: lower it, or num_clients',
     ) from None
+  count = len(train.labels)
   if isinstance(pools, Shares):
-    counts = len(train.labels), len(train.labels), len(test.labels)
+    counts = count, count, len(test.labels)
     given = share_checks.checked_splits(name, pools, scheme.clients, counts)
     shares = Shares(*given)
-    share_checks.check_held_out(name, *shares[:2], len(train.labels))
     _check_own(name, shares, scheme)
-    return shares
-  pools = share_checks.checked_shares(
-    name, pools, scheme.clients, len(train.labels)
-  )
-  halves = [hold_out(rng, pool, each, scheme) for pool in pools]
-  if name == 'natural':
-    groups = [train.groups[pool[0]] for pool in pools]
-    orders = [rng.permutation(np.flatnonzero(test.groups == g)) for g in groups]
-    tests = [order[: scheme.test] for order in orders]
   else:
-    tests = matching_test_examples(
-      rng, pools, train.labels, test.labels, scheme.test
-    )
-  shares = Shares(*map(list, zip(*halves)), tests)
-  share_checks.check_held_out(name, *shares[:2], len(train.labels))
-  check(shares, scheme)
+    pools = share_checks.checked_shares(name, pools, scheme.clients, count)
+    halves = [hold_out(rng, pool, each, scheme) for pool in pools]
+    tests = _tests(rng, name, pools, train, test, scheme.test)
+    shares = Shares(*map(list, zip(*halves)), tests)
+    check(shares, scheme)
+  share_checks.check_held_out(name, shares.train, shares.validation, count)
   return shares
+
+
+def _tests(
+  rng: Rng,
+  name: str,
+  pools: list[np.ndarray],
+  train: Labelled,
+  test: Labelled,
+  most: int,
+) -> list[np.ndarray]:
+  """Each client's test examples: of its group, or with classes as it holds."""
+  if name != 'natural':
+    return matching_test_examples(rng, pools, train.labels, test.labels, most)
+  groups = [train.groups[pool[0]] for pool in pools]
+  orders = [rng.permutation(np.flatnonzero(test.groups == g)) for g in groups]
+  return [order[:most] for order in orders]
 
 
 def iid(
