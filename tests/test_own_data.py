@@ -8,7 +8,7 @@ from conftest import slow_if, small_config
 
 import hns
 from hns import data, export
-from hns.data.partition import Shares
+from hns.data.shares import Shares
 from hns.errors import InputError
 from hns.networks import models
 from hns.runs import experiment, model_file

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from hns.data import partition
-from hns.data.partition import Labelled, Scheme, Shares
+from hns.data.partition import Labelled
+from hns.data.shares import Scheme, Shares
 from hns.errors import InputError
 
 RNG = np.random.RandomState(0)

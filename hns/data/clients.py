@@ -13,7 +13,7 @@ from hns.data.dataset import (
   checked_classes,
   count,
 )
-from hns.data.partition import Shares
+from hns.data.shares import Shares
 from hns.data.tasks import CLASSIFICATION, Task, checked_task
 from hns.errors import InputError
 

@@ -15,8 +15,8 @@ from hns.data.clients import Examples, of_clients, partition_of
 from hns.data.columns import Features, bar, count_classes, stacked
 from hns.data.dataset import Dataset
 from hns.data.names import expanded
-from hns.data.partition import Shares
 from hns.data.pictures import pixels
+from hns.data.shares import Shares
 from hns.errors import InputError, invalid, shown
 
 _NEEDED = tuple(

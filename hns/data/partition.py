@@ -18,8 +18,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hns.data import share_checks
 from hns.data.matching import Rng, matching_test_examples
+from hns.data.shares import (
+  Scheme,
+  Shares,
+  check_enough,
+  check_held_out,
+  checked_lists,
+  own_shares,
+)
 from hns.errors import invalid
 
 
@@ -33,39 +40,6 @@ class Labelled(NamedTuple):
 
   labels: np.ndarray
   groups: np.ndarray
-
-
-class Scheme(NamedTuple):
-  """The parameters of a partition.
-
-  Attributes:
-    clients: number of clients.
-    examples: training examples per client (for `dirichlet` the mean, for
-      `natural` the most); 0 for all there are.
-    classes: classes per client, for `shards`.
-    alpha: concentration, for `dirichlet`; smaller is more uneven.
-    validation: fraction of a client's examples held out for validation, in
-      addition to `examples`.
-    test: the most test examples per client.
-    needed_by: the field that needs validation examples, such as
-      eval_split=validation; '' if none does, so that a client may have none.
-  """
-
-  clients: int
-  examples: int
-  classes: int
-  alpha: float
-  validation: float
-  test: int
-  needed_by: str = ''
-
-
-class Shares(NamedTuple):
-  """Each client's examples: indices into the train or the test split."""
-
-  train: list[np.ndarray]
-  validation: list[np.ndarray]
-  test: list[np.ndarray]
 
 
 def divide(
@@ -101,16 +75,14 @@ def divide(
   count = len(train.labels)
   if isinstance(pools, Shares):
     counts = count, count, len(test.labels)
-    given = share_checks.checked_splits(name, pools, scheme.clients, counts)
-    shares = Shares(*given)
-    _check_own(name, shares, scheme)
+    shares = own_shares(name, pools, scheme, counts)
   else:
-    pools = share_checks.checked_shares(name, pools, scheme.clients, count)
+    pools = checked_lists(name, pools, scheme.clients, count)
     halves = [hold_out(rng, pool, each, scheme) for pool in pools]
     tests = _tests(rng, name, pools, train, test, scheme.test)
     shares = Shares(*map(list, zip(*halves)), tests)
-    check(shares, scheme)
-  share_checks.check_held_out(name, shares.train, shares.validation, count)
+    check_enough(shares, scheme)
+  check_held_out(name, shares, count)
   return shares
 
 
@@ -247,37 +219,6 @@ def pad(pools: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
   for row, pool in zip(table, pools):
     row[: len(pool)] = pool
   return table, sizes
-
-
-def check(shares: Shares, scheme: Scheme) -> None:
-  """Raises `InputError` if a client lacks examples that it needs."""
-  clients = len(shares.train)
-  for client, (train, validation, test) in enumerate(zip(*shares)):
-    without = f'client {client} is left without'
-    if not len(train):
-      remedy = 'take fewer clients, more examples_per_client, or a larger alpha'
-      raise invalid('num_clients', clients, f'{without} examples: {remedy}')
-    if not len(test):
-      cause = 'the test split has none of its classes'
-      raise invalid('num_clients', clients, f'{without} test examples: {cause}')
-    if scheme.needed_by and not len(validation):
-      raise invalid(
-        'validation_fraction',
-        scheme.validation,
-        f'{without} validation examples, which {scheme.needed_by} needs: give '
-        f'every client two, or change {scheme.needed_by.split("=")[0]}',
-      )
-
-
-def _check_own(name: str, shares: Shares, scheme: Scheme) -> None:
-  """As `check`, of a user's `Shares`, which no other field changes."""
-  for client, lists in enumerate(zip(*shares)):
-    for split, part in zip(Shares._fields, lists):
-      if len(part) or (split == 'validation' and not scheme.needed_by):
-        continue
-      need = f', which {scheme.needed_by} needs' * (split == 'validation')
-      problem = f'client {client} has no {split} examples{need}'
-      raise invalid('partition', name, f'{problem}: give it some')
 
 
 # (rng, train, examples per client with validation, scheme, test) -> for each
