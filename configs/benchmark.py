@@ -205,9 +205,10 @@ _LIKE = {
   'fashion': 'cifar10',
   **dict.fromkeys(['cifar100', 'uneven01', 'uneven03'], 'cifar10'),
 }
-_TUNED_THERE = dict.fromkeys(
-  ['mnist', 'fashion', 'cifar100'], ['wide', 'wide_eden', 'wide_fedbat']
-)
+_TUNED_THERE = {
+  **dict.fromkeys(['mnist', 'fashion'], ['wide', 'wide_eden']),
+  'cifar100': ['wide', 'wide_eden', 'wide_fedbat'],
+}
 # Not tuned by itself: has the values of the variant named.
 _TUNED_AS = {'wide_personal': 'wide'}
 _FILE = pathlib.Path(__file__).with_name('tuned.json')
