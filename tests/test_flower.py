@@ -15,11 +15,11 @@ import chex
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ONCE, ROOT, build_once, small_config, small_file
 
 from hns import config as configs
 from hns.remote import server as remote_server
-from hns.runs import checkpoint, experiment, loop, paths
+from hns.runs import checkpoint, loop, paths
 
 pytest.importorskip('flwr')
 
@@ -116,31 +116,34 @@ def left_out(text):
   return found
 
 
-def place_of(flower, folder, fields, seconds):
+def place_of(flower, folder, file, fields, seconds):
   """Where a federation runs, and a function that gives its log."""
   flags = [f'--config.{name}={value}' for name, value in fields.items()]
   place = flower.Place(
-    folder, free_port(), ['--config=digits', *flags], folder / 'run', seconds
+    folder, free_port(), [f'--config={file}', *flags], folder / 'run', seconds
   )
   log = folder / 'run.log'
   return place, lambda: log.read_text() if log.exists() else ''
 
 
 def test_a_federation_ends_as_its_simulation(tmp_path):
-  flower, fields = demo(), fields_of(2, 2)
-  place, text = place_of(flower, tmp_path, fields, 120)
+  flower = demo()
+  fields = dict(num_clients=2, cohort=2, eval_every=2, checkpoint_seconds=0.0)
+  table = dict(remember=True, download_bits=1)
+  flags = fields | {f'hidenseek.{name}': value for name, value in table.items()}
+  place, text = place_of(flower, tmp_path, small_file(tmp_path), flags, 120)
   with flower.federation(place, 2):
     wait_until(lambda: 'accuracy.png' in text(), text())
   row = json.loads((place.workdir / 'metrics.jsonl').read_text())
   gone = left_out(text())
   assert row['round'] == 2 and row['dropped_clients'] == len(gone) == 0
-  check_state(place.workdir, fields, gone)
+  check_state(place.workdir, small_config(**fields, hidenseek=table), gone)
 
 
 @pytest.mark.slow  # it waits for the answers of clients that are gone
 def test_a_federation_that_loses_clients_and_its_server(tmp_path):
   flower, fields = demo(), fields_of(CLIENTS, ROUNDS)
-  place, text = place_of(flower, tmp_path, fields, 40)
+  place, text = place_of(flower, tmp_path, 'digits', fields, 40)
   rogue = rogue_client(flower, place, 4)
   try:
     with flower.federation(place, CLIENTS) as processes:
@@ -164,7 +167,7 @@ def test_a_federation_that_loses_clients_and_its_server(tmp_path):
   assert row['round'] == ROUNDS and row['dropped_clients'] == sum(
     map(len, gone.values())
   )
-  check_state(place.workdir, fields, gone)
+  check_state(place.workdir, configs.base(**fields), gone)
 
 
 def rogue_client(flower, place, index):
@@ -195,11 +198,10 @@ def check_events(text, gone):
   assert text.count('clients are there') == 2
 
 
-def check_state(folder, fields, gone):
+def check_state(folder, config, gone):
   """The server's state is that of a simulation of exactly these events."""
-  config = configs.base(**fields)
-  built = experiment.build(config)
-  run, progress = loop.programs(built), loop.begin(built)
+  built = build_once(config)
+  run, progress = ONCE[loop, 'programs'](built), loop.begin(built)
   for number in range(1, config.rounds + 1):
     ids = sorted(set(range(config.num_clients)) - gone.get(number, set()))
     progress = loop.step(built, run, progress, ids)
