@@ -48,12 +48,6 @@ if jaxlib.__version__.startswith('0.10.'):
 # Half the layers of `mlp`: programs of tests are smaller by a third.
 models.MODELS['tiny'] = lambda classes: models.Network(classes, dense=(200,))
 
-# Methods made of others that tests of all methods take as well: FedAvg under
-# another name, or HideNseek and FedAvg in a wrapper that FedPer has too, or
-# `test_methods` tests.
-WRAPPED = 'fedavg_finetuned', 'fedprox', 'local', 'hidenseek_personal'
-# Before round 1, and in what the engine makes of an update, they are FedAvg.
-AS_FEDAVG = 'fedavg_quantized', 'eden', 'fedbat'
 # What a round may ask of a method, these ask between them; `test_methods` and
 # `test_rivals` say what makes each of the others that method.
 DISTINCT = (

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import (
-  AS_FEDAVG,
-  WRAPPED,
+  DISTINCT,
   play,
   sharing,
   slow_if,
@@ -25,12 +24,6 @@ from hns.engine import metrics
 from hns.methods.recipes import RECIPES
 from hns.runs import experiment
 
-OTHER = {'PYTHONOPTIMIZE': '1', 'JAX_ENABLE_X64': '1'}
-# The method that plays whole runs under another precision; all others begin
-# one.
-WHOLE_RUN = 'signsgd'
-# FedPer begins as they do.
-REPEATED = (*WRAPPED, *AS_FEDAVG)
 SHORT = dict(model='tiny', rounds=2, eval_every=1)
 
 
@@ -50,15 +43,6 @@ def steady(rows):
   return [{k: v for k, v in r.items() if 'seconds' not in k} for r in rows]
 
 
-def test_digits_are_the_same_in_another_environment(shared, tmp_path):
-  """A run that prunes: without asserts, and asked for double precision."""
-  words = [f'--config={small_file(tmp_path)}']
-  done, other = command(words, tmp_path / 'other', **OTHER)
-  assert done.returncode == 0, done.stderr
-  plain = experiment.run(small_config(), tmp_path / 'plain')
-  assert steady(plain) == steady(other) and len(plain) == 2
-
-
 @pytest.fixture
 def double():
   """As under JAX_ENABLE_X64=1."""
@@ -68,8 +52,7 @@ def double():
 
 
 @pytest.mark.parametrize(
-  'name',
-  [slow_if(n in REPEATED, n) for n in sorted(set(RECIPES) - {WHOLE_RUN})],
+  'name', [slow_if(n not in DISTINCT, n) for n in sorted(RECIPES)]
 )
 def test_every_method_begins_alike_under_double_precision(name, double):
   config = small_config(algorithm=name, **SHORT)
@@ -83,7 +66,8 @@ def test_every_method_begins_alike_under_double_precision(name, double):
   assert told[0] == told[1]
 
 
-@pytest.mark.parametrize('name', [WHOLE_RUN, slow_if(True, 'fedmask')])
+@pytest.mark.slow  # `test_experiment` has a command that does so
+@pytest.mark.parametrize('name', ['signsgd', 'fedmask'])
 def test_runs_are_the_same_under_double_precision(name, tmp_path):
   """Both take the same programs."""
   config = small_config(algorithm=name, **SHORT)
@@ -101,7 +85,7 @@ def test_runs_are_the_same_under_double_precision(name, tmp_path):
   assert about[0] == about[1]
 
 
-@pytest.mark.parametrize('name', ['signsgd', 'fedmask'])
+@pytest.mark.parametrize('name', [slow_if(True, 'signsgd'), 'fedmask'])
 def test_a_round_by_hand_runs_in_double_precision(x64, name):
   """With the draws, and so the sizes of things, of single precision."""
   played = play(small(algorithm=name))

@@ -9,7 +9,16 @@ import sys
 
 import jax
 import pytest
-from conftest import DRAW, ROOT, read_config, small_config
+from conftest import (
+  DRAW,
+  ONCE,
+  ROOT,
+  build_once,
+  read_config,
+  sharing,
+  small_config,
+  small_file,
+)
 
 from hns import wire
 from hns.engine import rounds
@@ -52,16 +61,22 @@ def command(*flags):
   return [sys.executable, '-m', 'hns.main', *map(str, flags)]
 
 
-def test_the_command_leaves_metrics_config_and_picture(tmp_path):
-  config = ROOT / 'configs' / 'test.py'
-  flags = (f'--config={config}', f'--workdir={tmp_path}', '--config.rounds=3')
+def test_the_command_leaves_metrics_config_and_picture(shared, tmp_path):
+  """Those of a run here: without asserts, and asked for double precision."""
+  folder = tmp_path / 'run'
+  flags = [f'--config={small_file(tmp_path)}', f'--workdir={folder}']
+  flags += ['--config.rounds=3', '--config.upload=change']
   done = subprocess.run(
-    command(*flags), capture_output=True, text=True, cwd=tmp_path
+    command(*flags),
+    capture_output=True,
+    text=True,
+    cwd=tmp_path,
+    env=os.environ | {'PYTHONOPTIMIZE': '1', 'JAX_ENABLE_X64': '1'},
   )
   assert done.returncode == 0, done.stderr
   assert 'personalised' in done.stdout and 'hidenseek on digits' in done.stdout
   assert '3/3' not in done.stderr
-  rows = files.read(tmp_path)
+  rows = files.read(folder)
   assert [row['round'] for row in rows] == [1, 2, 3]
   assert all(set(row) == FIELDS for row in rows)
   # Of all rounds so far; an entropy code makes each a little shorter.
@@ -70,15 +85,18 @@ def test_the_command_leaves_metrics_config_and_picture(tmp_path):
     0.9 * n < total / sent[0] < 1.1 * n for n, total in zip((1, 2, 3), sent)
   )
   assert 0.6 < rows[0]['uplink_bits_per_weight'] < 1
-  assert (tmp_path / 'accuracy.png').read_bytes()[:4] == b'\x89PNG'
-  about = json.loads((tmp_path / 'config.json').read_text())
+  assert (folder / 'accuracy.png').read_bytes()[:4] == b'\x89PNG'
+  about = json.loads((folder / 'config.json').read_text())
   assert about['config']['rounds'] == 3
   assert {'jax', 'flax', 'hns', 'python'} <= set(about['versions'])
+  here = small_config(upload='change', rounds=3)
+  plain = experiment.run(here, tmp_path / 'plain')
+  assert steady(plain, ['seconds']) == steady(rows, ['seconds'])
+  assert json.loads((tmp_path / 'plain' / 'config.json').read_text()) == about
 
 
-def steady(rows):
+def steady(rows, drop=('seconds', 'bits_per_weight')):
   """Rows without what the clock says, or how often one looked."""
-  drop = ('seconds', 'bits_per_weight')
   return [
     {k: v for k, v in row.items() if not any(d in k for d in drop)}
     for row in rows
@@ -111,11 +129,13 @@ def test_a_terminal_that_is_gone_does_not_end_a_run(
 
 
 def test_a_seed_repeats_every_number(tmp_path):
-  runs = [
-    steady(experiment.run(small_config(seed=s, density=1.0), tmp_path / name))
-    for name, s in (('a', 0), ('b', 0), ('c', 1))
-  ]
-  assert runs[0] == runs[1] != runs[2]
+  apart = experiment.run(small_config(), tmp_path / 'apart')
+  with sharing():
+    again, other = (
+      experiment.run(small_config(seed=seed), tmp_path / f'{seed}')
+      for seed in (0, 1)
+    )
+  assert steady(apart) == steady(again) != steady(other)
 
 
 def test_a_finished_run_is_left_alone_and_that_is_said(
@@ -262,12 +282,12 @@ def test_every_config_is_valid_and_says_how_to_run_it(name):
 
 
 def test_a_run_consumes_its_state_and_checks_its_payloads(monkeypatch):
-  small = experiment.build(small_config())
-  run, state = loop.programs(small), rounds.begin(small.initial)
+  small = build_once(small_config())
+  run, state = ONCE[loop, 'programs'](small), rounds.begin(small.initial)
   ids = run.cohort(small.key, small.federation, state.round)
   run.round(*small[1:4], state, ids, ())
   assert all(x.is_deleted() for x in jax.tree.leaves(state.server_state))
-  loop.check_payloads(small)
+  ONCE[loop, 'check_payloads'](small)
   monkeypatch.setattr(wire, 'size', lambda codec, message: 0)
   with pytest.raises(RuntimeError, match='counted'):
     loop.check_payloads(small)
