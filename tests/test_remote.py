@@ -7,7 +7,7 @@ import chex
 import jax
 import numpy as np
 import pytest
-from conftest import LENGTHS, ONCE, build_once, slow_if, small_config
+from conftest import LENGTHS, ONCE, build_once, once, slow_if, small_config
 
 import hns
 from hns import config as configs
@@ -22,6 +22,14 @@ from hns.runs import experiment as experiments
 from hns.runs import loop
 
 FIELDS = dict(num_clients=5, cohort=5, rounds=3, eval_every=3, partition='iid')
+KEEPS = dict(hidenseek=dict(remember=True, download_bits=1))
+PROGRAMS = once(remote_server.programs)
+
+
+@pytest.fixture(autouse=True)
+def programs_once(monkeypatch):
+  """A server's programs are compiled once for all tests."""
+  monkeypatch.setattr(remote_server, 'programs', PROGRAMS)
 
 
 @functools.cache
@@ -76,7 +84,7 @@ def simulated(config, chosen):
 @pytest.mark.parametrize(
   'fields,exact',
   [
-    (dict(hidenseek=dict(remember=True, download_bits=1)), True),
+    (KEEPS, True),
     (dict(algorithm='fedavg'), False),
     slow_if(True, dict(upload='change'), True),
     slow_if(True, dict(algorithm='hidenseek_personal'), True),
@@ -119,7 +127,7 @@ def test_a_federation_ends_as_its_simulation(fields, exact, tmp_path):
 
 def test_a_client_goes_on_from_what_the_server_used(tmp_path):
   """An upload that is lost is as if the client had not trained."""
-  config = small_config(**FIELDS, hidenseek=dict(remember=True))
+  config = small_config(**FIELDS, **KEEPS)
   lost = lambda order, index, reply: (
     None if index == 1 and order.number in (2, 3) else reply
   )
@@ -230,7 +238,7 @@ def test_a_stale_or_foreign_payload_is_refused(tmp_path, capsys):
   said = capsys.readouterr().err
   assert 'left out: checksum does not match' in said and 'not of' in said
   assert 'seed 1,' in said
-  experiment = experiments.build(config)
+  experiment = build_once(config)
   assert 'checksum of the network' in trust.known(
     experiment, remote_client.about(foreign[0])
   )
@@ -238,7 +246,7 @@ def test_a_stale_or_foreign_payload_is_refused(tmp_path, capsys):
 
 def test_who_can_take_part(tmp_path):
   config = small_config(**FIELDS)
-  experiment = experiments.build(config)
+  experiment = build_once(config)
   about = remote_client.about(remote_client.join(config, 3, tmp_path))
   assert trust.known(experiment, about) == ''
   assert 'client 9 is not one of 5' in trust.known(
@@ -273,7 +281,7 @@ def test_what_is_only_simulated_is_refused(fields, tmp_path):
 
 
 def test_a_client_that_lost_what_it_kept_starts_over(tmp_path, capsys):
-  config = small_config(**FIELDS, hidenseek=dict(remember=True))
+  config = small_config(**FIELDS, **KEEPS)
   team, bases = members(config, tmp_path), []
 
   def loses(order, index, reply):
@@ -436,7 +444,7 @@ def test_a_huge_upload_is_said_and_left_out(tmp_path, capsys):
 
 
 def test_other_files_in_a_clients_folder_stay(tmp_path):
-  config = small_config(**FIELDS, hidenseek=dict(remember=True))
+  config = small_config(**FIELDS, **KEEPS)
   team = members(config, tmp_path)
   (tmp_path / '1').mkdir()
   for name in 'mine.npz', 'round-x.npz':
@@ -450,7 +458,7 @@ def test_other_files_in_a_clients_folder_stay(tmp_path):
 @pytest.mark.parametrize('content', [b'', b'not an archive', None])
 def test_a_damaged_state_is_a_lost_one(content, tmp_path):
   """Also one of other shapes."""
-  config = small_config(**FIELDS, hidenseek=dict(remember=True))
+  config = small_config(**FIELDS, **KEEPS)
   team = members(config, tmp_path)
   bases = []
 

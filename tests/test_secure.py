@@ -9,8 +9,8 @@ import sys
 import chex
 import numpy as np
 import pytest
-from conftest import ROOT, small_config
-from test_remote import FIELDS, members, simulated, slow_if
+from conftest import ROOT, build_once, slow_if, small_config
+from test_remote import FIELDS, PROGRAMS, members, simulated
 
 from hns import wire
 from hns.engine import secure
@@ -87,7 +87,7 @@ def federation(masked, config, folder, rounds, fails=lambda *place: False):
 
   `fails(client, round, stage)`: whether a client vanishes.
   """
-  experiment, sent = experiments.build(config), []
+  experiment, sent = build_once(config), []
   nodes = {
     m.index: node(masked, m, sent, functools.partial(fails, m.index))
     for m in members(config, folder)
@@ -96,7 +96,7 @@ def federation(masked, config, folder, rounds, fails=lambda *place: False):
   ids = {index: index + 1 for index in nodes}
   exchange = functools.partial(masked.exchange, asking(nodes), context, ids)
   players = remote_server.players(None, exchange)
-  run, progress = players.programs(experiment), players.begin(experiment)
+  run, progress = PROGRAMS(experiment), players.begin(experiment)
   for _ in range(rounds):
     progress = players.step(experiment, run, progress)
   return experiment, progress, sent
