@@ -184,6 +184,18 @@ def shared():
     yield
 
 
+def build_here(monkeypatch, config) -> experiment.Experiment:
+  """The experiment of a config, built once for a test; its runs draw nothing.
+
+  For names that tests register each as something else: `build_once` would take
+  one for another.
+  """
+  built = experiment.build(config)
+  monkeypatch.setattr(experiment, 'build', lambda config: built)
+  monkeypatch.setattr(workdir, 'draw', lambda *given: None)
+  return built
+
+
 def survivors(initial) -> np.ndarray:
   """Which of the server's values, in tree order, survived, bool [values]."""
   wide = lambda mask, value: np.broadcast_to(mask, value.shape)

@@ -166,11 +166,12 @@ def test_files_of_clients_make_a_dataset_and_a_partition(tmp_path):
     data.load(f'folder:{tmp_path}')
 
 
-def test_a_run_in_which_a_file_is_a_client(tmp_path):
+def test_a_run_in_which_a_file_is_a_client(shared, tmp_path):
   folder = save_clients(tmp_path / 'd', client(6), client(1), client(4))
   fields = dict(dataset=f'folder:{folder}', partition='natural', rounds=1)
-  config = small_config(num_clients=3, cohort=2, eval_every=1, **fields)
-  assert experiment.title(config).startswith('hidenseek on d: 3 clients')
+  fields |= dict(num_clients=3, cohort=2, eval_every=1)
+  config = small_config(algorithm='fedavg', **fields)
+  assert experiment.title(config).startswith('fedavg on d: 3 clients')
   loaded = data.load(config.dataset)
   sizes = experiment.federate(config, loaded).train.size
   assert sorted(np.asarray(sizes)) == [1, 3, 5]  # a fifth is for validation

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import slow_if, small_config
+from conftest import build_here, slow_if, small_config
 
 import hns
 from hns import data, export
@@ -227,7 +227,7 @@ def test_other_inputs_than_pictures_train(
   registered(monkeypatch, *given, model)
   fields = dict(rounds=4, eval_every=4, local_epochs=10, density=0.6)
   made = config(3, model='mine', algorithm=name, **fields)
-  built = experiment.build(made)
+  built = build_here(monkeypatch, made)
   assert built.federation.examples.inputs.dtype == dtype
   last = hns.run(made, tmp_path)[-1]
   assert last['held_accuracy'] > 0.8
@@ -301,7 +301,7 @@ def test_inputs_may_be_a_dict_of_arrays(monkeypatch, tmp_path):
   registered(monkeypatch, *given, Both)
   fields = dict(rounds=4, eval_every=4, local_epochs=10, density=0.6)
   made = config(3, model='mine', **fields)
-  inputs = experiment.build(made).federation.examples.inputs
+  inputs = build_here(monkeypatch, made).federation.examples.inputs
   dtypes = {name: x.dtype for name, x in inputs.items()}
   assert dtypes == dict(tokens=jnp.int32, length=jnp.float32)
   last = hns.run(made, tmp_path)[-1]

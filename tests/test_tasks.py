@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import small_config
+from conftest import build_here, small_config
 
 import hns
 from hns import data, export
@@ -110,7 +110,8 @@ def test_scores_that_are_not_finite_are_not_reported_as_0(
   train = [line(20) for _ in range(3)]
   task = data.Task(lambda o, y: (jnp.square(o[:, 0] - y), jnp.nan * o[:, 0]))
   fields = federation(monkeypatch, train, train, Dense, task=task)
-  config = small_config(rounds=1, eval_every=1, pruning='random', **fields)
+  config = small_config(rounds=1, eval_every=1, algorithm='fedavg', **fields)
+  build_here(monkeypatch, config)
   last = hns.run(config, tmp_path)[-1]
   assert last['global_accuracy'] is None and last['held_accuracy'] is None
 
@@ -174,7 +175,7 @@ def test_the_next_token_is_learnt(monkeypatch, tmp_path):
   fields = federation(monkeypatch, train, test, Tokens, 6, task=data.NEXT_TOKEN)
   fields |= dict(rounds=6, eval_every=6, local_epochs=10, density=1.0)
   config = small_config(pruning='random', **fields)
-  built = experiment.build(config)
+  built = build_here(monkeypatch, config)
   assert built.units.tolist() == [int(np.sum(y >= 0)) for _, y in test]
   assert hns.run(config, tmp_path)[-1]['held_accuracy'] > 0.9
 
@@ -196,7 +197,8 @@ def test_a_task_of_ones_own_is_one_function(monkeypatch, tmp_path):
   train = [some(9) for _ in range(3)]
   task = data.Task(among_two, check=whole)
   fields = federation(monkeypatch, train, train, Dense, 2, task=task)
-  config = small_config(rounds=1, eval_every=1, pruning='random', **fields)
+  config = small_config(rounds=1, eval_every=1, algorithm='fedavg', **fields)
+  build_here(monkeypatch, config)
   last = hns.run(config, tmp_path)[-1]
   assert last['global_accuracy'] == 1  # of two classes
   assert last['diverged_clients'] == 0  # no guess is known
