@@ -1,12 +1,16 @@
 """Parameters without a sign: frozen, or trained by clients that keep them."""
 
+import functools
+import json
+
 import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from conftest import compiled, slow_if, small_config
+from conftest import ONCE, build_once, compiled, slow_if, small_config
 
 import hns
+from hns import config as configs
 from hns import export, wire
 from hns.engine import client_store, rounds
 from hns.errors import InputError
@@ -38,12 +42,23 @@ def config_of(monkeypatch):
   return make
 
 
-def played(config, rounds=1):
-  built = experiment.build(config)
-  run, progress = hns.programs(built), hns.begin(built)
+def play(config, rounds=1):
+  """An experiment, and its progress after some rounds."""
+  built = build_once(config)
+  run, progress = ONCE[loop, 'programs'](built), hns.begin(built)
   for _ in range(rounds):
     progress = hns.step(built, run, progress, [0, 1, 2])
   return built, loop.fetch_metrics(progress)
+
+
+def played(config):
+  """As `play`, once for all tests: none of them goes on from there."""
+  return _played(config.to_json())
+
+
+@functools.cache
+def _played(fields):
+  return play(configs.base(**json.loads(fields)))
 
 
 def params_of(built, progress, client):
@@ -79,7 +94,7 @@ def test_local_floats_are_trained_and_never_travel(config_of, algorithm):
 
 @pytest.mark.slow
 def test_a_client_goes_on_from_its_own_floats(config_of):
-  built, progress = played(config_of(table=dict(floats='local')))
+  built, progress = play(config_of(table=dict(floats='local')))
   kept = [client_store.fetch(progress.store, [k]).extra for k in (0, 1, 5)]
   drawn = built.initial.client_state.extra
   apart = [
@@ -112,11 +127,11 @@ def test_sent_floats_are_the_mean_of_the_clients(config_of, algorithm, table):
   server = progress.state.server_state.values
   drawn = built.initial.server_state.values['floats']
   sizes = np.asarray(built.federation.train.size)[:3]
-  for k, (before, found) in enumerate(
-    zip(jax.tree.leaves(drawn), jax.tree.leaves(server['floats']))
+  trained = hns.personal_models(built, hns.begin(built), [0, 1, 2])['params']
+  for before, found, told in zip(
+    *map(jax.tree.leaves, (drawn, server['floats'], trained)), strict=True
   ):
     assert np.any(before != found)
-    told = [jax.tree.leaves(trained_by(built, i))[k] for i in range(3)]
     np.testing.assert_allclose(
       found, np.average(told, axis=0, weights=sizes), rtol=1e-4, atol=1e-6
     )
@@ -134,19 +149,13 @@ def test_gains_of_fedpm_stay_as_drawn(config_of):
     np.testing.assert_array_equal(params['body']['bias'], 0)
 
 
-def trained_by(built, client):
-  """The floats that a client has after round 1."""
-  models = hns.personal_models(built, hns.begin(built), [client])
-  return jax.tree.map(lambda x: np.asarray(x[0]), models['params'])
-
-
 def test_sent_floats_are_counted(config_of):
   """Four bytes each, a header and a length a direction and client."""
   table = lambda floats: dict(floats=floats, remember=False)
   sent, frozen = (
     played(config_of(table=table(kind)))[1].tally for kind in ('sent', 'frozen')
   )
-  built = experiment.build(config_of(table=table('sent')))
+  built = build_once(config_of(table=table('sent')))
   floats = built.initial.server_state.values['floats']
   count = sum(x.size for x in jax.tree.leaves(floats))
   more = 3 * (4 * count + wire.HEADER_BYTES + 2 * wire.LENGTH_BYTES)
@@ -155,7 +164,7 @@ def test_sent_floats_are_counted(config_of):
 
 
 def test_several_payloads_are_read_or_refused(config_of):
-  built = experiment.build(config_of(table=dict(floats='sent')))
+  built = build_once(config_of(table=dict(floats='sent')))
   codec = built.round_config.method.wire.download_codec
   context = compiled(rounds.begin_round, built.round_config)
   message = context(*built.constants, rounds.begin(built.initial)).message
@@ -182,7 +191,7 @@ def test_sent_floats_go_over_several_machines(config_of, tmp_path):
   run, found = players.programs(built), players.begin(built)
   for _ in range(2):
     found = players.step(built, run, found)
-  expected = played(config, 2)[1]
+  expected = play(config, 2)[1]
   for a, b in zip(*map(jax.tree.leaves, (found.state, expected.state))):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
