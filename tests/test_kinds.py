@@ -163,7 +163,10 @@ def test_wrapped_it_computes_the_same(name):
 
 
 # Their saliency takes long, or is that of others in `test_saliency`.
-SLOW_SALIENCY = 'recurrence', 'bfloat16', 'scan', 'remat', 'biases', 'grouped'
+SLOW_SALIENCY = (
+  *('recurrence', 'bfloat16', 'scan', 'remat', 'biases', 'grouped'),
+  'attention',
+)
 
 
 @pytest.mark.parametrize(
@@ -186,8 +189,8 @@ METHODS = 'hidenseek', 'fedavg', 'fedmask', 'fedper'
 # at home, which is said at once.
 FAST = {
   ('hidenseek', kind)
-  for kind in ('batch_norm', 'dropout', 'recurrence', 'attention', 'tied')
-} | {('fedmask', 'batch_norm'), ('fedmask', 'tied'), ('fedper', 'tied')}
+  for kind in ('batch_norm', 'recurrence', 'attention', 'tied')
+} | {('fedavg', 'dropout'), ('fedmask', 'tied'), ('fedper', 'tied')}
 
 
 @pytest.mark.parametrize(

@@ -152,9 +152,10 @@ def test_more_than_can_take_part_are_refused(fields, said):
 
 def test_devices_and_widths_tell_the_same():
   """Of one state: on two devices to the bit, side by side up to rounding."""
-  state, found = play(small(**FIELDS), 2).state, []
+  fields = dict(algorithm='fedavg', **FIELDS)
+  state, found = play(small(**fields), 2).state, []
   for devices, width in ((1, 1), (2, 1), (2, 2)):
-    built = small(devices=devices, clients_per_step=width, **FIELDS)
+    built = small(devices=devices, clients_per_step=width, **fields)
     mesh = built.round_config.mesh
     progress = loop.begin(built)._replace(state=parallel.replicate(state, mesh))
     evaluated = loop.evaluate(built, loop.programs(built), progress)
