@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import slow_if
 
 from hns import tree
 from hns.networks import compact, models, pruning
@@ -30,7 +31,8 @@ def signs(weights, seed=2):
 
 
 @pytest.mark.parametrize(
-  ('name', 'density'), [('mlp', 0.1), ('cnn', 0.1), ('lenet', 0.05)]
+  ('name', 'density'),
+  [('mlp', 0.1), slow_if(True, 'cnn', 0.1), ('lenet', 0.05)],
 )
 def test_a_compact_network_predicts_the_same(name, density):
   net, frozen = pruned(name, density)

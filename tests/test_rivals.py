@@ -60,12 +60,17 @@ def test_eden_has_the_length_of_the_change_and_is_unbiased():
   frozen, message, state, start = first_round(method)
   after = jax.tree.map(jnp.add, start, CHANGE)
   x, mean = flat(CHANGE), 0
-  for key in jax.random.split(KEY, 200):
+
+  @jax.jit
+  def draw(key):
     sent, _ = method.client.update(key, frozen, message, state, start, after)
-    used = sent.weight['rotated']
-    bits = sent.value['rotated'][used]
-    assert len(np.unique(np.abs(bits))) == 1
-    read = flat(method.server.read_upload(key, frozen, message, sent).value)
+    read = method.server.read_upload(key, frozen, message, sent).value
+    return sent.value['rotated'], sent.weight['rotated'], read
+
+  for key in jax.random.split(KEY, 200):
+    bits, used, read = draw(key)
+    assert len(np.unique(np.abs(np.asarray(bits)[np.asarray(used)]))) == 1
+    read = flat(read)
     np.testing.assert_allclose(read @ x, x @ x, rtol=0.01)
     mean += read / 200
   # One draw is off by sqrt(pi / 2 - 1) |x|, the mean of 200 by 1 / 14 of it.
