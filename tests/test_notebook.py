@@ -12,10 +12,13 @@ PATH = ROOT / 'launch' / 'explore.ipynb'
 TINY = 'lambda classes: models.Network(classes, dense=(200,))'
 SMALL = {  # and programs that other tests have compiled
   'config.devices = 1': "config.update({'devices': 1, 'upload': 'signs'})\n"
+  'config.hidenseek.update(remember=False, download_bits=4)\n'
   f"models.MODELS['mlp'] = {TINY}",
   'digits.py': 'test.py',
   'DENSITIES = (0.01, 0.02, 0.05, 0.2, 1.0)': 'DENSITIES = (0.2,)',
   'SEEDS = 4': 'SEEDS = 2',
+  'rounds=10': 'rounds=2',
+  'range(10)': 'range(2)',
 }
 
 

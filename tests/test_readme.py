@@ -68,10 +68,15 @@ def test_recipes_run_as_written(tmp_path, names):
   """One process, so that JAX starts once.
 
   Each block sees no other's names, and has a folder of its own. The networks
-  that they name have fewer layers here, to compile in less time.
+  that they name have fewer layers here, to compile in less time, and their
+  runs draw nothing.
   """
   less = 'lambda classes: models.Network(classes, dense=(64,))'
   lines = ['import os', 'from hns.networks import models']
+  lines += [
+    'from hns.runs import workdir',
+    'workdir.draw = lambda *given: None',
+  ]
   lines += [f'models.MODELS[{name!r}] = {less}' for name in ('mlp', 'cnn')]
   for place, name in enumerate(names):
     folder = tmp_path / str(place)
