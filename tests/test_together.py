@@ -40,7 +40,7 @@ def data_of(state):
 )
 def test_every_seed_has_its_own_numbers(fields):
   """State, what clients keep, accuracies and bytes."""
-  fields = dict(compact=False) | fields
+  fields = dict(compact=False, pruning='random') | fields
   runs = [build_once(small_config(seed=seed, **fields)) for seed in SEEDS]
   many = hns.together(small_config(**fields), SEEDS)
   progress = [hns.begin(run) for run in many.experiments]
