@@ -12,7 +12,7 @@ from hns.errors import InputError
 from hns.methods import recipes
 from hns.methods.recipes import Optimizer, Rate
 from hns.report import groups
-from hns.runs import experiment, limits, sweeps
+from hns.runs import experiment, limits, sweeps, workdir
 from hns.values import leaves
 
 
@@ -86,7 +86,8 @@ def test_its_limits_are_those_of_its_annotations(method, table, said):
     limits.validate(base(algorithm='toy', toy=table))
 
 
-def test_it_is_swept_run_and_reported(method, tmp_path):
+def test_it_is_swept_run_and_reported(method, tmp_path, monkeypatch):
+  monkeypatch.setattr(workdir, 'draw', lambda *given: None)
   small = dict(model='mlp', num_clients=4, cohort=2, rounds=1, local_epochs=1)
   config = lambda case: base(algorithm='toy', **small)
   points = sweeps.grid({'toy.bold': [False, True], 'seed': [0]})

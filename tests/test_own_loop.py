@@ -121,7 +121,7 @@ def test_personal_models_are_those_that_are_evaluated(built):
     assert abs(float(right) - found.score_personal[place]) <= 2
 
 
-def test_a_row_gets_the_users_metrics(tmp_path):
+def test_a_row_gets_the_users_metrics(shared, tmp_path):
   """They are in the file, and JSON; a moment is enough to make them."""
   seen = []
 

@@ -160,7 +160,8 @@ def test_unpacking_gives_the_products_back():
 
 
 def played(rounds=2, **fields):
-  config = small_config(model='plain', density=0.2, rounds=rounds, **fields)
+  fields |= dict(model='plain', pruning='random')
+  config = small_config(density=0.2, rounds=rounds, **fields)
   run = hns.build(config)
   programs, progress = hns.programs(run), hns.begin(run)
   for _ in range(rounds):

@@ -40,6 +40,7 @@ def normed(monkeypatch):
 
 def build(**fields):
   fields = dict(model='normed', cohort=3, density=0.8) | fields
+  fields |= dict(pruning='random')
   return hns.build(small_config(**fields))
 
 
@@ -100,7 +101,7 @@ def test_the_server_has_the_mean_of_what_clients_measure():
   assert np.all(np.isfinite(evaluated.score_global))
 
 
-def test_a_finished_run_predicts_with_them(tmp_path):
+def test_a_finished_run_predicts_with_them(shared, tmp_path):
   config = small_config(
     model='normed', algorithm='fedavg', statistics='averaged', rounds=2
   )
