@@ -206,7 +206,7 @@ _LIKE = {
   **dict.fromkeys(['cifar100', 'uneven01', 'uneven03'], 'cifar10'),
 }
 _TUNED_THERE = {
-  **dict.fromkeys(['mnist', 'fashion'], ['wide', 'wide_eden']),
+  'fashion': ['wide', 'wide_eden'],
   'cifar100': ['wide', 'wide_eden', 'wide_fedbat'],
 }
 # Not tuned by itself: has the values of the variant named.
