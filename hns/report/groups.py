@@ -15,6 +15,8 @@ from typing import Any, NamedTuple, TypeVar
 from hns import durable
 from hns.config import Run
 from hns.errors import InputError, invalid
+from hns.fields import OF_RUN, REQUIRED, fields_of
+from hns.methods.recipes import RECIPES
 from hns.report import files
 from hns.report.files import Row, RunInfo
 from hns.report.labels import Word, label_words, named, settings_of
@@ -132,10 +134,29 @@ def once(runs: list[Saved]) -> tuple[list[Saved], list[str]]:
 def identity(run: Saved) -> dict[str, Any]:
   """The fields of a run's config that affect its numbers.
 
-  What an older run does not tell was not there yet: it is as by default.
+  Those of every run and of its method. What an older run does not tell was not
+  there yet: it is as by default.
   """
   config = Run()._asdict() | run.run_info['config']
-  return {k: v for k, v in config.items() if k not in _FREE}
+  name = config['algorithm']
+  table = _defaults(name, config) | config.get(name, {})
+  fields = {
+    k: v
+    for k, v in config.items()
+    if k not in _FREE and not isinstance(v, dict)
+  }
+  return fields | {name: table}
+
+
+def _defaults(name: str, config: dict[str, Any]) -> dict[str, Any]:
+  """Of the fields of a method's table; {} if no such method is known here."""
+  fields = fields_of(RECIPES[name]) if name in RECIPES else {}
+  defaults = {f: field.default for f, field in fields.items()}
+  return {
+    f: config.get(f) if value is OF_RUN else value
+    for f, value in defaults.items()
+    if value is not REQUIRED
+  }
 
 
 def _deviation(left_out: list[Row], chosen: list[Row]) -> str:
