@@ -2,6 +2,7 @@
 
 import difflib
 import math
+from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
 import ml_collections
@@ -165,7 +166,10 @@ def base(**fields: Any) -> ml_collections.ConfigDict:
   """
   config = ml_collections.ConfigDict(Run()._asdict())
   config.update(
-    {name: _table(recipe, config) for name, recipe in RECIPES.items()}
+    {
+      name: table_defaults(recipe, config.get_oneway_ref)
+      for name, recipe in RECIPES.items()
+    }
   )
   for name in fields:
     if name not in config:
@@ -174,12 +178,10 @@ def base(**fields: Any) -> ml_collections.ConfigDict:
   return config
 
 
-def _table(recipe: Any, config: Any) -> dict[str, Any]:
-  """The defaults of a recipe's fields."""
+def table_defaults(recipe: Any, of_run: Callable[[str], Any]) -> dict[str, Any]:
+  """The defaults of a recipe's fields; `of_run(name)` of one of the run's."""
   return {
-    name: config.get_oneway_ref(name)
-    if field.default is OF_RUN
-    else field.default
+    name: of_run(name) if field.default is OF_RUN else field.default
     for name, field in fields_of(recipe).items()
     if field.default is not REQUIRED
   }

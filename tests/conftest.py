@@ -191,7 +191,12 @@ def build_here(monkeypatch, config) -> experiment.Experiment:
   one for another.
   """
   built = experiment.build(config)
-  monkeypatch.setattr(experiment, 'build', lambda config: built)
+
+  def build(asked):
+    assert asked.to_dict() == config.to_dict()
+    return built
+
+  monkeypatch.setattr(experiment, 'build', build)
   monkeypatch.setattr(workdir, 'draw', lambda *given: None)
   return built
 

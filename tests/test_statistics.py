@@ -39,9 +39,8 @@ def normed(monkeypatch):
 
 
 def build(**fields):
-  fields = dict(model='normed', cohort=3, density=0.8) | fields
-  fields |= dict(pruning='random')
-  return hns.build(small_config(**fields))
+  usual = dict(model='normed', cohort=3, density=0.8, pruning='random')
+  return hns.build(small_config(**usual | fields))
 
 
 def play(experiment, rounds=1, ids=None):

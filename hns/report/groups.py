@@ -13,9 +13,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from hns import durable
-from hns.config import Run
+from hns.config import Run, table_defaults
 from hns.errors import InputError, invalid
-from hns.fields import OF_RUN, REQUIRED, fields_of
 from hns.methods.recipes import RECIPES
 from hns.report import files
 from hns.report.files import Row, RunInfo
@@ -139,24 +138,13 @@ def identity(run: Saved) -> dict[str, Any]:
   """
   config = Run()._asdict() | run.run_info['config']
   name = config['algorithm']
-  table = _defaults(name, config) | config.get(name, {})
+  usual = table_defaults(RECIPES[name], config.get) if name in RECIPES else {}
   fields = {
     k: v
     for k, v in config.items()
     if k not in _FREE and not isinstance(v, dict)
   }
-  return fields | {name: table}
-
-
-def _defaults(name: str, config: dict[str, Any]) -> dict[str, Any]:
-  """Of the fields of a method's table; {} if no such method is known here."""
-  fields = fields_of(RECIPES[name]) if name in RECIPES else {}
-  defaults = {f: field.default for f, field in fields.items()}
-  return {
-    f: config.get(f) if value is OF_RUN else value
-    for f, value in defaults.items()
-    if value is not REQUIRED
-  }
+  return fields | {name: usual | config.get(name, {})}
 
 
 def _deviation(left_out: list[Row], chosen: list[Row]) -> str:
