@@ -86,6 +86,8 @@ class Run(NamedTuple):
     local_epochs: passes over a client's examples a round
     local_steps: steps a round, instead; 0: as local_epochs says
     batch_size: examples a step
+    rate_decay: factor of clients' learning rates from each round to the next;
+      1: they stay
     clients_per_step: clients side by side on a device, the width of the vmap:
       memory grows with it; 0: 1 on a CPU, else estimated
     devices: devices that clients are spread over; 0: all there are
@@ -144,6 +146,7 @@ class Run(NamedTuple):
   local_epochs: Count = 5
   local_steps: CountOrNone = 0
   batch_size: Count = 10
+  rate_decay: Annotated[float, Within(0, 1, '(]')] = 1.0
   clients_per_step: CountOrNone = 0
   devices: CountOrNone = 0
   eval_every: Count = 5

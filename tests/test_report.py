@@ -247,10 +247,10 @@ def test_a_packed_file_tells_the_same(runs, tmp_path):
 
 
 def test_labels_tell_variants_apart():
-  def named(name, pruning='synflow', steps=100, **table):
-    pruned = {'pruning': pruning, 'pruning_steps': steps, 'density': 0.2}
-    layers = {'Dense_0': [2, 10] if name == 'hidenseek' else [10, 10]}
-    return label({'algorithm': name, **pruned, name: table}, layers)
+  def named(name, pruning='synflow', steps=100, decay=1.0, **table):
+    run = {'pruning': pruning, 'pruning_steps': steps, 'density': 0.2}
+    run |= {'algorithm': name, 'rate_decay': decay, name: table}
+    return label(run, {'Dense_0': [2 if name == 'hidenseek' else 10, 10]})
 
   assert named('fedmask', upload='signs', download_bits=4, target=0.5) == (
     'fedmask (paper, 4 down, keeps 0.5)'
@@ -260,6 +260,7 @@ def test_labels_tell_variants_apart():
   )
   assert named('hidenseek', 'magnitude') == 'hidenseek (density 0.2, magnitude)'
   assert named('hidenseek', steps=1) == 'hidenseek (density 0.2, single-shot)'
+  assert named('fedavg', decay=0.98) == 'fedavg (decay 0.98)'
 
 
 def test_what_is_not_finite_is_shown_and_said(runs, tmp_path):

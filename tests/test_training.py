@@ -30,7 +30,7 @@ def test_epochs_are_shuffled_differently():
   assert np.any(a[:23] != b[:23])
 
 
-def fit(experiment, size, plan):
+def fit(experiment, size, plan, number=0):
   round_config = experiment.round_config
   key = experiment.key
   initial = experiment.initial
@@ -52,6 +52,7 @@ def fit(experiment, size, plan):
     ClientIndices(federation.train.index[0], jnp.int32(size)),
     initial.frozen,
     start,
+    number,
   )
 
 
@@ -75,6 +76,36 @@ def test_steps_follow_the_size_and_padding_is_inert():
     moved = trained['Dense_0']['kernel'][0, 0] - start
     assert round(float(moved)) == steps
     assert (float(loss) > 0) == (steps > 0)
+
+
+def test_a_rate_falls_from_round_to_round():
+  """The steps of `counting` are as long as its rate; 30 examples take 9."""
+  experiment = small(algorithm='fedavg')
+  counted = moved_by(experiment, counting())
+  start = experiment.initial.server_state.values['Dense_0']['kernel'][0, 0]
+  plan = Plan(10, 3, rate_decay=0.5)
+  run = jax.jit(functools.partial(fit, counted, 30, plan))
+  for number, moved in ((0, 9.0), (1, 4.5), (3, 1.125)):
+    trained, _ = run(number)
+    kernel = trained['Dense_0']['kernel'][0, 0]
+    np.testing.assert_allclose(kernel - start, moved, rtol=1e-5)
+
+
+def test_the_rate_of_a_run_falls_after_its_first_round():
+  """With one step of SGD a client, the second round goes half as far."""
+
+  def after(rounds, decay):
+    fields = dict(algorithm='fedavg', local_steps=1, rate_decay=decay)
+    return play(small(**fields), rounds).state.server_state.values['Dense_0']
+
+  start, usual, falls = after(1, 1.0), after(2, 1.0), after(2, 0.5)
+  np.testing.assert_allclose(after(1, 0.5)['kernel'], start['kernel'], 1e-6)
+  np.testing.assert_allclose(
+    falls['kernel'] - start['kernel'],
+    0.5 * (usual['kernel'] - start['kernel']),
+    rtol=1e-3,
+    atol=1e-6,
+  )
 
 
 def test_side_by_side_clients_wait_for_no_epoch():

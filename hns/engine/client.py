@@ -204,6 +204,7 @@ def train_client(
     rows,
     initial.frozen,
     initial_params,
+    context.state.round,
   )
   if method.client.after_training is not None:
     params = method.client.after_training(

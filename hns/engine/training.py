@@ -64,11 +64,14 @@ class Plan(NamedTuple):
     batch_size: examples a step; an epoch's last batch may be smaller.
     epochs: passes over the client's examples.
     steps: if above 0, so many steps instead, however many passes that takes.
+    rate_decay: a client's learning rate is so many times that of the round
+      before.
   """
 
   batch_size: int
   epochs: int
   steps: int = 0
+  rate_decay: float = 1.0
 
 
 class Learner(NamedTuple):
@@ -181,11 +184,13 @@ def fit(
   rows: ClientIndices,
   frozen: Frozen,
   initial_params: Params,
+  number: jax.Array | int = 0,
 ) -> tuple[Params, jax.Array]:
   """Trains from `initial_params` on a client's examples.
 
   The number of steps follows the client's size, so a small client costs less
-  when clients run one by one; under `vmap` it waits for the largest.
+  when clients run one by one; under `vmap` it waits for the largest. `number`,
+  int32 [], are the rounds before this one.
 
   Returns:
     The params, and the mean objective of the examples seen, 0 without any.
@@ -193,7 +198,7 @@ def fit(
   loss = batch_loss(method, learner, examples, frozen, initial_params)
   steps, batches = steps_of(plan, rows.size)
   shuffle = functools.partial(shuffled, rows=rows, batch_size=plan.batch_size)
-  optimizer = method.client.optimizer
+  optimizer = _decayed(method.client.optimizer, plan.rate_decay, number)
 
   def step(number, carry):
     epoch, place = jnp.divmod(number, jnp.maximum(batches, 1))
@@ -213,6 +218,17 @@ def fit(
   carry = Carry(initial_params, optimizer.init(initial_params), *nothing)
   carry = jax.lax.fori_loop(0, steps, step, carry)
   return carry.params, carry.total / jnp.maximum(carry.seen, 1)
+
+
+def _decayed(
+  optimizer: optax.GradientTransformation,
+  decay: float,
+  number: jax.Array | int,
+) -> optax.GradientTransformation:
+  """The optimiser with its learning rate after `number` rounds."""
+  if decay == 1:
+    return optimizer
+  return optax.chain(optimizer, optax.scale(jnp.float32(decay) ** number))
 
 
 class Carry(NamedTuple):

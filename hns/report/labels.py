@@ -56,6 +56,9 @@ def label_words(
   words = [_word(f, table[f], fields.get(f)) for f in order]
   if _is_pruned(config, layers):
     words += _pruning_words(config)
+  decay = config.get('rate_decay', 1)
+  said = '' if decay == 1 else f'decay {decay:g}'
+  words.append(Word('rate_decay', said, tuned=True))
   rule = config.get('server_rule', 'mean')
   words.append(Word('server_rule', '' if rule == 'mean' else rule))
   return [word for word in words if word.text]

@@ -159,7 +159,9 @@ def _plan(config: ConfigDict, sizes: np.ndarray) -> Plan:
   if config[field] > most:
     remedy = f'a client of {largest} examples can take at most {most}'
     raise invalid(field, config[field], remedy)
-  return Plan(batch_size, config.local_epochs, config.local_steps)
+  return Plan(
+    batch_size, config.local_epochs, config.local_steps, config.rate_decay
+  )
 
 
 def run(
