@@ -17,6 +17,7 @@ from hns import command, streams
 from hns.report import versus
 
 Trial = dict[str, str]  # a line of the table
+OF_RUN = ('rate_decay',)  # what trials set beside fields of a method's table
 
 
 def main(words: list[str]) -> None:
@@ -54,12 +55,12 @@ def accuracy(trial: Trial) -> float:
 
 
 def values(trial: Trial) -> dict[str, float | str]:
-  """The fields of the method's table that a trial sets, METHOD.FIELD."""
+  """What a trial sets: METHOD.FIELD of its method, and fields of the run."""
   fields = {}
   for field, value in trial.items():
     _, dot, name = field.partition('.')
-    if dot and value:
-      fields[name] = _number(value)
+    if value and (dot or field in OF_RUN):
+      fields[name or field] = _number(value)
   return fields
 
 
@@ -82,7 +83,8 @@ def tried(cases: dict[str, list[Trial]]) -> str:
       words = ' '.join(map(str, values(trial).values()))
       mark = '**' * (trial is best(trials))
       cells.append(f'{mark}{words}: {accuracy(trial):.3f}{mark}')
-    lines.append([case, ', '.join(values(trials[0])), '; '.join(cells)])
+    names = dict.fromkeys(name for trial in trials for name in values(trial))
+    lines.append([case, ', '.join(names), '; '.join(cells)])
   return versus.markdown(['case', 'of', 'accuracy as held'], lines)
 
 
