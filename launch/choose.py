@@ -78,12 +78,13 @@ def tried(cases: dict[str, list[Trial]]) -> str:
   """A Markdown table of the trials and their accuracy, the best in bold."""
   lines = []
   for case, trials in cases.items():
+    names = dict.fromkeys(name for trial in trials for name in values(trial))
     cells = []
     for trial in trials:
-      words = ' '.join(map(str, values(trial).values()))
+      given = values(trial)
+      words = ' '.join(str(given[name]) for name in names if name in given)
       mark = '**' * (trial is best(trials))
       cells.append(f'{mark}{words}: {accuracy(trial):.3f}{mark}')
-    names = dict.fromkeys(name for trial in trials for name in values(trial))
     lines.append([case, ', '.join(names), '; '.join(cells)])
   return versus.markdown(['case', 'of', 'accuracy as held'], lines)
 

@@ -393,6 +393,9 @@ def test_no_rival_is_tuned_with_fewer_trials_than_ours(tmp_path):
   trials = collections.Counter(point['config'] for point in points)
   assert min(trials.values()) == 4
   assert {trials[case] for case in trials if 'hidenseek' in case} == {4}
+  for rival in ('eden', 'fedbat', 'signsgd', 'doublesqueeze'):
+    case = 'scarce-femnist-wide'
+    assert trials[f'{case}_{rival}'] >= trials[case]
   assert all(point['eval_split'] == 'validation' for point in points)
   get_config = functools.partial(sweep.config_of, file, {})
   assert len(sweeps.plan(get_config, points, tmp_path)) == len(points)
@@ -450,12 +453,13 @@ def test_what_goes_wrong_in_a_users_file_is_the_users_own(
 def test_the_best_trial_is_chosen(tmp_path, capsys):
   table = tmp_path / 'table.csv'
   rows = [
-    'config,fedper.learning_rate,fedper.optimizer,ditto.pull,status,held_accuracy',
-    'scarce-mnist-fedper,0.1,sgd,,done,0.9',
-    'scarce-mnist-fedper,0.2,adam,,done,0.8',
-    'scarce-mnist-ditto,,,0.3,done,0.7',
-    'scarce-mnist-ditto,,,0.5,done,0.7',
-    'scarce-mnist-ditto,,,0.9,failed,',
+    'config,rate_decay,fedper.learning_rate,fedper.optimizer,ditto.pull,status,'
+    'held_accuracy',
+    'scarce-mnist-fedper,,0.1,sgd,,done,0.8',
+    'scarce-mnist-fedper,0.98,0.2,adam,,done,0.9',
+    'scarce-mnist-ditto,,,,0.3,done,0.7',
+    'scarce-mnist-ditto,,,,0.5,done,0.7',
+    'scarce-mnist-ditto,,,,0.9,failed,',
   ]
   table.write_text('\n'.join(rows) + '\n')
   target = tmp_path / 'tuned.json'
@@ -463,12 +467,16 @@ def test_the_best_trial_is_chosen(tmp_path, capsys):
   choose.main(['choose', str(table), str(target)])
   assert json.loads(target.read_text()) == {
     'old': {'pull': 1.0},
-    'scarce-mnist-fedper': {'learning_rate': 0.1, 'optimizer': 'sgd'},
+    'scarce-mnist-fedper': {
+      'rate_decay': 0.98,
+      'learning_rate': 0.2,
+      'optimizer': 'adam',
+    },
     'scarce-mnist-ditto': {'pull': 0.3},
   }
   told = capsys.readouterr().out.splitlines()
-  row = '| scarce-mnist-fedper | learning_rate, optimizer | '
-  assert told[2] == row + '**0.1 sgd: 0.900**; 0.2 adam: 0.800 |'
+  row = '| scarce-mnist-fedper | learning_rate, optimizer, rate_decay | '
+  assert told[2] == row + '0.1 sgd: 0.800; **0.2 adam 0.98: 0.900** |'
   assert told[3] == '| scarce-mnist-ditto | pull | **0.3: 0.700**; 0.5: 0.700 |'
 
 
