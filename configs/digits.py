@@ -2,9 +2,8 @@
 
 python -m hns.main
 
-Half a minute on two cores. Round 30, seed 0: personalised 0.990, held 0.989,
-global 0.724; 500 kB up, 241 kB down. Another kind of processor may give others:
-rounding flips signs.
+Half a minute on two cores. README.md says what it ends with, and that another
+kind of processor ends with other numbers, because rounding flips signs.
 """
 
 from hns.config import base
