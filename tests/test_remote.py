@@ -84,7 +84,7 @@ def simulated(config, chosen):
 @pytest.mark.parametrize(
   'fields,exact',
   [
-    (KEEPS, True),
+    (KEEPS | dict(rate_decay=0.5), True),
     (dict(algorithm='fedavg'), False),
     slow_if(True, dict(upload='change'), True),
     slow_if(True, dict(algorithm='hidenseek_personal'), True),
