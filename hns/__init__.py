@@ -44,7 +44,7 @@ import importlib
 import importlib.util
 from typing import Any
 
-__version__ = '0.11.1'
+__version__ = '0.12.0'
 
 _FRONT = {
   'base_config': ('config', 'base'),
