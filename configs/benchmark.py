@@ -217,7 +217,10 @@ _MORE = {
 # The best rate of these lay at an edge.
 for _case in ('femnist-wide_eden', 'femnist-wide_fedbat'):
   _MORE[_case].append(_BOTH[1] | dict(learning_rate=0.2))
-_MORE['femnist-wide_eden'].append(
+_MORE['femnist-wide_eden'] += [
+  _BOTH[1] | dict(learning_rate=rate, rate_decay=0.98) for rate in (0.4, 0.8)
+]
+_MORE['femnist-fedavg_finetuned'].append(
   _BOTH[1] | dict(learning_rate=0.4, rate_decay=0.98)
 )
 # At 0.03 the two rates differ by 0.002.

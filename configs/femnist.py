@@ -40,7 +40,7 @@ def get_config():
     rate_decay=0.98,
     upload='ternary',
     hidenseek=dict(learning_rate=0.01, server_rate=4.0),
-    eden=dict(learning_rate=0.2, pruned=True),
+    eden=dict(learning_rate=0.4, pruned=True),
   )
 
 

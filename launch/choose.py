@@ -58,11 +58,15 @@ def accuracy(trial: Trial) -> float:
 
 
 def values(trial: Trial) -> dict[str, float | str]:
-  """What a trial sets: METHOD.FIELD of its method, and fields of the run."""
+  """What a trial sets: METHOD.FIELD of its method, and fields of the run.
+
+  The table has the fields of every run; its name, those that differ.
+  """
   fields = {}
   for field, value in trial.items():
     _, dot, name = field.partition('.')
-    if value and (dot or field in OF_RUN):
+    is_set = field in OF_RUN and f',{field}=' in trial['run']
+    if value and (dot or is_set):
       fields[name or field] = _number(value)
   return fields
 

@@ -453,13 +453,13 @@ def test_what_goes_wrong_in_a_users_file_is_the_users_own(
 def test_the_best_trial_is_chosen(tmp_path, capsys):
   table = tmp_path / 'table.csv'
   rows = [
-    'config,rate_decay,fedper.learning_rate,fedper.optimizer,ditto.pull,status,'
-    'held_accuracy',
-    'scarce-mnist-fedper,,0.1,sgd,,done,0.8',
-    'scarce-mnist-fedper,0.98,0.2,adam,,done,0.9',
-    'scarce-mnist-ditto,,,,0.3,done,0.7',
-    'scarce-mnist-ditto,,,,0.5,done,0.7',
-    'scarce-mnist-ditto,,,,0.9,failed,',
+    'run,config,rate_decay,fedper.learning_rate,fedper.optimizer,ditto.pull,'
+    'status,held_accuracy',
+    'a,scarce-mnist-fedper,1.0,0.1,sgd,,done,0.8',
+    '"b,rate_decay=0.98",scarce-mnist-fedper,0.98,0.2,adam,,done,0.9',
+    'c,scarce-mnist-ditto,1.0,,,0.3,done,0.7',
+    'd,scarce-mnist-ditto,1.0,,,0.5,done,0.7',
+    'e,scarce-mnist-ditto,1.0,,,0.9,failed,',
   ]
   table.write_text('\n'.join(rows) + '\n')
   target = tmp_path / 'tuned.json'
