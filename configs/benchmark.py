@@ -240,8 +240,8 @@ _TUNED_THERE = {
 }
 # Not tuned by itself: has the values of the variant named.
 _TUNED_AS = {'wide_personal': 'wide'}
-# What trials set beside fields of a method's table.
-_OF_RUN = ['density', 'rate_decay']
+# What trials set beside fields of a method's table, and its usual values.
+_OF_RUN = {'density': 0.03, 'rate_decay': 1.0}
 _FILE = pathlib.Path(__file__).with_name('tuned.json')
 TUNED = json.loads(_FILE.read_text()) if _FILE.exists() else {}
 
@@ -310,11 +310,18 @@ def tuning():
       },
     }
     for case in tuned
-    if case.split('-')[2] not in _TUNED_AS
-    for variant in [case.split('-')[2]]
+    for dataset, variant in [case.split('-')[1:]]
+    if variant not in _TUNED_AS
     for algorithm in [(VARIANTS | WIDE)[variant][0]]
-    for trial in TRIALS[variant] + _MORE.get(case.removeprefix('scarce-'), [])
+    for trial in _trials(dataset, variant)
   ]
+
+
+def _trials(dataset, variant):
+  """What one sets of the run, all do: a case has the tuned values already."""
+  found = TRIALS[variant] + _MORE.get(f'{dataset}-{variant}', [])
+  of_run = [name for name in _OF_RUN if any(name in trial for trial in found)]
+  return [{name: _OF_RUN[name] for name in of_run} | trial for trial in found]
 
 
 def ablation():
