@@ -9,7 +9,7 @@ keeps 1 % of the weights (launch/results/README.md has the other methods):
 
               held              personalised      global            both ways
   hidenseek   0.661 ± 0.006     0.640 ± 0.056     0.643 ± 0.018     2.34 MB
-  eden        0.648 ± 0.001     0.656 ± 0.057     0.645 ± 0.016     2.43 MB
+  eden        0.649 ± 0.028     0.658 ± 0.042     0.633 ± 0.009     2.34 MB
 
 Rates were chosen on validation examples (launch/results/tuning.md).
 
