@@ -63,7 +63,7 @@ def test_a_method_looks_the_same_in_every_panel_and_picture(stored):
   for each in drawn:
     assert all(len(found) == 1 for found in each.values())
   first = drawn[0]
-  assert len(first) == 23  # of the frontier
+  assert len(first) == 21  # of the frontier
   for other in drawn[1:]:
     shared = set(first) & set(other)
     assert len(shared) >= 5

@@ -1,9 +1,9 @@
 """The style of a method, the same in all panels and pictures.
 
 The colour shows the method, the marker its upload, the dash the bits of its
-download and its optimiser, a hollow marker pruning to less than half, with a
-thinner edge the fewer weights are left, the half of a marker in grey its
-network. Styles depend on the name alone; those of
+download, its optimiser and whether its rate falls, a hollow marker pruning to
+less than half, with a thinner edge the fewer weights are left, the half of a
+marker in grey its network. Styles depend on the name alone; those of
 unknown names on its checksum. Colours are Okabe and Ito's, for the
 colour-blind, and a few more with distinct markers.
 """
@@ -76,7 +76,9 @@ def style(name: str) -> dict[str, Any]:
   options |= dict(markerfacecolor=color, markeredgecolor=color)
   for word in words:
     share = re.fullmatch(_PRUNED, word)
-    if share is None:
+    if word.startswith('decay '):
+      options |= dict(linestyle=':')
+    elif share is None:
       options |= _WORDS.get(word, _default_style(word))
     elif float(share[1]) < 0.5:
       # Fewer weights, a thinner edge.
