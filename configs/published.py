@@ -16,9 +16,9 @@ MNIST. Ours, as its text was not to be had in full: examples, epochs, batches
 and rounds. What these papers report is the global model's accuracy, for pFed1BS
 the personal models'.
 
-Of these, `fedmrn-dirichlet` was played with FedMRN, 100 rounds, and with
-FedAvg, EDEN and FedBAT, 25, one seed each (launch/results/README.md). A round
-takes a minute of a core.
+Of these, one seed each was played: of `pfed1bs` all; of `fedmrn-dirichlet`
+FedMRN, 100 rounds, and FedAvg, EDEN and FedBAT, 25 (launch/results/README.md).
+A round of the latter takes a minute of a core.
 """
 
 from hns.config import base
