@@ -79,7 +79,7 @@ def style(name: str) -> dict[str, Any]:
     if word.startswith('decay '):
       options |= dict(linestyle=':')
     elif share is None:
-      options |= _WORDS.get(word, _default_style(word))
+      options |= _WORDS.get(word, _default_style(method, word))
     elif float(share[1]) < 0.5:
       # Fewer weights, a thinner edge.
       width = round(1.5 * float(share[1]) ** 0.25, 2)
@@ -102,10 +102,14 @@ def _parts(name: str) -> list[str]:
   return [part.strip() for part in parts if part.strip()] or ['']
 
 
-def _default_style(word: str) -> dict[str, Any]:
-  """Marker and dash of an unknown word."""
+def _default_style(method: str, word: str) -> dict[str, Any]:
+  """Marker and dash of an unknown word, such as a network of your own.
+
+  They differ between methods, which may share a colour.
+  """
+  name = f'{word}, {method}'
   return dict(
-    marker=_pick(word, _MARKERS), linestyle=_pick(f'{word} ', _DASHES)
+    marker=_pick(name, _MARKERS), linestyle=_pick(f'{name} ', _DASHES)
   )
 
 
