@@ -17,10 +17,8 @@ from hns import command, streams
 from hns.report import versus
 
 Trial = dict[str, str]  # a line of the table
-OF_RUN = (
-  'density',
-  'rate_decay',
-)  # what trials set beside fields of a method's table
+# What trials set beside fields of a method's table.
+OF_RUN = ('density', 'rate_decay')
 
 
 def main(words: list[str]) -> None:

@@ -58,7 +58,7 @@ class FederatedData(NamedTuple):
 
 
 class Plan(NamedTuple):
-  """How long a client trains in a round.
+  """How long a client trains in a round, and how fast.
 
   Attributes:
     batch_size: examples a step; an epoch's last batch may be smaller.
@@ -184,13 +184,13 @@ def fit(
   rows: ClientIndices,
   frozen: Frozen,
   initial_params: Params,
-  number: jax.Array | int = 0,
+  rounds_before: jax.Array | int = 0,
 ) -> tuple[Params, jax.Array]:
   """Trains from `initial_params` on a client's examples.
 
   The number of steps follows the client's size, so a small client costs less
-  when clients run one by one; under `vmap` it waits for the largest. `number`,
-  int32 [], are the rounds before this one.
+  when clients run one by one; under `vmap` it waits for the largest.
+  `rounds_before`, int32 [], is how often the learning rate has fallen.
 
   Returns:
     The params, and the mean objective of the examples seen, 0 without any.
@@ -198,7 +198,7 @@ def fit(
   loss = batch_loss(method, learner, examples, frozen, initial_params)
   steps, batches = steps_of(plan, rows.size)
   shuffle = functools.partial(shuffled, rows=rows, batch_size=plan.batch_size)
-  optimizer = _decayed(method.client.optimizer, plan.rate_decay, number)
+  optimizer = _decayed(method.client.optimizer, plan, rounds_before)
 
   def step(number, carry):
     epoch, place = jnp.divmod(number, jnp.maximum(batches, 1))
@@ -222,13 +222,14 @@ def fit(
 
 def _decayed(
   optimizer: optax.GradientTransformation,
-  decay: float,
-  number: jax.Array | int,
+  plan: Plan,
+  rounds_before: jax.Array | int,
 ) -> optax.GradientTransformation:
-  """The optimiser with its learning rate after `number` rounds."""
-  if decay == 1:
+  """The optimiser with its learning rate after so many rounds."""
+  if plan.rate_decay == 1:
     return optimizer
-  return optax.chain(optimizer, optax.scale(jnp.float32(decay) ** number))
+  factor = jnp.float32(plan.rate_decay) ** rounds_before
+  return optax.chain(optimizer, optax.scale(factor))
 
 
 class Carry(NamedTuple):
